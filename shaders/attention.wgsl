@@ -1,0 +1,124 @@
+// Exact attention in one pass over K and V, for any WebGPU device.
+//
+//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//
+// grid        (⌈Lq / 32⌉, Hq, B)
+// workgroup   64 threads, 8 × 8: thread (ty, tx) owns rows 4ty.. of the query block; of S keys 4tx.., of O the
+//             vectors of four columns tx, tx + 8, …; O and the running maximum and sum never leave its registers
+// memory      q_tile 4 KiB (up to 8 KiB where all of Q's rows fit), kv_tile 4 KiB, p_tile 4 KiB: at most 16 KiB
+// barriers    a tile: 2 for each 32 dims of K, 2, 2 for each 4 KiB of V; 3 more with a boolean mask
+//
+//     for each tile of keys that some row may see:
+//         S ← Q Kᵀ, scaled, capped, biased, masked            scores.wgsl
+//         m′ ← max(m, rowmax S);  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
+//         O ← O·exp(m − m′) + P V
+//     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
+//
+// Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022.
+
+const DIM_V_VECTORS = DIM_V / 4u;
+const V_COLUMNS = DIM_V_VECTORS / 8u;                    // vectors of a row of O, a thread
+
+const_assert DIM_V % 32u == 0u && DIM_V > 0u;
+// V_KEYS, how many keys' values are staged together, is the host's choice.
+const_assert V_KEYS % 4u == 0u && V_KEYS > 0u && BLOCK_KV % V_KEYS == 0u;
+const_assert V_KEYS * DIM_V_VECTORS <= 256u;
+
+var<workgroup> p_tile: array<vec4<f32>, 256>;            // [key / 4][row], four keys of a row together
+
+// Values past the valid keys are zero: they may hold anything.
+fn stage_v(block: Block, thread: u32, kv: u32) {
+    for (var i = thread; i < V_KEYS * DIM_V_VECTORS; i += THREADS) {
+        let key = kv + i / DIM_V_VECTORS;
+        let dim = i % DIM_V_VECTORS * 4u;
+        var x = vec4(0.0);
+        if (key < block.valid && dim < params.dim_v) {
+            x = load_v(address(params.v, block.batch, block.kv_head, key) + dim, params.dim_v - dim);
+        }
+        kv_tile[i] = x;
+    }
+}
+
+// accumulate() for values that a row does not see, and which may hold anything: they are not touched.
+fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
+    let none = vec4(0.0);
+    return accumulate(mat4x4(select(none, m[0], p.x > 0.0), select(none, m[1], p.y > 0.0),
+                             select(none, m[2], p.z > 0.0), select(none, m[3], p.w > 0.0)), p, sum);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let block = block_of(workgroup);
+    let row = thread / 8u * 4u;
+    let column = thread % 8u;
+    if (Q_RESIDENT) {
+        for (var slice = 0u; slice < QK_SLICES; slice++) { stage_q(block, thread, slice, slice); }
+    }
+
+    var softmax = Softmax(vec4(LOWEST), vec4(0.0));
+    var o: array<mat4x4<f32>, V_COLUMNS>;                // [column vector][row], four columns
+    let keys = key_range(block);
+    for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
+        var seen: Seen;
+        if (look(block, thread, kv, &seen)) { continue; }
+
+        var s = score_tile(block, thread, kv, &seen);
+        let rescale = take_in(&softmax, &s, seen, thread);
+        for (var r = 0u; r < 4u; r++) { p_tile[column * BLOCK_Q + row + r] = s[r]; }
+        for (var c = 0u; c < V_COLUMNS; c++) {
+            o[c][0] *= rescale[0];
+            o[c][1] *= rescale[1];
+            o[c][2] *= rescale[2];
+            o[c][3] *= rescale[3];
+        }
+
+        let all_seen = !HAS_MASK && !HAS_BIAS && is_full(block, kv);
+        for (var keys_done = 0u; keys_done < BLOCK_KV; keys_done += V_KEYS) {
+            workgroupBarrier();  // kv_tile's last readers are done
+            stage_v(block, thread, kv + keys_done);
+            workgroupBarrier();
+            for (var i = 0u; i < V_KEYS; i += 4u) {
+                let p = (keys_done + i) / 4u * BLOCK_Q + row;
+                let p0 = p_tile[p];
+                let p1 = p_tile[p + 1u];
+                let p2 = p_tile[p + 2u];
+                let p3 = p_tile[p + 3u];
+                for (var c = 0u; c < V_COLUMNS; c++) {
+                    let at = i * DIM_V_VECTORS + c * 8u + column;
+                    let v4 = mat4x4(kv_tile[at], kv_tile[at + DIM_V_VECTORS],
+                                    kv_tile[at + 2u * DIM_V_VECTORS], kv_tile[at + 3u * DIM_V_VECTORS]);
+                    if (all_seen) {
+                        o[c][0] = accumulate(v4, p0, o[c][0]);
+                        o[c][1] = accumulate(v4, p1, o[c][1]);
+                        o[c][2] = accumulate(v4, p2, o[c][2]);
+                        o[c][3] = accumulate(v4, p3, o[c][3]);
+                    } else {
+                        o[c][0] = accumulate_seen(v4, p0, o[c][0]);
+                        o[c][1] = accumulate_seen(v4, p1, o[c][1]);
+                        o[c][2] = accumulate_seen(v4, p2, o[c][2]);
+                        o[c][3] = accumulate_seen(v4, p3, o[c][3]);
+                    }
+                }
+            }
+        }
+    }
+
+    workgroupBarrier();  // kv_tile's last readers are done
+    let l = sum_of_row(thread, softmax.l);
+    for (var r = 0u; r < 4u; r++) {
+        let query = block.first_row + row + r;
+        if (query >= params.len_q) { break; }
+        let saw_any = l[r] > 0.0;
+        let at = address(params.out, block.batch, block.head, query);
+        for (var c = 0u; c < V_COLUMNS; c++) {
+            let dim = (c * 8u + column) * 4u;
+            if (dim < params.dim_v) {
+                store_out(at + dim, params.dim_v - dim, select(vec4(0.0), o[c][r] / l[r], saw_any));
+            }
+        }
+        if (column == 0u) {
+            let lse = softmax.m[r] * params.natural_scale + log(l[r]);
+            store_lse(address(params.lse, block.batch, block.head, query), select(params.negative_infinity, lse, saw_any));
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// The attention weights, P = softmax(S), for those who want to look at them.
+//
+// grid        (⌈Lq / 32⌉, Hq, B)
+// workgroup   64 threads, as in attention.wgsl
+// memory      q_tile and kv_tile, at most 12 KiB
+// barriers    as for S in scores.wgsl, twice over
+//
+//     for each tile of keys that some row may see:
+//         m′ ← max(m, rowmax S);  l ← l·exp(m − m′) + rowsum exp(S − m′)
+//     for each tile of keys:
+//         P ← exp(S − m) / l                                  0 where the row does not see the key
+//
+// S is computed twice rather than kept, so the memory beyond P is none. The maximum and the sum are found here, not taken
+// from an LSE: exp(s − lse) would lose the digits that a large lse has no room for.
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let block = block_of(workgroup);
+    let row = block.first_row + thread / 8u * 4u;
+    let key = thread % 8u * 4u;
+    if (Q_RESIDENT) {
+        for (var slice = 0u; slice < QK_SLICES; slice++) { stage_q(block, thread, slice, slice); }
+    }
+
+    var softmax = Softmax(vec4(LOWEST), vec4(0.0));
+    let keys = key_range(block);
+    for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
+        var seen: Seen;
+        if (look(block, thread, kv, &seen)) { continue; }
+        var s = score_tile(block, thread, kv, &seen);
+        take_in(&softmax, &s, seen, thread);
+    }
+    workgroupBarrier();  // kv_tile's last readers are done
+    let l = sum_of_row(thread, softmax.l);
+
+    for (var kv = 0u; kv < params.len_kv; kv += BLOCK_KV) {
+        var p = mat4x4<f32>();
+        if (kv >= keys.x && kv < keys.y) {
+            var seen: Seen;
+            if (!look(block, thread, kv, &seen)) {
+                let s = score_tile(block, thread, kv, &seen);
+                for (var r = 0u; r < 4u; r++) {
+                    let weight = exp2((s[r] - vec4(softmax.m[r])) * params.exp2_scale) / l[r];
+                    p[r] = select(vec4(0.0), weight, seen[r] & vec4(l[r] > 0.0));
+                }
+            }
+        }
+        for (var r = 0u; r < 4u; r++) {
+            if (row + r < params.len_q && kv + key < params.len_kv) {
+                store_out(address(params.out, block.batch, block.head, row + r) + kv + key, params.len_kv - kv - key, p[r]);
+            }
+        }
+    }
+}

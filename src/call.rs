@@ -1,0 +1,66 @@
+//! A plan bound to buffers. Recording it cannot fail, submits nothing and waits for nothing.
+
+use crate::Variant;
+
+/// Attention on given buffers, ready to be recorded any number of times.
+#[derive(Clone, Debug)]
+pub struct Call {
+    variant: Variant,
+    parts: Vec<Part>,
+}
+
+/// One dispatch of a [`Call`].
+#[derive(Clone, Debug)]
+pub struct Part {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    grid: [u32; 3],
+    label: String,
+}
+
+impl Call {
+    pub(crate) const fn new(variant: Variant, parts: Vec<Part>) -> Self {
+        Self { variant, parts }
+    }
+
+    /// Records into the caller's pass. Leaves the pass's pipeline and bind group 0 changed.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for part in &self.parts {
+            part.dispatch(pass);
+        }
+    }
+
+    /// Records into the caller's encoder, in a pass of its own.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let label = self.variant.to_string();
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(&label), timestamp_writes: None };
+        self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
+    }
+
+    /// The dispatches one by one, for an app that must spread long work over several submissions: some drivers (amdgpu
+    /// among them) time a whole submission, not a dispatch. Any order and grouping gives the same result.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+}
+
+impl Part {
+    pub(crate) const fn new(
+        pipeline: wgpu::ComputePipeline,
+        group: wgpu::BindGroup,
+        grid: [u32; 3],
+        label: String,
+    ) -> Self {
+        Self { pipeline, group, grid, label }
+    }
+
+    /// Records this dispatch.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        let [x, y, z] = self.grid;
+        pass.push_debug_group(&self.label);
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+        pass.pop_debug_group();
+    }
+}

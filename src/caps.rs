@@ -1,0 +1,48 @@
+//! What a device grants, as plain data: selection and planning look at nothing else.
+
+/// The limits of a device that decide which kernels run and how they are cut. May be tightened by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Caps {
+    /// `max_storage_buffer_binding_size`.
+    pub binding_bytes: u64,
+    /// `min_storage_buffer_offset_alignment`.
+    pub binding_alignment: u64,
+    /// `min_uniform_buffer_offset_alignment`.
+    pub uniform_alignment: u64,
+    /// `max_storage_buffers_per_shader_stage`.
+    pub storage_buffers: u32,
+    /// `max_compute_workgroup_storage_size`, in bytes.
+    pub workgroup_bytes: u32,
+    /// `max_compute_invocations_per_workgroup`, and no more than `max_compute_workgroup_size_x`.
+    pub invocations: u32,
+    /// `max_compute_workgroups_per_dimension`.
+    pub workgroups: u32,
+    /// The floating-point operations one dispatch may cost before the work is cut into several.
+    ///
+    /// Drivers kill a dispatch that runs for about two seconds. The default, 2³⁷, is under one second at 150 GFLOP/s,
+    /// which the slowest GPUs in use reach; the cuts cost nothing measurable on faster ones. Some drivers watch a whole
+    /// submission instead: see [`crate::Call::parts`].
+    pub dispatch_flop: u64,
+}
+
+impl Caps {
+    /// What `device` was created with.
+    pub fn of(device: &wgpu::Device) -> Self {
+        Self::from_limits(&device.limits())
+    }
+
+    /// What a device created with `limits` would grant.
+    pub fn from_limits(limits: &wgpu::Limits) -> Self {
+        Self {
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            binding_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+            workgroups: limits.max_compute_workgroups_per_dimension,
+            dispatch_flop: 1 << 37,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `attention.wgsl`: the baseline. Its shape is the shader's: 64 threads over 32 queries × 32 keys.
+
+use super::{Constant, Kernel};
+use crate::{Access, Dtype, Variant};
+
+pub(super) const ROWS: u32 = 32;
+pub(super) const THREADS: u32 = 64;
+
+/// Every WebGPU device has this much workgroup memory.
+const WORKGROUP_BYTES: u32 = 16 << 10;
+const VEC4_BYTES: u32 = 16;
+/// Vectors of four in `kv_tile`, and in `p_tile`.
+const TILE: u32 = 256;
+
+pub(super) fn kernel(variant: &Variant) -> Kernel {
+    let p_tile_bytes = TILE * VEC4_BYTES;
+    let mut kernel = scores(variant, p_tile_bytes);
+    kernel.sources.push(if variant.lse {
+        include_str!("../../shaders/pieces/lse_buffer.wgsl")
+    } else {
+        include_str!("../../shaders/pieces/lse_none.wgsl")
+    });
+    kernel.sources.push(include_str!("../../shaders/attention.wgsl"));
+    kernel.constants.push(("DIM_V", Constant::U32(variant.dim_v)));
+    kernel.constants.push(("V_KEYS", Constant::U32(keys_per_v_tile(variant.dim_v))));
+    kernel
+}
+
+/// How many keys' values fit in `kv_tile`: a power of two, so that it divides the tile.
+fn keys_per_v_tile(dim_v: u32) -> u32 {
+    1 << (TILE / (dim_v / 4)).min(ROWS).ilog2()
+}
+
+/// What both kernels that look at scores share. `other_bytes` is the workgroup memory the kernel itself declares.
+pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
+    let votes_bytes = if variant.mask { 4 } else { 0 };
+    let fixed_bytes = TILE * VEC4_BYTES + votes_bytes + other_bytes;
+    let q_bytes = ROWS * variant.dim_qk * 4;
+    // All of Q stays in workgroup memory where it fits; else it is read again, 32 dimensions at a time.
+    let q_resident = fixed_bytes + q_bytes <= WORKGROUP_BYTES;
+    let q_tile_bytes = if q_resident { q_bytes } else { ROWS * 32 * 4 };
+
+    let mut sources = vec![include_str!("../../shaders/params.wgsl"), elements(variant)];
+    sources.extend(conversions(variant.dtype));
+    sources.extend([mask(variant), bias(variant.bias), lengths(variant), include_str!("../../shaders/scores.wgsl")]);
+    let constants = vec![
+        ("DIM_QK", Constant::U32(variant.dim_qk)),
+        ("Q_RESIDENT", Constant::Bool(q_resident)),
+        ("SOFTCAP", Constant::Bool(variant.softcap)),
+    ];
+    Kernel { sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes }
+}
+
+fn elements(variant: &Variant) -> &'static str {
+    match (variant.dtype, variant.access) {
+        (Dtype::F32, Access::Vec4) => include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"),
+        (Dtype::F32, Access::Scalar) => include_str!("../../shaders/pieces/elements_f32_scalar.wgsl"),
+        (_, Access::Vec4) => include_str!("../../shaders/pieces/elements_packed_vec4.wgsl"),
+        (_, Access::Scalar) => include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"),
+    }
+}
+
+fn conversions(dtype: Dtype) -> Option<&'static str> {
+    match dtype {
+        Dtype::F32 => None,
+        Dtype::F16 => Some(include_str!("../../shaders/pieces/f16.wgsl")),
+        Dtype::Bf16 => Some(include_str!("../../shaders/pieces/bf16.wgsl")),
+    }
+}
+
+fn mask(variant: &Variant) -> &'static str {
+    if variant.mask {
+        include_str!("../../shaders/pieces/mask_bytes.wgsl")
+    } else {
+        include_str!("../../shaders/pieces/mask_none.wgsl")
+    }
+}
+
+fn bias(bias: Option<Dtype>) -> &'static str {
+    match bias {
+        None => include_str!("../../shaders/pieces/bias_none.wgsl"),
+        Some(Dtype::F32) => include_str!("../../shaders/pieces/bias_f32.wgsl"),
+        Some(Dtype::F16 | Dtype::Bf16) => include_str!("../../shaders/pieces/bias_packed.wgsl"),
+    }
+}
+
+fn lengths(variant: &Variant) -> &'static str {
+    if variant.kv_lengths {
+        include_str!("../../shaders/pieces/lengths_buffer.wgsl")
+    } else {
+        include_str!("../../shaders/pieces/lengths_all.wgsl")
+    }
+}

@@ -1,0 +1,10 @@
+//! `weights.wgsl`: the attention weights, over the same tiles of scores as the baseline.
+
+use super::{Kernel, tiled};
+use crate::Variant;
+
+pub(super) fn kernel(variant: &Variant) -> Kernel {
+    let mut kernel = tiled::scores(variant, 0);
+    kernel.sources.push(include_str!("../../shaders/weights.wgsl"));
+    kernel
+}

@@ -1,0 +1,75 @@
+//! Which keys a query may see by position.
+
+/// The key that query row 0 stands at: row `i` stands at key `i + offset`. Causal masking and the sliding window are
+/// both measured from here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Diagonal {
+    /// Offset 0: row `i` stands at key `i`.
+    #[default]
+    TopLeft,
+    /// The last query row stands at the last key: offset `Lk − Lq`, or `kv_lengths[b] − Lq` where lengths are given.
+    /// This is what decoding and chunked prefill against a KV cache want.
+    BottomRight,
+    /// Row `i` stands at key `i + offset`: the number of keys that came before these queries.
+    Offset(i32),
+}
+
+/// A sliding window: row `i`, standing at key `d`, sees keys `d − left ..= d + right`; `None` leaves that side open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// How far back, inclusive.
+    pub left: Option<u32>,
+    /// How far ahead, inclusive. Causal masking makes it 0 at most.
+    pub right: Option<u32>,
+}
+
+/// Longest sequence, in rows: with it, every sum of a row, a key and a band edge fits an `i32` in the shader.
+pub(crate) const LONGEST: u32 = 1 << 29;
+
+/// Causal, window and diagonal folded to one interval: row `i` sees keys `i + first ..= i + last`, both plus the
+/// number of valid keys where `from_end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Band {
+    pub(crate) first: i32,
+    pub(crate) last: i32,
+    pub(crate) from_end: bool,
+}
+
+/// The part of a [`Band`] that needs no lengths.
+pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window, len_q: u32) -> Band {
+    let (offset, from_end) = match diagonal {
+        Diagonal::TopLeft => (0, false),
+        Diagonal::Offset(offset) => (i64::from(offset), false),
+        Diagonal::BottomRight => (-i64::from(len_q), true),
+    };
+    let right = if causal { Some(0) } else { window.right };
+    let first = window.left.map_or(i64::MIN, |left| offset - i64::from(left));
+    let last = right.map_or(i64::MAX, |right| offset + i64::from(right));
+    // Rows, keys and lengths are below LONGEST, so an edge past these bounds hides or shows every key either way.
+    let clamp = |edge: i64| i32::try_from(edge.clamp(-2 * i64::from(LONGEST), i64::from(LONGEST))).unwrap_or(0);
+    Band { first: clamp(first), last: clamp(last), from_end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_of_the_number_range_keep_their_meaning() {
+        let far = i64::from(LONGEST);
+        for offset in [i32::MIN, -1, 0, 1, i32::MAX] {
+            for side in [0, 1, u32::MAX] {
+                let window = Window { left: Some(side), right: Some(side) };
+                let band = band(Diagonal::Offset(offset), false, window, 1);
+                for row in [0, far - 1] {
+                    for key in [0, far - 1] {
+                        let at = row + i64::from(offset);
+                        let wanted = (at - i64::from(side)..=at + i64::from(side)).contains(&key);
+                        let got = (row + i64::from(band.first)..=row + i64::from(band.last)).contains(&key);
+                        assert_eq!(wanted, got, "offset {offset}, side {side}, row {row}, key {key}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The shader's `Params`, filled in for one dispatch.
+
+use std::f64::consts::LOG2_E;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::cut::{Piece, Slice};
+use crate::{Operand, Problem};
+
+/// Mirrors `shaders/params.wgsl`; a test compares the two field by field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(crate) struct Params {
+    q: [u32; 4],
+    k: [u32; 4],
+    v: [u32; 4],
+    out: [u32; 4],
+    lse: [u32; 4],
+    mask: [u32; 4],
+    bias: [u32; 4],
+    len_q: u32,
+    len_kv: u32,
+    dim_qk: u32,
+    dim_v: u32,
+    group: u32,
+    first_head: u32,
+    first_row: u32,
+    first_batch: u32,
+    mask_key: u32,
+    bias_key: u32,
+    band_first: i32,
+    band_last: i32,
+    score_scale: f32,
+    softcap_scale: f32,
+    exp2_scale: f32,
+    natural_scale: f32,
+    band_from_end: u32,
+    negative_infinity: f32,
+    padding: [u32; 2],
+}
+
+impl Params {
+    pub(crate) fn new(problem: &Problem, piece: &Piece, slices: impl Iterator<Item = Slice>) -> Self {
+        let shape = problem.shape();
+        let band = problem.band();
+        let mut params = Self {
+            len_q: piece.rows.end - piece.rows.start,
+            len_kv: shape.len_kv,
+            dim_qk: shape.dim_qk,
+            dim_v: shape.dim_v,
+            group: shape.group(),
+            first_head: piece.heads.start % shape.group(),
+            first_row: piece.rows.start,
+            first_batch: piece.batch.start,
+            band_first: band.first,
+            band_last: band.last,
+            band_from_end: band.from_end.into(),
+            negative_infinity: f32::NEG_INFINITY,
+            ..Self::default()
+        };
+        params.set_scales(problem);
+        for slice in slices {
+            params.set_view(&slice);
+        }
+        params
+    }
+
+    fn set_scales(&mut self, problem: &Problem) {
+        let scale = f64::from(problem.scale());
+        let cap = problem.softcap().map(f64::from);
+        // How much a natural score is of the unit S is kept in: with a bias, which comes in natural units, 1; else
+        // whatever saves a multiplication. The unit is positive, so that the largest S is the largest score.
+        let unit = if problem.uses(Operand::Bias) { 1.0 } else { cap.unwrap_or(scale.abs()) };
+        let (score, softcap) = match cap {
+            Some(cap) => (scale / cap, cap / unit),
+            None if unit == 0.0 => (0.0, 0.0),
+            None => (scale / unit, 0.0),
+        };
+        let finite = |x: f64| x.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
+        self.score_scale = finite(score);
+        self.softcap_scale = finite(softcap);
+        self.exp2_scale = finite(unit * LOG2_E);
+        self.natural_scale = finite(unit);
+    }
+
+    fn set_view(&mut self, slice: &Slice) {
+        // Cutting has made every slice addressable with 32 bits.
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let [batch, head, row, column] = slice.stride.map(narrow);
+        let view = [narrow(slice.first), batch, head, row];
+        match slice.operand {
+            Operand::Q => self.q = view,
+            Operand::K => self.k = view,
+            Operand::V => self.v = view,
+            Operand::Out | Operand::Weights => self.out = view,
+            Operand::Lse => self.lse = view,
+            Operand::Mask => (self.mask, self.mask_key) = (view, column),
+            Operand::Bias => (self.bias, self.bias_key) = (view, column),
+            Operand::KvLengths => {}
+        }
+    }
+}
