@@ -1,1 +1,31 @@
-fn main() {}
+//! The repository's automation. `cargo xtask --help` lists what it does.
+
+mod adapter;
+mod command;
+mod steps;
+mod tests;
+mod validation;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Checks the whole workspace the way CI does
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Format, lints, docs, tests, conformance cases and examples; installs a software GPU driver if there is no GPU
+    Test {
+        /// Also run the tests marked `#[ignore]`: slow, or in need of a large GPU
+        #[arg(long)]
+        full: bool,
+    },
+    /// Run the tests under the Vulkan validation layer and fail if it prints anything (Linux)
+    Validate,
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Test { full } => tests::everything(full),
+        Task::Validate => validation::validate(),
+    }
+}

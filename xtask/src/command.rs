@@ -1,0 +1,66 @@
+//! Running other programs, always from the repository's root.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The `cargo` that runs this task, with these arguments.
+pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// A program that the build step left in the release folder, such as `wgpu-attention` or `examples/hello`.
+///
+/// Running the file, where `cargo run` would choose the features of one package alone, keeps wgpu from being compiled a
+/// second time.
+pub(crate) fn built(name: &str) -> Result<Command> {
+    let own_path = env::current_exe().context("this program's own path is unknown")?;
+    let target = own_path.ancestors().nth(2).context("this program does not run from a target folder")?;
+    let path: PathBuf = target.join("release").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    if !path.exists() {
+        bail!("{} is missing: the build step makes it", path.display());
+    }
+    let mut command = Command::new(path);
+    command.current_dir(root());
+    Ok(command)
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a command to its end and hands each line of its standard output to `each_line` as it appears.
+pub(crate) fn run_reading(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    let stdout = child.stdout.take().context("standard output was asked for")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        each_line(String::from_utf8_lossy(&line?).trim_end_matches('\r'));
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{} ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words: Vec<_> = std::iter::once(name).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    format!("`{}`", words.join(" "))
+}

@@ -1,0 +1,54 @@
+//! Steps run one after another under a heading each. A failed step does not hide what the later ones find.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// What has run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    done: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    name: String,
+    passed: bool,
+    took: Duration,
+}
+
+impl Steps {
+    /// Runs `work` under the heading `name`.
+    pub(crate) fn run(&mut self, name: impl Into<String>, work: impl FnOnce() -> Result<()>) {
+        let name = name.into();
+        println!("\n==== {name} ====");
+        let start = Instant::now();
+        let outcome = work();
+        let took = start.elapsed();
+        match &outcome {
+            Ok(()) => println!("==== {name}: ok, {} ====", seconds(took)),
+            Err(error) => println!("==== {name}: FAILED, {} ====\n{error:#}", seconds(took)),
+        }
+        self.done.push(Step { name, passed: outcome.is_ok(), took });
+    }
+
+    /// Prints one line a step, and fails if one of them did.
+    pub(crate) fn finish(self) -> Result<()> {
+        println!("\n==== summary ====");
+        for Step { name, passed, took } in &self.done {
+            println!("{:>6} {:>8}  {name}", if *passed { "ok" } else { "FAILED" }, seconds(*took));
+        }
+        let total = self.done.iter().map(|step| step.took).sum();
+        println!("{:>6} {:>8}  total", "", seconds(total));
+
+        let failed: Vec<&str> = self.done.iter().filter(|step| !step.passed).map(|step| step.name.as_str()).collect();
+        if !failed.is_empty() {
+            bail!("failed: {}; the reasons stand under each heading above", failed.join(", "));
+        }
+        Ok(())
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}

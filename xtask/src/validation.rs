@@ -1,0 +1,118 @@
+//! `cargo xtask validate`: the tests under the Vulkan validation layer.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::adapter;
+use crate::command::{built, root, run_reading};
+use crate::steps::Steps;
+use crate::tests;
+
+const LAYER: &str = "VK_LAYER_KHRONOS_validation";
+const MANIFEST: &str = "VkLayer_khronos_validation.json";
+
+/// Chromium brings the layer up to date with it, on distributions whose own is years old, but without a manifest.
+const CHROMIUM_LAYER: &str = "/usr/lib/chromium/libVkLayer_khronos_validation.so";
+
+/// What wgpu silences as well: naga gives workgroup arrays an explicit layout (gfx-rs/wgpu#7696).
+const KNOWN_FALSE_ALARMS: &str = "VUID-StandaloneSpirv-None-10684";
+
+/// Runs the tests under the layer and fails if it reports anything.
+pub(crate) fn validate() -> Result<()> {
+    let layers = find_layer()?;
+    println!("{LAYER} from {}", layers.display());
+
+    let mut steps = Steps::default();
+    steps.run("build", tests::build);
+    steps.run("adapter", adapter::ensure);
+    steps.run("the layer loads", || the_layer_loads(&layers));
+    steps.run("tests under validation", || {
+        let mut reports = 0;
+        let outcome = tests::count_tests(under_validation(&mut tests::command(), &layers, "error,warn,perf"), |line| {
+            reports += usize::from(is_report(line));
+        });
+        if reports > 0 {
+            bail!("the validation layer reported {reports} times: look for `Validation Error` or `Validation Warning`");
+        }
+        outcome
+    });
+    steps.finish()
+}
+
+/// The folder that holds the layer's manifest: the caller's, Chromium's, or the system's.
+fn find_layer() -> Result<PathBuf> {
+    if !cfg!(target_os = "linux") {
+        bail!("only Linux: elsewhere wgpu prefers another API to Vulkan");
+    }
+    if let Some(folder) = env::var_os("VK_LAYER_PATH") {
+        return Ok(folder.into());
+    }
+    if Path::new(CHROMIUM_LAYER).exists() {
+        return write_chromium_manifest();
+    }
+    let system = Path::new("/usr/share/vulkan/explicit_layer.d");
+    if system.join(MANIFEST).exists() {
+        return Ok(system.into());
+    }
+    bail!(
+        "no Vulkan validation layer found. On Debian: `apt-get install chromium`, whose own copy is recent \
+         (`vulkan-validationlayers` of Debian 12 rejects every valid shader). Elsewhere install the Vulkan SDK and set \
+         VK_LAYER_PATH to the folder that holds {MANIFEST}"
+    );
+}
+
+fn write_chromium_manifest() -> Result<PathBuf> {
+    let folder = root().join("target/validation");
+    let manifest = json!({
+        "file_format_version": "1.2.0",
+        "layer": {
+            "name": LAYER,
+            "type": "GLOBAL",
+            "library_path": CHROMIUM_LAYER,
+            "api_version": "1.4.0",
+            "implementation_version": "1",
+            "description": "Khronos Validation Layer",
+            "instance_extensions": [{ "name": "VK_EXT_debug_utils", "spec_version": "1" }],
+        },
+    });
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join(MANIFEST), manifest.to_string()))
+        .with_context(|| format!("cannot write {}", folder.join(MANIFEST).display()))?;
+    Ok(folder)
+}
+
+/// Silence proves nothing unless the layer is there: it announces what it checks, if asked to.
+fn the_layer_loads(layers: &Path) -> Result<()> {
+    let mut announced = false;
+    run_reading(under_validation(&mut built("examples/hello")?, layers, "error,warn,perf,info"), |line| {
+        println!("{line}");
+        announced |= line.contains("Current Validation Enabled") || line.contains("Khronos Validation Layer Active");
+    })?;
+    if !announced {
+        bail!("the Vulkan loader did not load {LAYER} from {}; VK_LOADER_DEBUG=all says why", layers.display());
+    }
+    Ok(())
+}
+
+/// Makes the Vulkan loader put the layer into every instance, and the layer print to standard output.
+fn under_validation<'a>(command: &'a mut Command, layers: &Path, reported: &str) -> &'a mut Command {
+    command
+        .env("VK_LAYER_PATH", layers)
+        .env("VK_INSTANCE_LAYERS", LAYER)
+        .env("VK_LAYER_DEBUG_ACTION", "VK_DBG_LAYER_ACTION_LOG_MSG")
+        .env("VK_LAYER_LOG_FILENAME", "stdout")
+        .env("VK_LAYER_VALIDATE_SYNC", "true")
+        .env("VK_LAYER_MESSAGE_ID_FILTER", KNOWN_FALSE_ALARMS)
+        .env("VK_LAYER_REPORT_FLAGS", reported)
+}
+
+fn is_report(line: &str) -> bool {
+    ["Validation Error: [", "Validation Warning: [", "Validation Performance Warning: ["]
+        .iter()
+        .any(|start| line.contains(start))
+}
