@@ -16,12 +16,11 @@
 //
 // Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022.
 
-const DIM_V_VECTORS = DIM_V / 4u;
-const V_COLUMNS = DIM_V_VECTORS / 8u;                    // vectors of a row of O, a thread
+// From the host: V_COLUMNS, the vectors of a row of O that a thread holds; V_KEYS, the keys whose values are staged
+// together.
+const DIM_V_VECTORS = V_COLUMNS * 8u;
 
-const_assert DIM_V % 32u == 0u && DIM_V > 0u;
-// V_KEYS, how many keys' values are staged together, is the host's choice.
-const_assert V_KEYS % 4u == 0u && V_KEYS > 0u && BLOCK_KV % V_KEYS == 0u;
+const_assert V_COLUMNS > 0u && V_KEYS > 0u && V_KEYS % 4u == 0u && BLOCK_KV % V_KEYS == 0u;
 const_assert V_KEYS * DIM_V_VECTORS <= 256u;
 
 var<workgroup> p_tile: array<vec4<f32>, 256>;            // [key / 4][row], four keys of a row together
@@ -64,7 +63,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
         var s = score_tile(block, thread, kv, &seen);
         let rescale = take_in(&softmax, &s, seen, thread);
+        // unroll
         for (var r = 0u; r < 4u; r++) { p_tile[column * BLOCK_Q + row + r] = s[r]; }
+        // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
             o[c][0] *= rescale[0];
             o[c][1] *= rescale[1];
@@ -83,6 +84,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 let p1 = p_tile[p + 1u];
                 let p2 = p_tile[p + 2u];
                 let p3 = p_tile[p + 3u];
+                // unroll
                 for (var c = 0u; c < V_COLUMNS; c++) {
                     let at = i * DIM_V_VECTORS + c * 8u + column;
                     let v4 = mat4x4(kv_tile[at], kv_tile[at + DIM_V_VECTORS],
@@ -105,18 +107,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     workgroupBarrier();  // kv_tile's last readers are done
     let l = sum_of_row(thread, softmax.l);
+    // unroll
     for (var r = 0u; r < 4u; r++) {
         let query = block.first_row + row + r;
-        if (query >= params.len_q) { break; }
         let saw_any = l[r] > 0.0;
         let at = address(params.out, block.batch, block.head, query);
+        // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
             let dim = (c * 8u + column) * 4u;
-            if (dim < params.dim_v) {
+            if (query < params.len_q && dim < params.dim_v) {
                 store_out(at + dim, params.dim_v - dim, select(vec4(0.0), o[c][r] / l[r], saw_any));
             }
         }
-        if (column == 0u) {
+        if (query < params.len_q && column == 0u) {
             let lse = softmax.m[r] * params.natural_scale + log(l[r]);
             store_lse(address(params.lse, block.batch, block.head, query), select(params.negative_infinity, lse, saw_any));
         }

@@ -86,6 +86,7 @@ fn stage_k(block: Block, thread: u32, kv: u32, slice: u32) {
     let vector = thread / 8u;
     let dim = (slice * SLICE + vector) * 4u;
     var x = mat4x4<f32>();
+    // unroll
     for (var i = 0u; i < 4u; i++) {
         if (kv + key + i < block.valid && dim < params.dim_qk) {
             let at = address(params.k, block.batch, block.kv_head, kv + key + i) + dim;
@@ -93,6 +94,7 @@ fn stage_k(block: Block, thread: u32, kv: u32, slice: u32) {
         }
     }
     x = transpose(x);
+    // unroll
     for (var i = 0u; i < 4u; i++) {
         kv_tile[(vector * 4u + i) * 8u + key / 4u] = x[i];
     }
@@ -122,10 +124,19 @@ fn products(block: Block, thread: u32, kv: u32) -> mat4x4<f32> {
     return s;
 }
 
-// Beyond ±15 tanh is ±1 in f32, and some drivers' tanh overflows.
+// WGSL lets tanh overflow, and lose the digits of a small x to the difference of two exponentials. Those are taken from
+// its continued fraction, whose error below ½ is far below f32's.
+fn accurate_tanh(x: vec4<f32>) -> vec4<f32> {
+    let y = x * x;
+    let small = x * fma(y, y + 105.0, vec4(945.0)) / fma(y, fma(y, vec4(15.0), vec4(420.0)), vec4(945.0));
+    let t = exp(-2.0 * abs(x));
+    let large = sign(x) * (1.0 - t) / (1.0 + t);
+    return select(large, small, y < vec4(0.25));
+}
+
 fn shape_scores(product: vec4<f32>) -> vec4<f32> {
     let x = product * params.score_scale;
-    if (SOFTCAP) { return params.softcap_scale * tanh(clamp(x, vec4(-15.0), vec4(15.0))); }
+    if (SOFTCAP) { return params.softcap_scale * accurate_tanh(x); }
     return x;
 }
 
@@ -144,6 +155,7 @@ fn look(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> bool {
     if (HAS_MASK || !is_full(block, kv)) {
         let row = block.first_row + thread / 8u * 4u;
         let keys = kv + thread % 8u * 4u + vec4(0u, 1u, 2u, 3u);
+        // unroll
         for (var r = 0u; r < 4u; r++) { (*seen)[r] = visible(block, row + r, keys); }
     }
     return nobody_sees(thread, any((*seen)[0] | (*seen)[1] | (*seen)[2] | (*seen)[3]));
@@ -154,6 +166,7 @@ fn score_tile(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> 
     let row = block.first_row + thread / 8u * 4u;
     let keys = kv + thread % 8u * 4u + vec4(0u, 1u, 2u, 3u);
     var s = products(block, thread, kv);
+    // unroll
     for (var r = 0u; r < 4u; r++) {
         s[r] = shape_scores(s[r]);
         if (HAS_BIAS) {
@@ -202,6 +215,7 @@ struct Softmax {
 fn take_in(softmax: ptr<function, Softmax>, s: ptr<function, mat4x4<f32>>, seen: Seen, thread: u32) -> vec4<f32> {
     let before = (*softmax).m;
     let m = max(before, largest_of_row(thread, vec4(largest((*s)[0]), largest((*s)[1]), largest((*s)[2]), largest((*s)[3]))));
+    // unroll
     for (var r = 0u; r < 4u; r++) {
         (*s)[r] = select(vec4(0.0), exp2(((*s)[r] - vec4(m[r])) * params.exp2_scale), seen[r]);
     }

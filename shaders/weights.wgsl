@@ -39,12 +39,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             var seen: Seen;
             if (!look(block, thread, kv, &seen)) {
                 let s = score_tile(block, thread, kv, &seen);
+                // unroll
                 for (var r = 0u; r < 4u; r++) {
                     let weight = exp2((s[r] - vec4(softmax.m[r])) * params.exp2_scale) / l[r];
                     p[r] = select(vec4(0.0), weight, seen[r] & vec4(l[r] > 0.0));
                 }
             }
         }
+        // unroll
         for (var r = 0u; r < 4u; r++) {
             if (row + r < params.len_q && kv + key < params.len_kv) {
                 store_out(address(params.out, block.batch, block.head, row + r) + kv + key, params.len_kv - kv - key, p[r]);

@@ -9,7 +9,7 @@ pub struct Caps {
     /// `min_storage_buffer_offset_alignment`.
     pub binding_alignment: u64,
     /// `min_uniform_buffer_offset_alignment`.
-    pub uniform_alignment: u64,
+    pub uniform_alignment: u32,
     /// `max_storage_buffers_per_shader_stage`.
     pub storage_buffers: u32,
     /// `max_compute_workgroup_storage_size`, in bytes.
@@ -37,7 +37,7 @@ impl Caps {
         Self {
             binding_bytes: limits.max_storage_buffer_binding_size,
             binding_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
-            uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
+            uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),

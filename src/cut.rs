@@ -75,7 +75,7 @@ fn obstacle(piece: &Piece, problem: &Problem, variant: &Variant, caps: &Caps) ->
 fn split(piece: &Piece, problem: &Problem, variant: &Variant) -> Option<[Piece; 2]> {
     let halve = |range: &Range<u32>, step: u32| {
         let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(step);
-        (range.start < middle && middle < range.end).then(|| [range.start..middle, middle..range.end])
+        (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
     };
     let Piece { batch, heads, rows } = piece;
     if let Some(halves) = halve(batch, 1) {
@@ -221,8 +221,8 @@ mod tests {
 
     #[test]
     fn absurd_sizes_end_in_an_error_rather_than_a_long_loop() {
-        let shape = Shape::new(u32::MAX, u32::MAX, 1, 1).kv_heads(1);
-        let problem = Problem::builder(shape).build().expect("2^64 elements of out do fit u64 bytes?");
+        let shape = Shape::new(1 << 30, 1 << 30, 1, 1).kv_heads(1);
+        let problem = Problem::builder(shape).build().expect("2^62 bytes can be addressed");
         let variant = Variant::of(Family::Tiled, Access::Scalar, &problem);
         assert!(matches!(cut(&problem, &variant, &caps()), Err(PlanError::TooManyDispatches { .. })));
     }

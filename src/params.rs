@@ -76,6 +76,7 @@ impl Params {
             None if unit == 0.0 => (0.0, 0.0),
             None => (scale / unit, 0.0),
         };
+        #[expect(clippy::cast_possible_truncation, reason = "rounding is what is wanted")]
         let finite = |x: f64| x.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
         self.score_scale = finite(score);
         self.softcap_scale = finite(softcap);

@@ -123,15 +123,15 @@ impl Attention {
 
     fn step(&self, problem: &Problem, variant: Variant) -> Result<Step, PlanError> {
         let pieces = cut(problem, &variant, &self.caps)?;
-        let stride = (size_of::<Params>() as u64).next_multiple_of(self.caps.uniform_alignment);
+        let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment as usize);
         let mut contents = Vec::new();
         let mut launches = Vec::new();
         for piece in &pieces {
-            let params_offset = launches.len() as u64 * stride;
             let slices: Vec<Slice> = slices(piece, problem, &variant, &self.caps).collect();
-            contents.resize(launches.len() * stride as usize, 0);
-            contents.extend_from_slice(bytemuck::bytes_of(&Params::new(problem, piece, slices.iter().copied())));
-            launches.push(Launch { params_offset, slices, grid: grid(piece, &variant) });
+            let params = Params::new(problem, piece, slices.iter().copied());
+            contents.resize(launches.len() * stride, 0);
+            launches.push(Launch { params_offset: contents.len() as u64, slices, grid: grid(piece, &variant) });
+            contents.extend_from_slice(bytemuck::bytes_of(&params));
         }
         let params = self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
             label: Some(&format!("{variant} params")),

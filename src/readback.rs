@@ -22,6 +22,7 @@ impl Readback {
     ///
     /// # Errors
     /// [`ReadbackError::Usage`] or [`ReadbackError::Range`] where the source cannot be copied.
+    #[expect(clippy::needless_pass_by_value, reason = "wgpu hands bindings out by value")]
     pub fn record(
         device: &wgpu::Device,
         encoder: &mut wgpu::CommandEncoder,

@@ -78,9 +78,7 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3
         if let (Some(view), Some(bias)) = (problem.view(Operand::Bias), inputs.bias) {
             score += f64::from(bias[place(&view, [batch, head, i, j])]);
         }
-        if score != f64::NEG_INFINITY {
-            scores.push((j, score));
-        }
+        scores.push((j, score));
     }
 
     let mut row =
@@ -103,7 +101,7 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3
 }
 
 /// Whether query `i` may see key `j`: within the valid keys, at or before the diagonal if causal, within the window of
-/// it, and not masked.
+/// it, not masked, and not hidden by a bias of −∞.
 fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
     let [batch, _, i, j] = at;
     let shape = problem.shape();
@@ -119,8 +117,13 @@ fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
         (Some(view), Some(mask)) => mask[place(&view, at)],
         _ => true,
     };
+    let biased_away = match (problem.view(Operand::Bias), inputs.bias) {
+        (Some(view), Some(bias)) => bias[place(&view, at)] == f32::NEG_INFINITY,
+        _ => false,
+    };
     j < valid
         && unmasked
+        && !biased_away
         && (!problem.is_causal() || key <= diagonal)
         && window.left.is_none_or(|left| key >= diagonal - i64::from(left))
         && window.right.is_none_or(|right| key <= diagonal + i64::from(right))

@@ -1,5 +1,5 @@
-//! The shader's text: the generated constants, then whole files one after another. WGSL's module scope has no order, so
-//! nothing is edited.
+//! The shader's text: the generated constants, then whole files one after another (WGSL's module scope has no order),
+//! with the loops unrolled that keep an array in registers.
 
 use crate::Variant;
 use crate::family::{Constant, Kernel};
@@ -9,7 +9,7 @@ impl Variant {
     pub fn wgsl(&self) -> String {
         let Kernel { sources, constants, .. } = self.kernel();
         let mut text = format!("// {self}\n\n");
-        for (name, value) in constants {
+        for (name, value) in &constants {
             text += &match value {
                 Constant::U32(value) => format!("const {name} = {value}u;\n"),
                 Constant::Bool(value) => format!("const {name} = {value};\n"),
@@ -19,6 +19,106 @@ impl Variant {
             text.push('\n');
             text += source;
         }
-        text
+        unroll(&text, &constants)
+    }
+}
+
+const MARK: &str = "// unroll\n";
+
+/// Writes out every loop marked `// unroll`, innermost last.
+///
+/// An array stays in registers only if its indices are constants, and drivers no longer see that they are once naga has
+/// added a counter to each loop to bound it, as WebGPU's safety asks. The files stay plain WGSL that means the same.
+/// A marked loop counts `u32` from 0 by 1 to a literal or a generated constant, and neither breaks nor continues.
+fn unroll(text: &str, constants: &[(&str, Constant)]) -> String {
+    let Some((before, after)) = text.split_once(MARK) else { return text.to_owned() };
+    let (head, rest) = after.split_once('{').expect("a marked loop has a body");
+    let end = closing_brace(rest);
+    let (body, rest) = (&rest[..end], &rest[end + 1..]);
+    let (variable, count) = loop_head(head, constants);
+
+    let mut unrolled = before.to_owned();
+    for i in 0..count {
+        unrolled += "{";
+        unrolled += &replace_word(body, variable, &format!("{i}u"));
+        unrolled += "}\n";
+    }
+    unrolled += rest;
+    unroll(&unrolled, constants)
+}
+
+/// The variable of `for (var NAME = 0u; NAME < COUNT; NAME++)` and its count.
+fn loop_head<'a>(head: &'a str, constants: &[(&str, Constant)]) -> (&'a str, u32) {
+    let head = head.trim().strip_prefix("for (var ").expect("a mark stands before a loop");
+    let (variable, head) = head.split_once(" = 0u; ").expect("a marked loop counts from 0u");
+    let count =
+        head.strip_prefix(variable).and_then(|head| head.strip_prefix(" < ")).expect("a marked loop has a bound");
+    let (count, step) = count.split_once("; ").expect("a marked loop has a step");
+    assert_eq!(step, format!("{variable}++)"), "a marked loop counts by one");
+    let named = constants.iter().find_map(|(name, value)| match value {
+        Constant::U32(value) if *name == count => Some(*value),
+        _ => None,
+    });
+    let literal = || count.strip_suffix('u').and_then(|digits| digits.parse().ok());
+    (variable, named.or_else(literal).expect("a marked loop's bound is a literal or a generated constant"))
+}
+
+/// Where the body that `text` begins with ends.
+fn closing_brace(text: &str) -> usize {
+    let mut depth = 1;
+    let end = text.bytes().position(|byte| {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    end.expect("braces match")
+}
+
+fn replace_word(text: &str, word: &str, by: &str) -> String {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let mut replaced = String::new();
+    let mut last = 0;
+    for (at, _) in text.match_indices(word) {
+        let before = text[..at].bytes().next_back().is_some_and(is_word);
+        let after = text[at + word.len()..].bytes().next().is_some_and(is_word);
+        if !before && !after {
+            replaced += &text[last..at];
+            replaced += by;
+            last = at + word.len();
+        }
+    }
+    replaced + &text[last..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marked_loops_are_written_out_and_others_are_not() {
+        let text = "\
+for (var i = 0u; i < 9u; i++) { f(i); }
+// unroll
+for (var c = 0u; c < COLUMNS; c++) { o[c] = cc + c_c(c);
+// unroll
+for (var r = 0u; r < 2u; r++) { if (a) { g(r, c); } } }
+end";
+        let constants = [("COLUMNS", Constant::U32(2))];
+        let wanted = "\
+for (var i = 0u; i < 9u; i++) { f(i); }
+{ o[0u] = cc + c_c(0u);
+{ if (a) { g(0u, 0u); } }
+{ if (a) { g(1u, 0u); } }
+ }
+{ o[1u] = cc + c_c(1u);
+{ if (a) { g(0u, 1u); } }
+{ if (a) { g(1u, 1u); } }
+ }
+
+end";
+        assert_eq!(unroll(text, &constants), wanted);
     }
 }

@@ -9,5 +9,5 @@ fn load_q(at: u32, count: u32) -> vec4<f32> { return vec4(widen(q[at >> 2u].x), 
 fn load_k(at: u32, count: u32) -> vec4<f32> { return vec4(widen(k[at >> 2u].x), widen(k[at >> 2u].y)); }
 fn load_v(at: u32, count: u32) -> vec4<f32> { return vec4(widen(v[at >> 2u].x), widen(v[at >> 2u].y)); }
 fn store_out(at: u32, count: u32, x: vec4<f32>) {
-    out[at >> 2u] = vec2(narrow(x.x) | narrow(x.y) << 16u, narrow(x.z) | narrow(x.w) << 16u);
+    out[at >> 2u] = vec2(narrow(x.x) | (narrow(x.y) << 16u), narrow(x.z) | (narrow(x.w) << 16u));
 }

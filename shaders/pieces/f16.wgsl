@@ -5,7 +5,7 @@ fn widen(word: u32) -> vec2<f32> { return unpack2x16float(word); }
 // everything out of range, to the driver.)
 fn narrow(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
-    let sign = bits >> 16u & 0x8000u;
+    let sign = (bits >> 16u) & 0x8000u;
     let magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return sign | 0x7e00u; }
     if (magnitude >= 0x477ff000u) { return sign | 0x7c00u; }
@@ -13,5 +13,5 @@ fn narrow(x: f32) -> u32 {
         // Below 2⁻¹⁴ the result counts in steps of 2⁻²⁴: add 0.5, whose own last place is that step.
         return sign | (bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u);
     }
-    return sign | ((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13u & 1u)) >> 13u);
+    return sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13u) & 1u)) >> 13u);
 }

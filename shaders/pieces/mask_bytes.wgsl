@@ -6,7 +6,7 @@ const HAS_MASK = true;
 fn attend(at: u32, keys: vec4<u32>) -> vec4<bool> {
     let i = at + keys * params.mask_key;
     let words = vec4(mask[i.x >> 2u], mask[i.y >> 2u], mask[i.z >> 2u], mask[i.w >> 2u]);
-    return (words >> ((i & vec4(3u)) << vec4(3u)) & vec4(0xffu)) != vec4(0u);
+    return ((words >> ((i & vec4(3u)) << vec4(3u))) & vec4(0xffu)) != vec4(0u);
 }
 
 var<workgroup> votes: atomic<u32>;

@@ -21,7 +21,7 @@ pub(super) fn kernel(variant: &Variant) -> Kernel {
         include_str!("../../shaders/pieces/lse_none.wgsl")
     });
     kernel.sources.push(include_str!("../../shaders/attention.wgsl"));
-    kernel.constants.push(("DIM_V", Constant::U32(variant.dim_v)));
+    kernel.constants.push(("V_COLUMNS", Constant::U32(variant.dim_v / 32)));
     kernel.constants.push(("V_KEYS", Constant::U32(keys_per_v_tile(variant.dim_v))));
     kernel
 }
