@@ -1,0 +1,172 @@
+//! A problem and the numbers for it, and the visibility rule written a third time: not shared with the kernels, nor with
+//! the reference.
+
+use wgpu_attention::{Diagonal, Dtype, Inputs, Operand, Problem, View};
+
+/// A problem with its inputs, each laid out as the problem says and holding values its type can store.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub problem: Problem,
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
+    pub mask: Option<Vec<bool>>,
+    pub bias: Option<Vec<f32>>,
+    pub kv_lengths: Option<Vec<u32>>,
+}
+
+/// Every index of a (batch, head, row, column) box.
+pub fn indices([batches, heads, rows, columns]: [u32; 4]) -> impl Iterator<Item = [u32; 4]> {
+    (0..batches).flat_map(move |b| {
+        (0..heads).flat_map(move |h| (0..rows).flat_map(move |i| (0..columns).map(move |j| [b, h, i, j])))
+    })
+}
+
+/// `x` as `dtype` stores it.
+pub fn stored(dtype: Dtype, x: f32) -> f32 {
+    dtype.decode(&dtype.encode(&[x]))[0]
+}
+
+/// Half the distance between 1 and its upper neighbour is the most that rounding to `dtype` costs; ε is all of it.
+pub fn epsilon(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => f64::from(f32::EPSILON),
+        Dtype::F16 => f64::from(half::f16::EPSILON),
+        Dtype::Bf16 => f64::from(half::bf16::EPSILON),
+    }
+}
+
+impl Case {
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            q: &self.q,
+            k: &self.k,
+            v: &self.v,
+            mask: self.mask.as_deref(),
+            bias: self.bias.as_deref(),
+            kv_lengths: self.kv_lengths.as_deref(),
+        }
+    }
+
+    /// The view of an operand that the problem is known to use.
+    pub fn view(&self, operand: Operand) -> View {
+        self.problem.view(operand).unwrap_or_else(|| panic!("{operand} is not part of {:?}", self.problem))
+    }
+
+    /// The same numbers asked another question. The layouts must agree.
+    pub fn asked(&self, problem: Problem) -> Self {
+        Self { problem, ..self.clone() }
+    }
+
+    pub fn dtype_of(&self, operand: Operand) -> Dtype {
+        match operand {
+            Operand::Bias => self.problem.bias_dtype().unwrap_or_default(),
+            _ => self.problem.dtype(),
+        }
+    }
+
+    /// Replaces each element of `q`, `k`, `v` or the bias by what `new` makes of its place and its value.
+    pub fn edit(&mut self, operand: Operand, mut new: impl FnMut([u32; 4], f32) -> f32) {
+        let (view, dtype) = (self.view(operand), self.dtype_of(operand));
+        let values = match operand {
+            Operand::Q => &mut self.q,
+            Operand::K => &mut self.k,
+            Operand::V => &mut self.v,
+            Operand::Bias => self.bias.as_mut().unwrap(),
+            _ => panic!("{operand} holds no elements to edit"),
+        };
+        for at in distinct(&view) {
+            let place = view.index(at) as usize;
+            values[place] = stored(dtype, new(at, values[place]));
+        }
+    }
+
+    /// The same for the mask.
+    pub fn edit_mask(&mut self, mut new: impl FnMut([u32; 4], bool) -> bool) {
+        let view = self.view(Operand::Mask);
+        let mask = self.mask.as_mut().unwrap();
+        for at in distinct(&view) {
+            let place = view.index(at) as usize;
+            mask[place] = new(at, mask[place]);
+        }
+    }
+
+    pub fn edited(mut self, operand: Operand, new: impl FnMut([u32; 4], f32) -> f32) -> Self {
+        self.edit(operand, new);
+        self
+    }
+
+    pub fn masked(mut self, new: impl FnMut([u32; 4], bool) -> bool) -> Self {
+        self.edit_mask(new);
+        self
+    }
+
+    pub fn lengths(mut self, kv_lengths: &[u32]) -> Self {
+        self.kv_lengths = Some(kv_lengths.to_vec());
+        self
+    }
+
+    /// Element `at` of an operand.
+    pub fn get(&self, operand: Operand, at: [u32; 4]) -> f32 {
+        let place = self.view(operand).index(at) as usize;
+        match operand {
+            Operand::Q => self.q[place],
+            Operand::K => self.k[place],
+            Operand::V => self.v[place],
+            Operand::Bias => self.bias.as_ref().unwrap()[place],
+            _ => panic!("{operand} holds no elements"),
+        }
+    }
+
+    /// One row of `q`, `k` or `v`.
+    pub fn row(&self, operand: Operand, [batch, head, row]: [u32; 3]) -> &[f32] {
+        let view = self.view(operand);
+        let start = view.index([batch, head, row, 0]) as usize;
+        let values = match operand {
+            Operand::Q => &self.q,
+            Operand::K => &self.k,
+            _ => &self.v,
+        };
+        &values[start..start + view.extent[3] as usize]
+    }
+
+    /// Whether query `i` sees key `j`: every rule of the table of meanings, one to a line.
+    pub fn sees(&self, at: [u32; 4]) -> bool {
+        let [batch, _, i, j] = at.map(i64::from);
+        let shape = self.problem.shape();
+        let capacity = i64::from(shape.len_kv);
+        let valid = self.kv_lengths.as_ref().map_or(capacity, |all| i64::from(all[batch as usize]).min(capacity));
+        let stands_at = i + match self.problem.diagonal() {
+            Diagonal::TopLeft => 0,
+            Diagonal::Offset(offset) => i64::from(offset),
+            Diagonal::BottomRight => valid - i64::from(shape.len_q),
+        };
+        let window = self.problem.window();
+        let rules = [
+            j < valid,
+            !self.problem.is_causal() || j <= stands_at,
+            window.left.is_none_or(|left| stands_at - i64::from(left) <= j),
+            window.right.is_none_or(|right| j <= stands_at + i64::from(right)),
+            self.mask.as_ref().is_none_or(|mask| mask[self.view(Operand::Mask).index(at) as usize]),
+            self.bias.is_none() || self.get(Operand::Bias, at) != f32::NEG_INFINITY,
+        ];
+        rules.into_iter().all(|holds| holds)
+    }
+
+    /// (batch, head, row) of every query row, in the order results are kept in.
+    pub fn rows(&self) -> impl Iterator<Item = [u32; 3]> + use<> {
+        let shape = self.problem.shape();
+        indices([shape.batch, shape.heads_q, shape.len_q, 1]).map(|[b, h, i, _]| [b, h, i])
+    }
+}
+
+/// The indices that reach each element once, however it is broadcast.
+pub fn distinct(view: &View) -> impl Iterator<Item = [u32; 4]> + use<> {
+    let mut extent = view.extent;
+    for (n, stride) in extent.iter_mut().zip(view.stride) {
+        if stride == 0 {
+            *n = 1;
+        }
+    }
+    indices(extent)
+}

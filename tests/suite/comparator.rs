@@ -1,0 +1,426 @@
+//! How a result is judged.
+//!
+//! A row passes where `err ≤ 2·err(naive) + 4ε·scale`. Both errors are the largest over the row, against the f64
+//! reference. The naive is the textbook formula in f32 on the stored inputs, its result rounded to the storage type; ε is
+//! that type's. What the scale is, in words: the size of the numbers that the result is made of.
+//!
+//! - output: the largest |V| the row sees;
+//! - weights: the largest weight of the row (they are the output for one-hot V, sharpened);
+//! - LSE, always f32: the largest |score| the row sees, and at least 1, for a sum of exponentials near 1.
+//!
+//! One naive is not enough where scores are large: its rounding may happen to cancel, and twice nothing is nothing. So the
+//! naive is run in several orders of summation, all equally good, and the worst of them counts.
+//!
+//! A row that sees no key has scale 0 and no error: its output must be 0 and its LSE −∞, exactly.
+
+use wgpu_attention::{Dtype, Operand, reference};
+
+use crate::case::{Case, epsilon, stored};
+
+/// What was computed, contiguous in (batch, head, row) order whatever the layouts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    pub out: Vec<f32>,
+    pub lse: Option<Vec<f32>>,
+    pub weights: Option<Vec<f32>>,
+}
+
+impl Outputs {
+    /// For comparisons to the last bit, NaN included.
+    pub fn bits(&self) -> [Vec<u32>; 3] {
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect();
+        let of = |values: &Option<Vec<f32>>| bits(values.as_deref().unwrap_or_default());
+        [bits(&self.out), of(&self.lse), of(&self.weights)]
+    }
+}
+
+/// What is right for a case, and how far from it is still right.
+#[derive(Debug)]
+pub struct Expected {
+    rows: Vec<[u32; 3]>,
+    out: Quantity,
+    lse: Quantity,
+    weights: Quantity,
+}
+
+/// One of the three results: exact values, `width` to a row, and a tolerance for each row.
+#[derive(Debug)]
+struct Quantity {
+    name: &'static str,
+    width: usize,
+    exact: Vec<f64>,
+    tolerance: Vec<f64>,
+}
+
+/// The order in which sums are taken.
+#[derive(Clone, Copy)]
+enum Order {
+    Forward,
+    Backward,
+    /// Every eighth, then every eighth from the next on: as the lanes of a vector machine would.
+    Strided,
+}
+
+impl Order {
+    const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Strided];
+
+    fn of(self, n: usize) -> Vec<usize> {
+        match self {
+            Self::Forward => (0..n).collect(),
+            Self::Backward => (0..n).rev().collect(),
+            Self::Strided => (0..8).flat_map(|lane| (lane..n).step_by(8)).collect(),
+        }
+    }
+}
+
+/// One row by the formula in f32, before the result is rounded to the storage type.
+struct NaiveRow {
+    out: Vec<f32>,
+    lse: f32,
+    weights: Vec<f32>,
+    largest_score: f32,
+    largest_v: f32,
+}
+
+fn naive_row(case: &Case, at: [u32; 3], order: Order) -> NaiveRow {
+    let shape = case.problem.shape();
+    let [b, h, i] = at;
+    let kv_head = h / (shape.heads_q / shape.heads_kv);
+    let dims = order.of(shape.dim_qk as usize);
+    let keys: Vec<u32> = order.of(shape.len_kv as usize).into_iter().map(|j| j as u32).collect();
+    let q = case.row(Operand::Q, at);
+    let mut scores = Vec::new();
+    for &j in keys.iter().filter(|&&j| case.sees([b, h, i, j])) {
+        let k = case.row(Operand::K, [b, kv_head, j]);
+        let mut score = dims.iter().fold(0.0, |sum, &d| sum + q[d] * k[d]) * case.problem.scale();
+        if let Some(cap) = case.problem.softcap() {
+            score = cap * (score / cap).tanh();
+        }
+        if case.bias.is_some() {
+            score += case.get(Operand::Bias, [b, h, i, j]);
+        }
+        scores.push((j, score));
+    }
+    let m = scores.iter().fold(f32::NEG_INFINITY, |m, &(_, s)| m.max(s));
+    let l = scores.iter().fold(0.0, |l, &(_, s)| l + (s - m).exp());
+    let mut row = NaiveRow {
+        out: vec![0.0; shape.dim_v as usize],
+        lse: if scores.is_empty() { f32::NEG_INFINITY } else { m + l.ln() },
+        weights: vec![0.0; shape.len_kv as usize],
+        largest_score: scores.iter().fold(0.0, |most, (_, s)| s.abs().max(most)),
+        largest_v: 0.0,
+    };
+    for &(j, score) in &scores {
+        let p = (score - m).exp();
+        row.weights[j as usize] = p / l;
+        for (out, &v) in row.out.iter_mut().zip(case.row(Operand::V, [b, kv_head, j])) {
+            *out += p * v;
+            row.largest_v = row.largest_v.max(v.abs());
+        }
+    }
+    row.out.iter_mut().filter(|_| !scores.is_empty()).for_each(|out| *out /= l);
+    row
+}
+
+/// The naive's own result, as a kernel would store it.
+pub fn naive(case: &Case) -> Outputs {
+    let dtype = case.problem.dtype();
+    let (mut out, mut lse, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    for at in case.rows() {
+        let row = naive_row(case, at, Order::Forward);
+        out.extend(row.out.iter().map(|&x| stored(dtype, x)));
+        lse.push(row.lse);
+        weights.extend(row.weights.iter().map(|&x| stored(dtype, x)));
+    }
+    let problem = &case.problem;
+    Outputs {
+        out,
+        lse: problem.uses(Operand::Lse).then_some(lse),
+        weights: problem.uses(Operand::Weights).then_some(weights),
+    }
+}
+
+/// The largest distance between a row and what is exact; NaN if any is.
+fn error(got: &[f32], exact: &[f64]) -> f64 {
+    let distances = got.iter().zip(exact).map(|(&x, &exact)| {
+        // Equal infinities are no distance apart, though their difference is NaN.
+        if f64::from(x) == exact { 0.0 } else { (f64::from(x) - exact).abs() }
+    });
+    distances.fold(0.0, |most, distance| if distance > most || distance.is_nan() { distance } else { most })
+}
+
+impl Quantity {
+    fn new(name: &'static str, width: u32) -> Self {
+        Self { name, width: width as usize, exact: Vec::new(), tolerance: Vec::new() }
+    }
+
+    /// Takes in a row: its exact values, the naive ones as stored, and the scale.
+    fn push(&mut self, exact: Vec<f64>, naives: &[Vec<f32>], dtype: Dtype, scale: f32) {
+        let naive = naives.iter().map(|naive| error(naive, &exact)).fold(0.0, f64::max);
+        self.tolerance.push(2.0 * naive + 4.0 * epsilon(dtype) * f64::from(scale));
+        self.exact.extend(exact);
+    }
+
+    /// The largest error in units of the tolerance, over `rows`.
+    fn check(&self, got: &[f32], rows: &[[u32; 3]], judged: &dyn Fn([u32; 3]) -> bool) -> Result<f64, String> {
+        if got.len() != self.exact.len() {
+            return Err(format!("{}: {} values, not {}", self.name, got.len(), self.exact.len()));
+        }
+        let mut worst: f64 = 0.0;
+        for (row, &at) in rows.iter().enumerate().filter(|&(_, &at)| judged(at)) {
+            let range = row * self.width..(row + 1) * self.width;
+            let err = error(&got[range.clone()], &self.exact[range.clone()]);
+            let tol = self.tolerance[row];
+            if !(err <= tol) {
+                let (name, got, exact) = (self.name, &got[range.clone()], &self.exact[range]);
+                let j = (0..got.len()).find(|&j| !((f64::from(got[j]) - exact[j]).abs() <= tol)).unwrap_or(0);
+                let first = format!("first at [{j}]: {} instead of {}", got[j], exact[j]);
+                return Err(format!(
+                    "{name} of row (batch, head, query) = {at:?} is off by {err:e} > {tol:e}, {first}"
+                ));
+            }
+            worst = worst.max(if err > 0.0 { err / tol } else { 0.0 });
+        }
+        Ok(worst)
+    }
+}
+
+impl Expected {
+    pub fn of(case: &Case) -> Self {
+        let (shape, dtype) = (case.problem.shape(), case.problem.dtype());
+        let mut expected = Self {
+            rows: case.rows().collect(),
+            out: Quantity::new("out", shape.dim_v),
+            lse: Quantity::new("lse", 1),
+            weights: Quantity::new("weights", shape.len_kv),
+        };
+        for at in case.rows() {
+            let exact = reference::row(&case.problem, &case.inputs(), at).unwrap();
+            let naives = Order::ALL.map(|order| naive_row(case, at, order));
+            let store = |values: &[f32]| values.iter().map(|&x| stored(dtype, x)).collect::<Vec<f32>>();
+            let largest_weight = exact.weights.iter().fold(0.0_f32, |most, &p| most.max(p as f32));
+            let largest_score = if exact.lse == f64::NEG_INFINITY { 0.0 } else { naives[0].largest_score.max(1.0) };
+            expected.out.push(exact.out, &naives.each_ref().map(|row| store(&row.out)), dtype, naives[0].largest_v);
+            expected.lse.push(vec![exact.lse], &naives.each_ref().map(|row| vec![row.lse]), Dtype::F32, largest_score);
+            let weights = naives.each_ref().map(|row| store(&row.weights));
+            expected.weights.push(exact.weights, &weights, dtype, largest_weight);
+        }
+        expected
+    }
+
+    /// The largest error in units of its tolerance, or what is wrong.
+    pub fn check(&self, got: &Outputs) -> Result<f64, String> {
+        self.check_rows(got, |_| true)
+    }
+
+    /// The same over the rows (batch, head, query) that `judged` picks.
+    pub fn check_rows(&self, got: &Outputs, judged: impl Fn([u32; 3]) -> bool) -> Result<f64, String> {
+        let mut worst = self.out.check(&got.out, &self.rows, &judged)?;
+        for (quantity, got) in [(&self.lse, &got.lse), (&self.weights, &got.weights)] {
+            if let Some(got) = got {
+                worst = worst.max(quantity.check(got, &self.rows, &judged)?);
+            }
+        }
+        Ok(worst)
+    }
+
+    /// How far the output of row `row` may be from `exact`: for laws that know the answer without the reference.
+    pub fn tolerance_of_out(&self, row: usize) -> f64 {
+        self.out.tolerance[row]
+    }
+}
+
+mod rejects {
+    //! The comparator itself: what it must reject, in every element type, and the naive result that it must accept.
+
+    use wgpu_attention::{Diagonal, Dtype, Operand, Problem, Shape, Window};
+
+    use super::{Expected, Outputs, naive};
+    use crate::case::Case;
+    use crate::inputs::Fill;
+
+    const TILE: u32 = 32;
+
+    fn shape() -> Shape {
+        Shape::new(1, 4, 40, 16).kv_heads(2).kv_len(3 * TILE)
+    }
+
+    /// A wrong result must be rejected for every element type and whatever the inputs; `fills` where it can show.
+    fn assert_rejected(fills: &[Fill], right: fn(Dtype) -> Unfilled, wrong: impl Fn(&Case) -> Outputs) {
+        for dtype in Dtype::ALL {
+            for &fill in fills {
+                let case = right(dtype).filled(fill);
+                let expected = Expected::of(&case);
+                expected.check(&naive(&case)).expect("the naive result is right");
+                let verdict = expected.check(&wrong(&case));
+                assert!(verdict.is_err(), "accepted for {dtype} {fill:?}: {verdict:?}");
+            }
+        }
+    }
+
+    /// A problem still to be filled.
+    struct Unfilled(wgpu_attention::ProblemBuilder);
+
+    impl Unfilled {
+        fn filled(self, fill: Fill) -> Case {
+            Case::new(self.0, fill, 11)
+        }
+    }
+
+    fn plain(dtype: Dtype) -> Unfilled {
+        Unfilled(Problem::builder(shape()).dtype(dtype))
+    }
+
+    fn causal(dtype: Dtype) -> Unfilled {
+        Unfilled(Problem::builder(shape()).dtype(dtype).causal(Diagonal::TopLeft))
+    }
+
+    const TELLING: [Fill; 3] = [Fill::Normal, Fill::Spike, Fill::Staircase];
+
+    #[test]
+    fn all_zeros() {
+        assert_rejected(&TELLING, plain, |case| {
+            let mut got = naive(case);
+            got.out.fill(0.0);
+            got
+        });
+    }
+
+    #[test]
+    fn one_nan() {
+        assert_rejected(&Fill::ALL, plain, |case| {
+            let mut got = naive(case);
+            got.out[100] = f32::NAN;
+            got
+        });
+    }
+
+    #[test]
+    fn a_missing_row() {
+        assert_rejected(&[Fill::Normal, Fill::Spike, Fill::Constant], plain, |case| {
+            let mut got = naive(case);
+            got.out[16 * 7..16 * 8].fill(0.0);
+            got
+        });
+    }
+
+    #[test]
+    fn mean_of_v() {
+        assert_rejected(&TELLING, plain, |case| naive(&case.clone().edited(Operand::Q, |_, _| 0.0)));
+    }
+
+    #[test]
+    fn scale_doubled_or_halved() {
+        for factor in [2.0, 0.5] {
+            assert_rejected(&[Fill::Normal], plain, |case| {
+                let scale = case.problem.scale() * factor;
+                naive(&case.asked(Problem::builder(shape()).dtype(case.problem.dtype()).scale(scale).build().unwrap()))
+            });
+        }
+    }
+
+    #[test]
+    fn mask_off_by_one_either_way() {
+        for offset in [-1, 1] {
+            assert_rejected(&TELLING, causal, |case| {
+                let problem = Problem::builder(shape()).dtype(case.problem.dtype()).causal(Diagonal::Offset(offset));
+                naive(&case.asked(problem.build().unwrap()))
+            });
+        }
+    }
+
+    #[test]
+    fn wrong_alignment() {
+        assert_rejected(&TELLING, causal, |case| {
+            let problem = Problem::builder(shape()).dtype(case.problem.dtype()).causal(Diagonal::BottomRight);
+            naive(&case.asked(problem.build().unwrap()))
+        });
+    }
+
+    #[test]
+    fn wrong_kv_head() {
+        assert_rejected(&[Fill::Normal, Fill::Spike], plain, |case| {
+            let of_other = |operand: Operand| {
+                let case = case.clone();
+                move |[b, h, i, d]: [u32; 4], _: f32| case.get(operand, [b, 1 - h, i, d])
+            };
+            naive(&case.clone().edited(Operand::K, of_other(Operand::K)).edited(Operand::V, of_other(Operand::V)))
+        });
+    }
+
+    #[test]
+    fn a_dropped_last_tile() {
+        assert_rejected(&[Fill::Normal, Fill::Staircase], plain, |case| {
+            let last = case.problem.shape().len_kv - TILE - 1;
+            // With row 0 standing at key 0, a window right of it ends at the last key of the last tile but one for row 0.
+            let window = Window { left: None, right: Some(last) };
+            naive(&case.asked(Problem::builder(shape()).dtype(case.problem.dtype()).window(window).build().unwrap()))
+        });
+    }
+
+    #[test]
+    fn a_maximum_that_is_not_rescaled() {
+        assert_rejected(&[Fill::Normal, Fill::Staircase], plain, without_rescale);
+    }
+
+    /// Online softmax over tiles that forgets to bring what it has to the new maximum.
+    fn without_rescale(case: &Case) -> Outputs {
+        let shape = case.problem.shape();
+        let mut out = Vec::new();
+        for [b, h, i] in case.rows() {
+            let kv_head = h / shape.group();
+            let score = |j: u32| {
+                let products = case.row(Operand::Q, [b, h, i]).iter().zip(case.row(Operand::K, [b, kv_head, j]));
+                products.map(|(q, k)| q * k).sum::<f32>() * case.problem.scale()
+            };
+            let (mut m, mut l, mut o) = (f32::NEG_INFINITY, 0.0, vec![0.0; shape.dim_v as usize]);
+            for tile in (0..shape.len_kv).step_by(TILE as usize) {
+                m = (tile..tile + TILE).map(score).fold(m, f32::max);
+                for j in tile..tile + TILE {
+                    let p = (score(j) - m).exp();
+                    l += p;
+                    o.iter_mut().zip(case.row(Operand::V, [b, kv_head, j])).for_each(|(o, v)| *o += p * v);
+                }
+            }
+            out.extend(o.iter().map(|o| o / l));
+        }
+        Outputs { out, lse: None, weights: None }
+    }
+
+    #[test]
+    fn a_wrong_lse_and_wrong_weights() {
+        fn all(dtype: Dtype) -> Unfilled {
+            Unfilled(Problem::builder(shape()).dtype(dtype).lse().weights())
+        }
+        assert_rejected(&TELLING, all, |case| {
+            let mut got = naive(case);
+            got.lse.as_mut().unwrap().iter_mut().for_each(|lse| *lse *= std::f32::consts::LOG2_E);
+            got
+        });
+        assert_rejected(&TELLING, all, |case| {
+            let mut got = naive(case);
+            got.weights.as_mut().unwrap().fill(0.0);
+            got
+        });
+        assert_rejected(&TELLING, all, |case| {
+            let mut got = naive(case);
+            got.weights.as_mut().unwrap().rotate_right(1);
+            got
+        });
+    }
+
+    #[test]
+    fn anything_but_zero_and_minus_infinity_where_no_key_is_seen() {
+        let problem = Problem::builder(shape()).causal(Diagonal::Offset(-5)).lse();
+        let case = Case::new(problem, Fill::Normal, 1);
+        let expected = Expected::of(&case);
+        let right = naive(&case);
+        expected.check(&right).unwrap();
+        for (out, lse) in [(f32::MIN_POSITIVE, f32::NEG_INFINITY), (0.0, f32::MIN), (0.0, f32::NAN), (0.0, 0.0)] {
+            let mut wrong = right.clone();
+            wrong.out[0] = out;
+            wrong.lse.as_mut().unwrap()[0] = lse;
+            assert!(expected.check(&wrong).is_err(), "accepted {out}, {lse}");
+        }
+    }
+}

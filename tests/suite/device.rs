@@ -1,0 +1,198 @@
+//! Every adapter of this machine, and how a case is run on one.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use wgpu::util::DeviceExt as _;
+use wgpu::{BufferUsages, PollType};
+use wgpu_attention::{Attention, Call, Dtype, Operand, Operands, Plan, Problem, Readback, Variant};
+
+use crate::case::{Case, indices};
+use crate::comparator::{Expected, Outputs};
+
+/// An adapter opened with WebGPU's default limits and no features: what every device grants.
+#[derive(Debug)]
+pub struct Device {
+    pub name: String,
+    pub attention: Attention,
+    pub queue: wgpu::Queue,
+    /// A GL context serves one thread at a time, and wgpu panics rather than wait long for it.
+    gate: Option<Mutex<()>>,
+}
+
+/// Outputs hold this before a run: NaN in every element type.
+const UNWRITTEN: u8 = 0xff;
+/// The gaps between the rows of an output hold this, before and after.
+const SENTINEL: u8 = 0xa5;
+
+/// All adapters, opened once.
+///
+/// # Panics
+/// Where there is none: a run that tested nothing must not pass.
+pub fn all() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+        let devices: Vec<Device> = adapters.iter().filter_map(open).collect();
+        assert!(!devices.is_empty(), "no adapter: install a driver; Mesa's lavapipe runs everywhere");
+        devices
+    })
+}
+
+fn open(adapter: &wgpu::Adapter) -> Option<Device> {
+    let info = adapter.get_info();
+    let name = format!("{} ({})", info.name, info.backend);
+    let supported = adapter.limits();
+    let wanted = wgpu::Limits::default();
+    if supported.max_storage_buffers_per_shader_stage < wanted.max_storage_buffers_per_shader_stage {
+        eprintln!("left out: {name} is below WebGPU's limits");
+        return None;
+    }
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("tests"),
+        required_limits: wanted.using_resolution(supported),
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    eprintln!("testing on {name}");
+    let gate = (info.backend == wgpu::Backend::Gl).then(Mutex::default);
+    Some(Device { name, attention: Attention::new(&device), queue, gate })
+}
+
+impl Device {
+    /// Runs a case as one pinned variant.
+    pub fn run(&self, case: &Case, variant: Variant) -> Outputs {
+        self.run_by(&self.attention, case, variant).0
+    }
+
+    /// Runs a case on this device as `attention` plans it. Also says in how many dispatches.
+    pub fn run_by(&self, attention: &Attention, case: &Case, variant: Variant) -> (Outputs, usize) {
+        let _guard = self.enter();
+        let plan = attention.plan_variant(&case.problem, variant).unwrap();
+        (self.run_plan(case, &plan), plan.dispatches())
+    }
+
+    /// Held by whoever uses the device.
+    pub fn enter(&self) -> Option<MutexGuard<'_, ()>> {
+        self.gate.as_ref().map(|gate| gate.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn run_plan(&self, case: &Case, plan: &Plan) -> Outputs {
+        let buffers: Vec<(Operand, wgpu::Buffer)> =
+            case.problem.views().map(|view| (view.operand, self.upload(&contents(case, view.operand)))).collect();
+        let mut operands = Operands::default();
+        for (operand, buffer) in &buffers {
+            operands = operands.with(*operand, buffer.as_entire_buffer_binding());
+        }
+        let call = plan.bind(&operands).unwrap();
+        let outputs: Vec<_> = buffers.iter().filter(|(operand, _)| operand.is_output()).collect();
+        let bytes = self.finish(&call, outputs.iter().map(|(_, buffer)| buffer));
+        let mut got = outputs.iter().zip(bytes).map(|((operand, _), bytes)| (*operand, bytes));
+        let mut take = |wanted| {
+            case.problem.uses(wanted).then(|| {
+                let (operand, bytes) = got.next().unwrap();
+                assert_eq!(operand, wanted);
+                elements(&case.problem, operand, &bytes)
+            })
+        };
+        Outputs { out: take(Operand::Out).unwrap(), lse: take(Operand::Lse), weights: take(Operand::Weights) }
+    }
+
+    pub fn upload(&self, contents: &[u8]) -> wgpu::Buffer {
+        self.attention.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents,
+            usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC,
+        })
+    }
+
+    /// Runs a call and reads buffers back.
+    pub fn finish<'a>(&self, call: &Call, buffers: impl Iterator<Item = &'a wgpu::Buffer>) -> Vec<Vec<u8>> {
+        let device = self.attention.device();
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        call.encode(&mut encoder);
+        let readbacks: Vec<Readback> = buffers
+            .map(|buffer| Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding()).unwrap())
+            .collect();
+        self.queue.submit([encoder.finish()]);
+        device.poll(PollType::wait_indefinitely()).unwrap();
+        readbacks.into_iter().map(|readback| pollster::block_on(readback.bytes()).unwrap()).collect()
+    }
+}
+
+/// What an operand's buffer holds before the run.
+pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
+    let dtype = case.problem.dtype();
+    let mut bytes = match operand {
+        Operand::Q => dtype.encode(&case.q),
+        Operand::K => dtype.encode(&case.k),
+        Operand::V => dtype.encode(&case.v),
+        // Any non-zero byte attends.
+        Operand::Mask => case.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(mask_byte).collect(),
+        Operand::Bias => case.dtype_of(operand).encode(case.bias.as_ref().unwrap()),
+        Operand::KvLengths => bytemuck::cast_slice(case.kv_lengths.as_ref().unwrap()).to_vec(),
+        Operand::Out | Operand::Lse | Operand::Weights => unwritten(&case.problem, operand),
+    };
+    bytes.resize(bytes.len().next_multiple_of(4), SENTINEL);
+    bytes
+}
+
+fn mask_byte((&attend, some): (&bool, u8)) -> u8 {
+    if attend { some } else { 0 }
+}
+
+fn unwritten(problem: &Problem, operand: Operand) -> Vec<u8> {
+    let view = problem.view(operand).unwrap();
+    let size = view.element_bytes as usize;
+    let mut bytes = vec![SENTINEL; view.size_bytes() as usize];
+    for at in indices(view.extent) {
+        let start = view.index(at) as usize * size;
+        bytes[start..start + size].fill(UNWRITTEN);
+    }
+    bytes
+}
+
+/// The elements of an output in order; panics if a byte between them has changed.
+pub fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
+    let view = problem.view(operand).unwrap();
+    let size = view.element_bytes as usize;
+    let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
+    let values = dtype.decode(bytes);
+    let mut gap = vec![true; bytes.len()];
+    let mut elements = Vec::new();
+    for at in indices(view.extent) {
+        let place = view.index(at) as usize;
+        elements.push(values[place]);
+        gap[place * size..(place + 1) * size].fill(false);
+    }
+    let touched = gap.iter().zip(bytes).position(|(&gap, &byte)| gap && byte != SENTINEL);
+    assert!(touched.is_none(), "{operand}: byte {touched:?} between rows was written: {problem:?}");
+    elements
+}
+
+/// Does something with every variant that can run a case, on every adapter.
+pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
+    for device in all() {
+        for variant in device.attention.candidates(problem).unwrap() {
+            act(device, variant);
+        }
+    }
+}
+
+/// Runs a case as every variant on every adapter, and compares all that comes back. Returns the worst error in units of
+/// the tolerance.
+pub fn verify(case: &Case) -> f64 {
+    let expected = Expected::of(case);
+    let mut worst: f64 = 0.0;
+    each_variant(&case.problem, |device, variant| {
+        let verdict = expected.check(&device.run(case, variant));
+        let ratio = verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+        worst = worst.max(ratio);
+    });
+    worst
+}
+
+#[test]
+fn there_is_an_adapter() {
+    assert!(!all().is_empty());
+}
