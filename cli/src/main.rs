@@ -1,1 +1,92 @@
-fn main() {}
+//! Fused attention from the command line: on a file, on the bundled input, and against its own definition.
+//!
+//! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `input`, `host`), what computes
+//! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`), and
+//! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`).
+
+mod args;
+mod device;
+
+mod host;
+mod input;
+mod tensors;
+
+mod cpu;
+mod tolerance;
+mod visibility;
+
+mod bundled;
+mod check;
+mod devices;
+mod dump;
+mod run;
+mod timing;
+
+mod figure;
+mod heatmap;
+mod lettering;
+mod output;
+mod progress;
+mod terminal;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+/// Nothing came of it: bad usage, bad input, or a device that failed.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no mistakes; anything else is told in one line.
+        Err(help) if !help.use_stderr() => help.exit(),
+        Err(mistake) => return refuse(&first_paragraph(&mistake.to_string())),
+    };
+    match dispatch(&cli, &mut std::io::stdout().lock()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => refuse(&format!("error: {error:#}")),
+    }
+}
+
+/// Whether all that was checked held.
+fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
+    let (device, json) = (cli.device.as_deref(), cli.json);
+    ensure!(
+        cli.command.is_none() || cli.heatmap.heatmap.is_none(),
+        "--heatmap before the command is for the bundled input; write it after `run`"
+    );
+    match &cli.command {
+        None => return bundled::run(&cli.heatmap, device, json, stdout),
+        Some(Command::Run(args)) => run::run(args, device, json, stdout)?,
+        Some(Command::Check(args)) => return check::run(args, device, json, stdout),
+        Some(Command::Devices) => devices::run(device, json, stdout)?,
+        Some(Command::Dump(args)) => dump::run(args, device, json, stdout)?,
+    }
+    Ok(true)
+}
+
+fn refuse(message: &str) -> ExitCode {
+    // A driver's message may have line breaks; a log wants one line.
+    eprintln!("{}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+    ExitCode::from(REFUSED)
+}
+
+/// What a usage error says before it turns to usage, with the tip if there is one.
+fn first_paragraph(message: &str) -> String {
+    let wanted = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let text = wanted.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    if text.starts_with("error:") { text } else { format!("error: {text}; see --help") }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

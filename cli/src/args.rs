@@ -1,0 +1,266 @@
+//! The command line, parsed and checked as far as it can be without opening a file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wgpu_attention::{Diagonal, Dtype, ProblemBuilder, Shape, Window};
+
+/// Exact fused attention on any GPU that wgpu reaches.
+///
+/// Without a command: computes the bundled input (a layer of a sentence encoder), and shows the device, the kernel variant,
+/// the time, the error against the f64 reference and a heat map.
+#[derive(Debug, Parser)]
+#[command(name = "wgpu-attention", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) heatmap: HeatmapArgs,
+
+    /// Where to compute: part of an adapter's name or its backend, its index in `devices`, or `cpu` for this program's own
+    /// multi-threaded path. The best GPU unless given.
+    #[arg(long, global = true, value_name = "NAME|INDEX|cpu")]
+    pub(crate) device: Option<String>,
+
+    /// Print JSON for scripts.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Compute attention over the tensors of a safetensors file.
+    Run(RunArgs),
+    /// Check every variant this device can run against the f64 reference and against case files.
+    Check(CheckArgs),
+    /// List the adapters: what each grants, and the variant it gets.
+    Devices,
+    /// List the kernel variants for a problem, or print the exact WGSL of one.
+    Dump(DumpArgs),
+}
+
+/// Reads q, k and v (B, H, L, D) and, where present, mask (bool or u8), `key_padding_mask`, bias and `kv_lengths`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The safetensors file with q, k and v.
+    #[arg(value_name = "IN.safetensors")]
+    pub(crate) input: PathBuf,
+
+    /// Where output, lse and weights go.
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) semantics: Semantics,
+
+    /// Compute on elements stored so; as the file has them unless given.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) dtype: Option<Storage>,
+
+    /// Also write each row's log-sum-exp, (B, H, L).
+    #[arg(long)]
+    pub(crate) lse: bool,
+
+    /// Also write the attention weights, (B, H, Lq, Lk).
+    #[arg(long)]
+    pub(crate) weights: bool,
+
+    #[command(flatten)]
+    pub(crate) heatmap: HeatmapArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HeatmapArgs {
+    /// Draw the attention weights, a panel a head, as a PNG.
+    #[arg(long, value_name = "FILE.png", value_parser = png_path)]
+    pub(crate) heatmap: Option<PathBuf>,
+
+    /// Which batch the heat map shows; the first unless given.
+    #[arg(long, value_name = "N", requires = "heatmap")]
+    pub(crate) heatmap_batch: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// A folder with a manifest.json of ONNX Attention cases; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cases: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpArgs {
+    /// The variant to print, as the list spells it; the list itself unless given.
+    #[arg(value_name = "VARIANT")]
+    pub(crate) variant: Option<String>,
+
+    /// Batch, heads, length and head size of the problem.
+    #[arg(long, value_name = "B,H,L,D", default_value = "1,8,1024,64", value_parser = shape)]
+    pub(crate) shape: Shape,
+
+    /// KV heads, where the query heads share them.
+    #[arg(long, value_name = "N")]
+    pub(crate) kv_heads: Option<u32>,
+
+    /// Keys, where there are not as many as queries.
+    #[arg(long, value_name = "N")]
+    pub(crate) kv_len: Option<u32>,
+
+    /// Size of the values, where it is not the keys'.
+    #[arg(long, value_name = "N")]
+    pub(crate) value_dim: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) semantics: Semantics,
+
+    /// How the elements are stored.
+    #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
+    pub(crate) dtype: Storage,
+
+    /// With a boolean mask.
+    #[arg(long)]
+    pub(crate) mask: bool,
+
+    /// With an additive bias stored so.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) bias: Option<Storage>,
+
+    /// With per-batch key lengths.
+    #[arg(long)]
+    pub(crate) kv_lengths: bool,
+
+    /// Also writing the log-sum-exp.
+    #[arg(long)]
+    pub(crate) lse: bool,
+}
+
+/// What the scores go through, shared by the commands that describe a problem.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Semantics {
+    /// Hide the keys past the diagonal, which starts at the first key or ends at the last.
+    #[arg(long, value_enum, value_name = "ALIGNMENT")]
+    causal: Option<Alignment>,
+
+    /// Show only keys so far before and after the diagonal, inclusive; -1 leaves a side open.
+    #[arg(long, value_name = "L,R", value_parser = window, allow_hyphen_values = true)]
+    window: Option<Window>,
+
+    /// The factor on the scores; 1/√D unless given.
+    #[arg(long, value_name = "S", value_parser = finite, allow_hyphen_values = true)]
+    scale: Option<f32>,
+
+    /// Cap the scaled scores: C·tanh(s/C).
+    #[arg(long, value_name = "C", value_parser = positive, allow_hyphen_values = true)]
+    softcap: Option<f32>,
+}
+
+impl Semantics {
+    pub(crate) fn apply(&self, mut problem: ProblemBuilder) -> ProblemBuilder {
+        match self.causal {
+            Some(Alignment::TopLeft) => problem = problem.causal(Diagonal::TopLeft),
+            Some(Alignment::BottomRight) => problem = problem.causal(Diagonal::BottomRight),
+            None => {}
+        }
+        if let Some(window) = self.window {
+            problem = problem.window(window);
+        }
+        if let Some(scale) = self.scale {
+            problem = problem.scale(scale);
+        }
+        if let Some(cap) = self.softcap {
+            problem = problem.softcap(cap);
+        }
+        problem
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Alignment {
+    /// Row i sees keys up to i.
+    TopLeft,
+    /// The last row sees every key.
+    BottomRight,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Storage> for Dtype {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::F32 => Self::F32,
+            Storage::F16 => Self::F16,
+            Storage::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    let (left, right) = text.split_once(',').ok_or("write two numbers with a comma between, such as 128,0")?;
+    Ok(Window { left: side(left)?, right: side(right)? })
+}
+
+/// One side of a window. The bound is that of the formats it comes from, which store it in an i32.
+fn side(text: &str) -> Result<Option<u32>, String> {
+    let text = text.trim();
+    let range = format!("{text:?} is not a whole number from -1 (open) to {}", i32::MAX);
+    match text.parse::<i32>() {
+        Ok(-1) => Ok(None),
+        Ok(side) => u32::try_from(side).map(Some).map_err(|_| range),
+        Err(_) => Err(range),
+    }
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("it must be a finite number within the range of f32".into()),
+    }
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    match finite(text) {
+        Ok(number) if number > 0.0 => Ok(number),
+        _ => Err("it must be a finite number above 0; leave it out for no cap".into()),
+    }
+}
+
+fn shape(text: &str) -> Result<Shape, String> {
+    let sizes: Result<Vec<u32>, _> = text.split(',').map(|size| size.trim().parse()).collect();
+    match sizes.as_deref() {
+        Ok(&[batch, heads, len, dim]) => Ok(Shape::new(batch, heads, len, dim)),
+        _ => Err("write four whole numbers with commas between, such as 1,8,1024,64".into()),
+    }
+}
+
+fn png_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("png") => Ok(path),
+        _ => Err("a heat map is written as PNG; let the name end in .png".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn windows_are_two_bounded_sides() {
+        assert_eq!(window("128,0"), Ok(Window { left: Some(128), right: Some(0) }));
+        assert_eq!(window("-1, 2147483647"), Ok(Window { left: None, right: Some(2_147_483_647) }));
+        for bad in ["", "3", "3,", "3,4,5", "-2,0", "0,2147483648", "9999999999999999999999,0", "a,b", "1.5,0"] {
+            assert!(window(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+}

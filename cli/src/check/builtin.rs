@@ -1,0 +1,215 @@
+//! The built-in cases: one for each thing the definition says, at sizes that straddle the kernels' tiles.
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_distr::StandardNormal;
+use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+
+use super::{Case, Entry, Expectation};
+use crate::host::HostInputs;
+use crate::tolerance::Truth;
+
+/// Changes the inputs drawn at random.
+type Spoil = fn(&Shape, &mut HostInputs);
+
+pub(super) fn entries() -> Vec<Entry> {
+    let cases = [shapes(), positions(), masks(), scores(), storage(), outputs()].concat();
+    let entry = |(name, problem, spoil): (&str, ProblemBuilder, Spoil)| -> Entry {
+        (name.into(), Box::new(move || case(problem, spoil)))
+    };
+    cases.into_iter().map(entry).collect()
+}
+
+type Row = (&'static str, ProblemBuilder, Spoil);
+
+const AS_DRAWN: Spoil = |_, _| {};
+
+fn self_attention() -> Shape {
+    Shape::new(2, 3, 67, 32)
+}
+
+fn shapes() -> Vec<Row> {
+    let packed = Shape::new(2, 4, 19, 16).kv_heads(2);
+    let [q, k, v] = Layout::packed_qkv(&packed);
+    let of = Problem::builder;
+    vec![
+        ("self-attention", of(self_attention()), AS_DRAWN),
+        ("cross-attention", of(self_attention().kv_len(131)), AS_DRAWN),
+        ("one-query-row", of(Shape::new(3, 2, 1, 64).kv_len(257)), AS_DRAWN),
+        ("one-key", of(Shape::new(1, 2, 5, 16).kv_len(1)), AS_DRAWN),
+        ("head-size-1", of(Shape::new(1, 2, 33, 1)), AS_DRAWN),
+        ("head-size-odd", of(Shape::new(1, 2, 40, 33).value_dim(17)), AS_DRAWN),
+        ("head-size-80", of(Shape::new(1, 2, 40, 80)), AS_DRAWN),
+        ("head-size-128", of(Shape::new(1, 2, 40, 128)), AS_DRAWN),
+        ("head-size-256", of(Shape::new(1, 1, 35, 256)), AS_DRAWN),
+        ("values-wider-than-keys", of(Shape::new(1, 2, 40, 16).value_dim(72)), AS_DRAWN),
+        ("grouped-query", of(Shape::new(2, 8, 37, 32).kv_heads(2)), AS_DRAWN),
+        ("multi-query", of(Shape::new(1, 5, 37, 32).kv_heads(1)), AS_DRAWN),
+        ("batch-length-head", of(packed).q(Layout::blhd(4, 19, 16)).out(Layout::blhd(4, 19, 16)), AS_DRAWN),
+        ("packed-qkv", of(packed).q(q).k(k).v(v), AS_DRAWN),
+    ]
+}
+
+fn positions() -> Vec<Row> {
+    let (square, wide, tall) = (self_attention(), self_attention().kv_len(100), self_attention().kv_len(41));
+    let (top, bottom) = (Diagonal::TopLeft, Diagonal::BottomRight);
+    let window = |left, right| Window { left, right };
+    let of = Problem::builder;
+    vec![
+        ("causal", of(square).causal(top), AS_DRAWN),
+        ("causal-top-left-more-keys", of(wide).causal(top), AS_DRAWN),
+        ("causal-top-left-fewer-keys", of(tall).causal(top), AS_DRAWN),
+        ("causal-bottom-right-more-keys", of(wide).causal(bottom), AS_DRAWN),
+        ("causal-bottom-right-fewer-keys", of(tall).causal(bottom), AS_DRAWN),
+        ("causal-offset", of(wide).causal(Diagonal::Offset(7)), AS_DRAWN),
+        ("causal-negative-offset", of(wide).causal(Diagonal::Offset(-9)), AS_DRAWN),
+        ("window", of(square).window(window(Some(3), Some(1))), AS_DRAWN),
+        ("window-itself-alone", of(square).window(window(Some(0), Some(0))), AS_DRAWN),
+        ("window-left-open", of(square).window(window(None, Some(2))), AS_DRAWN),
+        ("window-right-open", of(square).window(window(Some(2), None)), AS_DRAWN),
+        ("causal-window-bottom-right", of(wide).causal(bottom).window(window(Some(17), None)), AS_DRAWN),
+        ("window-past-the-keys", of(tall).window(window(Some(4), Some(4))), AS_DRAWN),
+    ]
+}
+
+fn masks() -> Vec<Row> {
+    let shape = self_attention();
+    let Shape { batch, heads_q, len_q, len_kv, .. } = shape;
+    let masked = |dims| Problem::builder(shape).mask(ScoreLayout::broadcast(dims));
+    let padding = [batch, 1, 1, len_kv];
+    let lengths = Problem::builder(shape).kv_lengths();
+    vec![
+        ("mask", masked([batch, heads_q, len_q, len_kv]), AS_DRAWN),
+        ("mask-shared", masked([1, 1, len_q, len_kv]), AS_DRAWN),
+        ("mask-causal", masked([batch, 1, len_q, len_kv]).causal(Diagonal::TopLeft), AS_DRAWN),
+        ("key-padding", masked(padding), AS_DRAWN),
+        ("mask-hides-every-key", masked(padding), |_, host| host.mask.iter_mut().for_each(|mask| mask.fill(false))),
+        ("nan-behind-the-mask", masked(padding), poison_masked),
+        ("lengths", lengths, AS_DRAWN),
+        ("lengths-zero", lengths, |_, host| host.kv_lengths = Some(vec![0, 5])),
+        ("lengths-causal-bottom-right", lengths.causal(Diagonal::BottomRight), AS_DRAWN),
+        ("nan-past-the-lengths", lengths, poison_past_lengths),
+    ]
+}
+
+fn scores() -> Vec<Row> {
+    let shape = self_attention();
+    let Shape { heads_q, len_q, len_kv, .. } = shape;
+    let biased = Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast([1, heads_q, len_q, len_kv]));
+    let plain = Problem::builder(shape);
+    vec![
+        ("scale", plain.scale(0.7), AS_DRAWN),
+        ("scale-zero", plain.scale(0.0), AS_DRAWN),
+        ("scale-negative", plain.scale(-0.3), AS_DRAWN),
+        ("scores-large", plain.scale(12.0), AS_DRAWN),
+        ("scores-rising", plain, |_, host| staircase(&mut host.k)),
+        ("softcap", plain.softcap(2.0), AS_DRAWN),
+        ("softcap-causal", plain.softcap(30.0).causal(Diagonal::TopLeft), AS_DRAWN),
+        ("bias", biased, AS_DRAWN),
+        ("bias-softcap-mask", biased.softcap(5.0).mask(ScoreLayout::broadcast([1, 1, len_q, len_kv])), AS_DRAWN),
+        ("bias-minus-infinity", biased, |_, host| every_third(host, f32::NEG_INFINITY)),
+        ("bias-all-minus-infinity", biased, |_, host| bias(host).fill(f32::NEG_INFINITY)),
+        ("bias-lowest-finite", biased, |_, host| every_third(host, -3.4e38)),
+        ("bias-minus-100000-everywhere", biased, |_, host| bias(host).iter_mut().for_each(|bias| *bias -= 1e5)),
+    ]
+}
+
+fn storage() -> Vec<Row> {
+    let shape = Shape::new(2, 4, 45, 64).kv_heads(2).kv_len(70);
+    let of = |dtype| Problem::builder(shape).dtype(dtype);
+    let layout = ScoreLayout::broadcast([2, 1, 45, 70]);
+    vec![
+        ("f16", of(Dtype::F16), AS_DRAWN),
+        ("bf16", of(Dtype::Bf16), AS_DRAWN),
+        ("f16-causal-bias-f16", of(Dtype::F16).causal(Diagonal::BottomRight).bias(Dtype::F16, layout), AS_DRAWN),
+        ("bf16-bias-f32", of(Dtype::Bf16).bias(Dtype::F32, layout), AS_DRAWN),
+        ("bf16-mask-window", of(Dtype::Bf16).mask(layout).window(Window { left: Some(9), right: Some(9) }), AS_DRAWN),
+        ("f16-odd-sizes", Problem::builder(Shape::new(1, 3, 23, 21).value_dim(13)).dtype(Dtype::F16), AS_DRAWN),
+        ("bf16-odd-sizes", Problem::builder(Shape::new(1, 3, 23, 21).value_dim(13)).dtype(Dtype::Bf16), AS_DRAWN),
+    ]
+}
+
+fn outputs() -> Vec<Row> {
+    let shape = Shape::new(2, 4, 37, 32).kv_heads(2).kv_len(53).value_dim(24);
+    let both = Problem::builder(shape).lse().weights();
+    let everything = both
+        .causal(Diagonal::BottomRight)
+        .window(Window { left: Some(20), right: Some(3) })
+        .softcap(8.0)
+        .scale(0.5)
+        .mask(ScoreLayout::broadcast([2, 1, 1, 53]))
+        .bias(Dtype::F32, ScoreLayout::broadcast([1, 4, 37, 53]))
+        .kv_lengths();
+    vec![
+        ("lse", Problem::builder(shape).lse(), AS_DRAWN),
+        ("weights", Problem::builder(shape).weights(), AS_DRAWN),
+        ("lse-weights-causal", both.causal(Diagonal::TopLeft), AS_DRAWN),
+        ("lse-weights-no-key", both.kv_lengths(), |_, host| host.kv_lengths = Some(vec![0, 53])),
+        ("weights-f16", both.dtype(Dtype::F16), AS_DRAWN),
+        ("weights-bf16-odd", Problem::builder(Shape::new(1, 2, 11, 7)).weights().dtype(Dtype::Bf16), AS_DRAWN),
+        ("everything", everything, AS_DRAWN),
+        ("everything-bf16", everything.dtype(Dtype::Bf16), AS_DRAWN),
+    ]
+}
+
+/// Draws the inputs, the same ones every time: normal values, masks that hide a third, lengths all different.
+fn case(problem: ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
+    let problem = problem.build()?;
+    let mut random = StdRng::seed_from_u64(1);
+    let len = |operand| problem.view(operand).map(|view| usize::try_from(view.end()).unwrap_or(usize::MAX));
+    let mut normal = |operand| len(operand).map(|len| (0..len).map(|_| random.sample(StandardNormal)).collect());
+    let mut host = HostInputs {
+        q: normal(Operand::Q).unwrap_or_default(),
+        k: normal(Operand::K).unwrap_or_default(),
+        v: normal(Operand::V).unwrap_or_default(),
+        bias: normal(Operand::Bias),
+        ..HostInputs::default()
+    };
+    host.mask = len(Operand::Mask).map(|len| (0..len).map(|_| random.random_bool(2.0 / 3.0)).collect());
+    let shape = problem.shape();
+    let length = |batch: u32| shape.len_kv.saturating_sub(1 + 13 * batch);
+    host.kv_lengths = len(Operand::KvLengths).map(|_| (0..shape.batch).map(length).collect());
+    spoil(&shape, &mut host);
+    let truth = Truth::new(&problem, &host.borrow())?;
+    Ok(Case { problem, host, expected: Expectation::Definition(truth) })
+}
+
+fn bias(host: &mut HostInputs) -> &mut [f32] {
+    host.bias.as_deref_mut().unwrap_or_default()
+}
+
+fn every_third(host: &mut HostInputs, value: f32) {
+    bias(host).iter_mut().step_by(3).for_each(|bias| *bias = value);
+}
+
+/// Keys that grow, so that the largest score is always the next one.
+fn staircase(keys: &mut [f32]) {
+    let count = keys.len();
+    for (index, key) in keys.iter_mut().enumerate() {
+        *key *= 1.0 + 4.0 * index as f32 / count as f32;
+    }
+}
+
+/// NaN and ∞ in every key and value that the padding mask hides.
+fn poison_masked(shape: &Shape, host: &mut HostInputs) {
+    let mask = host.mask.clone().unwrap_or_default();
+    poison(shape, host, |batch, key| !mask[(batch * shape.len_kv + key) as usize]);
+}
+
+fn poison_past_lengths(shape: &Shape, host: &mut HostInputs) {
+    let lengths = host.kv_lengths.clone().unwrap_or_default();
+    poison(shape, host, |batch, key| key >= lengths[batch as usize]);
+}
+
+fn poison(shape: &Shape, host: &mut HostInputs, hidden: impl Fn(u32, u32) -> bool) {
+    for batch in 0..shape.batch {
+        for head in 0..shape.heads_kv {
+            for key in (0..shape.len_kv).filter(|&key| hidden(batch, key)) {
+                let row = ((batch * shape.heads_kv + head) * shape.len_kv + key) as usize;
+                let [of_k, of_v] = [shape.dim_qk, shape.dim_v].map(|dim| row * dim as usize..(row + 1) * dim as usize);
+                host.k[of_k].fill(if key % 2 == 0 { f32::NAN } else { f32::INFINITY });
+                host.v[of_v].fill(if key % 2 == 0 { f32::INFINITY } else { f32::NAN });
+            }
+        }
+    }
+}

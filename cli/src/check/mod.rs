@@ -1,0 +1,129 @@
+//! `check`: every variant this device can run, case by case.
+
+mod builtin;
+mod onnx;
+
+use std::io::Write;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::json;
+use wgpu_attention::blocking::Outputs;
+use wgpu_attention::{Problem, Variant};
+
+use crate::args::CheckArgs;
+use crate::device::{CPU_PATH, Engine};
+use crate::host::HostInputs;
+use crate::tolerance::Truth;
+use crate::{cpu, progress};
+
+/// Something to compute and what should come of it.
+struct Case {
+    problem: Problem,
+    host: HostInputs,
+    expected: Expectation,
+}
+
+enum Expectation {
+    /// The f64 reference.
+    Definition(Truth),
+    /// The tensors of a case file.
+    Tensors(Vec<onnx::Expected>),
+}
+
+/// A case's name, and the case unless its file is broken. Made when its turn comes.
+type Entry = (String, Box<dyn FnOnce() -> Result<Case>>);
+
+/// One line of the report.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    variant: String,
+    ok: bool,
+    detail: String,
+}
+
+/// Whether at least one case ran and none failed.
+pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<bool> {
+    let engine = Engine::open(device)?;
+    if !json {
+        writeln!(stdout, "{}", engine.describe())?;
+    }
+    let mut entries: Vec<Entry> = builtin::entries();
+    for folder in &args.cases {
+        entries.extend(onnx::entries(folder));
+    }
+    let bar = progress::bar("cases");
+    bar.set_length(entries.len() as u64);
+    let mut lines = Vec::new();
+    for (name, case) in entries {
+        for line in outcomes(&engine, &name, case) {
+            if !json {
+                bar.suspend(|| line.print(stdout))?;
+            }
+            lines.push(line);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let passed = lines.iter().filter(|line| line.ok).count();
+    let failed = lines.len() - passed;
+    if json {
+        let report = json!({ "device": engine.describe(), "cases": lines, "passed": passed, "failed": failed });
+        writeln!(stdout, "{report}")?;
+    } else {
+        writeln!(stdout, "{passed} passed, {failed} failed")?;
+    }
+    Ok(failed == 0 && passed > 0)
+}
+
+impl Line {
+    fn print(&self, stdout: &mut dyn Write) -> std::io::Result<()> {
+        let Self { name, variant, ok, detail } = self;
+        let outcome = if *ok { "ok    " } else { "FAILED" };
+        // A driver's message may have line breaks; a case has one line.
+        let detail = detail.split_whitespace().collect::<Vec<_>>().join(" ");
+        writeln!(stdout, "{outcome} {name} {variant} {detail}")
+    }
+}
+
+/// A line for each variant that can run the case; one if there is no such thing.
+fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>) -> Vec<Line> {
+    let line = |variant: &str, outcome: Result<(bool, String)>| {
+        let (ok, detail) = outcome.unwrap_or_else(|error| (false, format!("{error:#}")));
+        Line { name: name.into(), variant: variant.into(), ok, detail }
+    };
+    let case = match case() {
+        Ok(case) => case,
+        Err(error) => return vec![line("-", Err(error))],
+    };
+    match engine {
+        Engine::Cpu => {
+            let outputs = cpu::attention(&case.problem, &case.host.borrow(), &ProgressBar::hidden());
+            vec![line(CPU_PATH, outputs.map(|outputs| case.judge(&outputs)))]
+        }
+        Engine::Gpu(gpu) => {
+            let candidates: Vec<Variant> = match gpu.attention.candidates(&case.problem) {
+                Ok(candidates) => candidates,
+                Err(error) => return vec![line("-", Err(error.into()))],
+            };
+            let run = |variant| Ok(case.judge(&gpu.run(&case.problem, &case.host.borrow(), variant)?));
+            candidates.into_iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
+        }
+    }
+}
+
+impl Case {
+    /// Whether the outputs are right, and how far off they are.
+    fn judge(&self, outputs: &Outputs) -> (bool, String) {
+        match &self.expected {
+            Expectation::Definition(truth) => {
+                let verdict = truth.judge(outputs);
+                (verdict.holds(), verdict.to_string())
+            }
+            Expectation::Tensors(tensors) => onnx::judge(tensors, outputs),
+        }
+    }
+}

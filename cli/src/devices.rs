@@ -1,0 +1,117 @@
+//! `devices`: each adapter, what it grants, and the variant it gets.
+
+use std::io::Write;
+
+use anyhow::Result;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use wgpu::{Adapter, Features};
+use wgpu_attention::{Problem, Shape};
+
+use crate::device::{Gpu, all_adapters, backend_name};
+
+/// What stands for a typical problem in the last line.
+const EXAMPLE: Shape = Shape::new(1, 8, 1024, 64);
+
+#[derive(Serialize)]
+struct Entry {
+    index: usize,
+    name: String,
+    backend: &'static str,
+    r#type: String,
+    driver: String,
+    max_binding_bytes: u64,
+    max_buffer_bytes: u64,
+    workgroup_memory_bytes: u32,
+    workgroup_invocations: u32,
+    workgroups_per_dimension: u32,
+    storage_buffers: u32,
+    shader_f16: bool,
+    /// Smallest and largest size, where there are subgroups.
+    subgroups: Option<[u32; 2]>,
+    timestamps: bool,
+    cooperative_matrix: bool,
+    /// Why there is none, where it does not open.
+    variant: Result<String, String>,
+}
+
+pub(crate) fn run(device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
+    anyhow::ensure!(device.is_none(), "`devices` lists every adapter; leave --device out");
+    let entries: Vec<Entry> = all_adapters().iter().enumerate().map(|(index, adapter)| entry(index, adapter)).collect();
+    if json {
+        writeln!(stdout, "{}", serde_json::to_string(&entries)?)?;
+    } else if entries.is_empty() {
+        writeln!(stdout, "no adapter was found; install your GPU's Vulkan driver, or use --device cpu")?;
+    } else {
+        writeln!(stdout, "{}", table(&entries))?;
+    }
+    Ok(())
+}
+
+fn entry(index: usize, adapter: &Adapter) -> Entry {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let has = |feature| features.contains(feature);
+    Entry {
+        index,
+        backend: backend_name(info.backend),
+        r#type: format!("{:?}", info.device_type),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        workgroup_memory_bytes: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+        storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        shader_f16: has(Features::SHADER_F16),
+        subgroups: has(Features::SUBGROUP).then_some([info.subgroup_min_size, info.subgroup_max_size]),
+        timestamps: has(Features::TIMESTAMP_QUERY),
+        cooperative_matrix: has(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        variant: variant(adapter).map_err(|error| format!("{error:#}")),
+        name: info.name,
+    }
+}
+
+fn variant(adapter: &Adapter) -> Result<String> {
+    let problem = Problem::builder(EXAMPLE).build()?;
+    Ok(Gpu::open(adapter)?.best(&problem)?.to_string())
+}
+
+/// A column an adapter: there are more things to say of one than adapters in a machine.
+fn table(entries: &[Entry]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(console::Term::stdout().size_checked().map_or(120, |(_, columns)| columns));
+    let variant = format!("variant for B{} H{} L{} D{}", EXAMPLE.batch, EXAMPLE.heads_q, EXAMPLE.len_q, EXAMPLE.dim_qk);
+    let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
+    let lines: [(&str, &dyn Fn(&Entry) -> String); 16] = [
+        ("index", &|e| e.index.to_string()),
+        ("name", &|e| e.name.clone()),
+        ("backend", &|e| e.backend.into()),
+        ("type", &|e| e.r#type.clone()),
+        ("driver", &|e| e.driver.clone()),
+        ("largest binding", &|e| bytes(e.max_binding_bytes)),
+        ("largest buffer", &|e| bytes(e.max_buffer_bytes)),
+        ("workgroup memory", &|e| bytes(e.workgroup_memory_bytes.into())),
+        ("workgroup invocations", &|e| e.workgroup_invocations.to_string()),
+        ("workgroups per dimension", &|e| e.workgroups_per_dimension.to_string()),
+        ("storage buffers", &|e| e.storage_buffers.to_string()),
+        ("f16 arithmetic", &|e| yes(e.shader_f16)),
+        ("subgroups", &|e| e.subgroups.map_or("no".into(), |[min, max]| format!("of {min} to {max}"))),
+        ("timestamps", &|e| yes(e.timestamps)),
+        ("cooperative matrices", &|e| yes(e.cooperative_matrix)),
+        (&variant, &|e| e.variant.clone().unwrap_or_else(|error| error)),
+    ];
+    for (name, value) in lines {
+        table.add_row(std::iter::once(name.to_owned()).chain(entries.iter().map(value)));
+    }
+    table
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.into_iter().find(|&(size, _)| count >= size) {
+        Some((size, unit)) if count.is_multiple_of(size) => format!("{} {unit}", count / size),
+        Some((size, unit)) => format!("{:.1} {unit}", count as f64 / size as f64),
+        None => format!("{count} B"),
+    }
+}

@@ -1,0 +1,61 @@
+//! `dump`: the variants that can run a problem, or the exact WGSL of one.
+
+use std::io::Write;
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::json;
+use wgpu_attention::{Problem, ScoreLayout, Variant};
+
+use crate::args::DumpArgs;
+use crate::device::Engine;
+
+pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
+    let problem = problem(args)?;
+    let Engine::Gpu(gpu) = Engine::open(device)? else {
+        bail!("the CPU path runs no WGSL; name a GPU with --device, as `devices` lists them");
+    };
+    let variants = gpu.attention.candidates(&problem)?;
+    let Some(name) = &args.variant else {
+        if json {
+            let names: Vec<String> = variants.iter().map(Variant::to_string).collect();
+            writeln!(stdout, "{}", json!({ "variants": names }))?;
+        } else {
+            variants.iter().try_for_each(|variant| writeln!(stdout, "{variant}"))?;
+        }
+        return Ok(());
+    };
+    let variant = variants.iter().find(|variant| variant.to_string() == *name).ok_or_else(|| {
+        let names: Vec<String> = variants.iter().map(Variant::to_string).collect();
+        anyhow!("no variant of this problem is called {name:?}; there is {}", names.join(", "))
+    })?;
+    let wgsl = variant.wgsl();
+    if json {
+        writeln!(stdout, "{}", json!({ "variant": name, "wgsl": wgsl }))?;
+    } else {
+        write!(stdout, "{wgsl}")?;
+    }
+    Ok(())
+}
+
+fn problem(args: &DumpArgs) -> Result<Problem> {
+    let mut shape = args.shape;
+    shape.heads_kv = args.kv_heads.unwrap_or(shape.heads_kv);
+    shape.len_kv = args.kv_len.unwrap_or(shape.len_kv);
+    shape.dim_v = args.value_dim.unwrap_or(shape.dim_v);
+    let mut problem = args.semantics.apply(Problem::builder(shape).dtype(args.dtype.into()));
+    // Neither layout nor broadcasting is part of a variant.
+    let scores = ScoreLayout::broadcast([1, 1, shape.len_q, shape.len_kv]);
+    if args.mask {
+        problem = problem.mask(scores);
+    }
+    if let Some(bias) = args.bias {
+        problem = problem.bias(bias.into(), scores);
+    }
+    if args.kv_lengths {
+        problem = problem.kv_lengths();
+    }
+    if args.lse {
+        problem = problem.lse();
+    }
+    Ok(problem.build()?)
+}

@@ -1,0 +1,258 @@
+//! The heat map as a figure for a paper: panels on a grid, labels along its left and lower edges, one colour bar.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tiny_skia::{Color, Paint, Pixmap, Rect, Transform};
+
+use crate::heatmap::{Maps, color};
+use crate::lettering::{Anchor, Font, Style};
+
+// Pixels, at about 300 to the inch when printed across a page.
+const MARGIN: f32 = 56.0;
+const GAP: f32 = 30.0;
+const TITLE: f32 = 40.0;
+const TEXT: f32 = 27.0;
+const SMALLEST_TEXT: f32 = 15.0;
+const HEADER: f32 = 116.0;
+const PANEL_TITLE: f32 = 48.0;
+const BAR: f32 = 26.0;
+
+pub(crate) fn write_png(maps: &Maps, path: &Path) -> Result<()> {
+    let png = Figure::new(maps)?.draw()?.encode_png().context("the heat map does not encode")?;
+    std::fs::write(path, png).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Where everything goes.
+struct Figure<'a> {
+    maps: &'a Maps,
+    regular: Font,
+    medium: Font,
+    /// Panels across and down.
+    columns: u32,
+    lines: u32,
+    /// Pixels a weight, or weights a pixel where there are more of them.
+    cell: usize,
+    pool: usize,
+    label_size: f32,
+    /// Every how many rows there is a label.
+    label_step: usize,
+    /// The upper left corner of the first panel.
+    origin: (f32, f32),
+}
+
+impl<'a> Figure<'a> {
+    fn new(maps: &'a Maps) -> Result<Self> {
+        let (regular, medium) = (Font::regular()?, Font::medium()?);
+        let (columns, lines) = grid(maps.heads());
+        let longest = maps.rows().max(maps.keys());
+        let room = (2000 / columns as usize).clamp(150, 470);
+        let (cell, pool) = ((room / longest).clamp(1, 56), longest.div_ceil(room));
+        let pitch = cell as f32 / pool as f32;
+        let label_size = (pitch * 0.8).clamp(SMALLEST_TEXT, TEXT);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+        let label_step = nice_step((label_size * 1.15 / pitch).ceil() as usize, maps.has_tokens());
+        let widest = widest(&regular, &maps.row_labels(), label_size);
+        let origin = (MARGIN + TEXT + 18.0 + widest + 12.0, MARGIN + HEADER + PANEL_TITLE);
+        let origin = (origin.0.round(), origin.1);
+        Ok(Self { maps, regular, medium, columns, lines, cell, pool, label_size, label_step, origin })
+    }
+
+    /// The size of a panel in pixels.
+    fn panel(&self) -> (f32, f32) {
+        let side = |count: usize| (count.div_ceil(self.pool) * self.cell) as f32;
+        (side(self.maps.keys()), side(self.maps.rows()))
+    }
+
+    fn corner(&self, column: u32, line: u32) -> (f32, f32) {
+        let (width, height) = self.panel();
+        let x = self.origin.0 + column as f32 * (width + GAP);
+        (x, self.origin.1 + line as f32 * (height + PANEL_TITLE + GAP / 2.0))
+    }
+
+    fn draw(&self) -> Result<Pixmap> {
+        let (width, height) = self.panel();
+        let (last_x, last_y) = self.corner(self.columns - 1, self.lines - 1);
+        let (right, bottom) = (last_x + width, last_y + height);
+        let below = 12.0 + widest(&self.regular, &self.maps.key_labels(), self.label_size) + 18.0 + TEXT;
+        let bar_width = GAP + BAR + 14.0 + self.regular.width("0.00", TEXT) + 18.0 + TEXT;
+        let heading = MARGIN * 2.0 + self.medium.width(self.maps.title(), TITLE);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating, and checked below")]
+        let [canvas_width, canvas_height] =
+            [(right + bar_width + MARGIN).max(heading), bottom + below + MARGIN].map(|size| size.ceil() as u32);
+        let mut canvas = Pixmap::new(canvas_width, canvas_height)
+            .with_context(|| format!("a heat map of {canvas_width} × {canvas_height} pixels is too large to draw"))?;
+        canvas.fill(Color::WHITE);
+
+        self.header(&mut canvas);
+        for head in 0..self.maps.heads() {
+            self.head(&mut canvas, head);
+        }
+        self.axes(&mut canvas, (right, bottom), below);
+        self.color_bar(&mut canvas, right + GAP, (self.origin.1, bottom));
+        Ok(canvas)
+    }
+
+    fn header(&self, canvas: &mut Pixmap) {
+        let title = Style { size: TITLE, color: ink(), anchor: Anchor::Start, turn: 0.0 };
+        let x = MARGIN;
+        self.medium.draw(canvas, self.maps.title(), (x, MARGIN + TITLE / 2.0), title);
+        let below = Style { size: TEXT, color: pale_ink(), ..title };
+        self.regular.draw(canvas, self.maps.subtitle(), (x, MARGIN + TITLE + 34.0), below);
+    }
+
+    /// One panel with its title, and the labels that fall to it.
+    fn head(&self, canvas: &mut Pixmap, head: u32) {
+        let (column, line) = (head % self.columns, head / self.columns);
+        let (x, y) = self.corner(column, line);
+        let (width, height) = self.panel();
+        let title = Style { size: TEXT, color: ink(), anchor: Anchor::Middle, turn: 0.0 };
+        self.regular.draw(canvas, &format!("head {head}"), (x + width / 2.0, y - 24.0), title);
+        fill(canvas, (x - 2.0, y - 2.0, width + 4.0, height + 4.0), pale_ink());
+        self.cells(canvas, head, (x, y));
+
+        let label = Style { size: self.label_size, color: ink(), anchor: Anchor::End, turn: 0.0 };
+        let pitch = self.cell as f32 / self.pool as f32;
+        let middle = |index: usize| (index as f32 + 0.5) * pitch;
+        if column == 0 {
+            for (index, text) in self.maps.row_labels().iter().enumerate().step_by(self.label_step) {
+                self.regular.draw(canvas, text, (x - 14.0, y + middle(index)), label);
+            }
+        }
+        // The lowest panel of each column carries the keys.
+        if head + self.columns >= self.maps.heads() {
+            for (index, text) in self.maps.key_labels().iter().enumerate().step_by(self.label_step) {
+                let turned = Style { turn: -90.0, ..label };
+                self.regular.draw(canvas, text, (x + middle(index), y + height + 14.0), turned);
+            }
+        }
+    }
+
+    /// A square a weight; where several share a pixel, the largest of them shows.
+    fn cells(&self, canvas: &mut Pixmap, head: u32, (x, y): (f32, f32)) {
+        let (keys, largest) = (self.maps.keys(), self.maps.largest());
+        let panel = self.maps.panel(head);
+        let cell = self.cell as f32;
+        for (line, rows) in panel.chunks(keys * self.pool).enumerate() {
+            for column in 0..keys.div_ceil(self.pool) {
+                let pooled = rows.chunks(keys).flat_map(|row| row.iter().skip(column * self.pool).take(self.pool));
+                let weight = pooled.copied().fold(0.0, f32::max);
+                let colorous::Color { r, g, b } = color(weight / largest);
+                let corner = (x + column as f32 * cell, y + line as f32 * cell);
+                fill(canvas, (corner.0, corner.1, cell, cell), Color::from_rgba8(r, g, b, 255));
+            }
+        }
+    }
+
+    fn axes(&self, canvas: &mut Pixmap, (right, bottom): (f32, f32), below: f32) {
+        let style = Style { size: TEXT, color: pale_ink(), anchor: Anchor::Middle, turn: 0.0 };
+        let (left, top) = self.origin;
+        self.regular.draw(canvas, "key", (f32::midpoint(left, right), bottom + below - TEXT / 2.0), style);
+        let turned = Style { turn: -90.0, ..style };
+        self.regular.draw(canvas, "query", (MARGIN + TEXT / 2.0, f32::midpoint(top, bottom)), turned);
+    }
+
+    fn color_bar(&self, canvas: &mut Pixmap, x: f32, (top, bottom): (f32, f32)) {
+        let height = bottom - top;
+        fill(canvas, (x - 2.0, top - 2.0, BAR + 4.0, height + 4.0), pale_ink());
+        let mut y = 0.0;
+        while y < height {
+            let colorous::Color { r, g, b } = color(1.0 - y / height);
+            fill(canvas, (x, top + y, BAR, 1.0), Color::from_rgba8(r, g, b, 255));
+            y += 1.0;
+        }
+        let largest = self.maps.largest();
+        let label = Style { size: TEXT, color: ink(), anchor: Anchor::Start, turn: 0.0 };
+        let (step, digits) = tick_step(largest);
+        let mut tick = 0.0;
+        while tick <= largest {
+            let y = bottom - height * tick / largest;
+            fill(canvas, (x + BAR + 2.0, y.round() - 1.0, 7.0, 2.0), pale_ink());
+            self.regular.draw(canvas, &format!("{tick:.digits$}"), (x + BAR + 16.0, y), label);
+            tick += step;
+        }
+        let name = Style { color: pale_ink(), anchor: Anchor::Middle, turn: 90.0, ..label };
+        let beside = x + BAR + 14.0 + self.regular.width("0.00", TEXT) + 18.0 + TEXT / 2.0;
+        self.regular.draw(canvas, "attention weight", (beside, f32::midpoint(top, bottom)), name);
+    }
+}
+
+fn ink() -> Color {
+    Color::from_rgba8(28, 28, 32, 255)
+}
+
+fn pale_ink() -> Color {
+    Color::from_rgba8(98, 98, 108, 255)
+}
+
+fn fill(canvas: &mut Pixmap, (x, y, width, height): (f32, f32, f32, f32), color: Color) {
+    let mut paint = Paint { anti_alias: false, ..Paint::default() };
+    paint.set_color(color);
+    if let Some(rect) = Rect::from_xywh(x, y, width, height) {
+        canvas.fill_rect(rect, &paint, Transform::identity(), None);
+    }
+}
+
+fn widest(font: &Font, labels: &[String], size: f32) -> f32 {
+    labels.iter().map(|label| font.width(label, size)).fold(0.0, f32::max)
+}
+
+/// Panels across and down: near 4 : 3, with few places left empty.
+fn grid(heads: u32) -> (u32, u32) {
+    let cost = |columns: u32| {
+        let lines = heads.div_ceil(columns);
+        let shape = (columns as f32 / lines as f32 / 1.4).ln().abs();
+        shape + (columns * lines - heads) as f32 / heads as f32
+    };
+    let columns = (1..=heads).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1);
+    (columns, heads.div_ceil(columns))
+}
+
+/// Positions are labelled at round numbers, tokens as densely as they fit.
+fn nice_step(least: usize, tokens: bool) -> usize {
+    if tokens || least <= 1 {
+        return least.max(1);
+    }
+    let round = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_usize.pow(power)));
+    round.into_iter().find(|&step| step >= least).unwrap_or(least)
+}
+
+/// The round step that gives four to eight ticks up to `largest`, and the decimals it takes to write them.
+fn tick_step(largest: f32) -> (f32, usize) {
+    let mut digits = 0;
+    let mut unit = 1.0;
+    loop {
+        for step in [unit, unit * 0.5, unit * 0.2] {
+            if largest / step >= 4.0 {
+                return (step, if step < unit { digits + 1 } else { digits });
+            }
+        }
+        if digits == 9 {
+            return (largest, 9);
+        }
+        unit /= 10.0;
+        digits += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_hold_every_head() {
+        for heads in 1..=130 {
+            let (columns, lines) = grid(heads);
+            assert!(columns * lines >= heads && columns * (lines - 1) < heads, "{heads} heads on {columns} × {lines}");
+        }
+        assert_eq!(grid(12), (4, 3));
+        assert_eq!(grid(32), (8, 4));
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        assert_eq!(tick_step(1.0), (0.2, 1));
+        assert_eq!(tick_step(0.93), (0.2, 1));
+        assert_eq!(tick_step(0.045), (0.01, 2));
+    }
+}

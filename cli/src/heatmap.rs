@@ -1,0 +1,127 @@
+//! What a heat map shows: the attention weights of one batch, a panel a head, and the names along its axes.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, ensure};
+use wgpu_attention::Shape;
+
+use crate::args::HeatmapArgs;
+
+impl HeatmapArgs {
+    /// The batch to show, which must exist.
+    pub(crate) fn batch_of(&self, shape: &Shape) -> Result<u32> {
+        let (batch, batches) = (self.heatmap_batch.unwrap_or(0), shape.batch);
+        ensure!(batch < batches, "--heatmap-batch is {batch}; it must be below the {batches} batches there are");
+        Ok(batch)
+    }
+}
+
+/// Strength from 0 to 1 as a colour whose lightness grows evenly.
+pub(crate) fn color(strength: f32) -> colorous::Color {
+    colorous::VIRIDIS.eval_continuous(f64::from(strength.clamp(0.0, 1.0)))
+}
+
+/// What a figure shows.
+pub(crate) struct Maps {
+    /// (heads, rows, keys).
+    weights: Vec<f32>,
+    heads: u32,
+    rows: usize,
+    keys: usize,
+    /// Of rows and keys, which are the same sequence.
+    tokens: Option<Vec<String>>,
+    title: String,
+    subtitle: String,
+}
+
+impl Maps {
+    /// Takes the weights (B, H, Lq, Lk) of one batch, cropped to its tokens where the metadata names them.
+    pub(crate) fn of_batch(weights: &[f32], shape: &Shape, batch: u32, metadata: &HashMap<String, String>) -> Self {
+        let tokens = tokens(metadata, batch)
+            .filter(|tokens| !tokens.is_empty() && tokens.len() <= shape.len_q as usize && shape.len_q == shape.len_kv);
+        let count = tokens.as_ref().map_or(usize::MAX, Vec::len);
+        let (len_q, len_kv) = (shape.len_q as usize, shape.len_kv as usize);
+        let (rows, keys) = (len_q.min(count), len_kv.min(count));
+        let of_batch = len_q * len_kv * shape.heads_q as usize;
+        let kept = weights.chunks(of_batch).nth(batch as usize).unwrap_or_default().chunks(len_q * len_kv);
+        let kept = kept.flat_map(|head| head.chunks(len_kv).take(rows)).flat_map(|row| &row[..keys]).copied();
+        let model = metadata.get("model").map_or("Attention weights", String::as_str);
+        let layer = metadata.get("layer").map_or(String::new(), |layer| format!(", layer {layer}"));
+        let which = if shape.batch > 1 { format!(" · batch {batch}") } else { String::new() };
+        Self {
+            weights: kept.collect(),
+            heads: shape.heads_q,
+            rows,
+            keys,
+            tokens,
+            title: format!("{model}{layer}"),
+            subtitle: format!("softmax weights{which} · {rows} queries × {keys} keys"),
+        }
+    }
+    pub(crate) fn heads(&self) -> u32 {
+        self.heads
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.keys
+    }
+
+    pub(crate) fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub(crate) fn subtitle(&self) -> &str {
+        &self.subtitle
+    }
+
+    /// The weights of one head, row by row.
+    pub(crate) fn panel(&self, head: u32) -> &[f32] {
+        let size = self.rows * self.keys;
+        &self.weights[head as usize * size..][..size]
+    }
+
+    /// What the brightest colour stands for: one scale for all heads, so that they can be compared.
+    pub(crate) fn largest(&self) -> f32 {
+        let largest = self.weights.iter().copied().filter(|weight| weight.is_finite()).fold(0.0, f32::max);
+        if largest > 0.0 { largest } else { 1.0 }
+    }
+
+    pub(crate) fn row_labels(&self) -> Vec<String> {
+        self.labels(self.rows)
+    }
+
+    pub(crate) fn key_labels(&self) -> Vec<String> {
+        self.labels(self.keys)
+    }
+
+    /// The tokens, or positions where nobody named them.
+    fn labels(&self, count: usize) -> Vec<String> {
+        match &self.tokens {
+            Some(tokens) => tokens.iter().map(|token| shortened(token)).collect(),
+            None => (0..count).map(|position| position.to_string()).collect(),
+        }
+    }
+
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+}
+
+/// The tokens of one batch: metadata `tokens` is a JSON list of lists, one a batch.
+fn tokens(metadata: &HashMap<String, String>, batch: u32) -> Option<Vec<String>> {
+    let all: Vec<Vec<String>> = serde_json::from_str(metadata.get("tokens")?).ok()?;
+    all.into_iter().nth(batch as usize)
+}
+
+/// A label that leaves room for the map.
+fn shortened(token: &str) -> String {
+    const MOST: usize = 18;
+    if token.chars().count() <= MOST {
+        return token.to_owned();
+    }
+    token.chars().take(MOST - 1).chain(['…']).collect()
+}

@@ -1,0 +1,113 @@
+//! `run`: a safetensors file in, a safetensors file out.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::json;
+use wgpu_attention::blocking::Outputs;
+use wgpu_attention::{Problem, Shape};
+
+use crate::args::RunArgs;
+use crate::device::Engine;
+use crate::heatmap::Maps;
+use crate::input::{self, Input};
+use crate::output::{self, Named, Pending, same_file};
+use crate::tensors::TensorFile;
+use crate::{figure, progress};
+
+pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
+    check_paths(args)?;
+    let shown = args.input.display();
+    let bytes = std::fs::read(&args.input)
+        .map_err(|error| anyhow!("cannot read {shown}: {}; name a safetensors file", error.kind()))?;
+    let file = TensorFile::parse(&bytes).with_context(|| shown.to_string())?;
+    let Input { problem, host, shape, element } =
+        input::read(&file, args.dtype.map(Into::into)).with_context(|| shown.to_string())?;
+    let batch = args.heatmap.batch_of(&shape)?;
+
+    let mut problem = args.semantics.apply(problem);
+    if args.lse {
+        problem = problem.lse();
+    }
+    if args.weights || args.heatmap.heatmap.is_some() {
+        problem = problem.weights();
+    }
+    let problem = problem.build()?;
+    let pending = Pending::create(&args.output)?;
+    let picture = args.heatmap.heatmap.as_deref().map(Pending::create).transpose()?;
+
+    let engine = Engine::open(device)?;
+    let start = Instant::now();
+    let outputs = {
+        let progress = progress::bar("rows");
+        engine.run(&problem, &host.borrow(), &progress)?
+    };
+    let seconds = start.elapsed().as_secs_f64();
+
+    output::write(&pending, &tensors(args, &shape, &outputs), element, &file.metadata)?;
+    if let (Some(picture), Some(weights)) = (&picture, &outputs.weights) {
+        let maps = Maps::of_batch(weights, &shape, batch, &file.metadata);
+        figure::write_png(&maps, picture.path())?;
+    }
+    pending.finish()?;
+    if let Some(picture) = picture {
+        picture.finish()?;
+    }
+    report(args, &engine, &problem, seconds, json, stdout)
+}
+
+/// Refuses to overwrite what is being read, before anything is read.
+fn check_paths(args: &RunArgs) -> Result<()> {
+    let (input, output) = (&args.input, &args.output);
+    let clash = |what: &str, path: &Path| format!("{what} and {} are the same file; name another", path.display());
+    ensure!(!same_file(input, output), clash("the input", output));
+    if let Some(picture) = &args.heatmap.heatmap {
+        ensure!(!same_file(input, picture), clash("the input", picture));
+        ensure!(!same_file(output, picture), clash("the output", picture));
+    }
+    Ok(())
+}
+
+fn tensors<'a>(args: &RunArgs, shape: &Shape, outputs: &'a Outputs) -> Vec<Named<'a>> {
+    let rows = vec![shape.batch, shape.heads_q, shape.len_q];
+    let with = |last| rows.iter().copied().chain([last]).collect();
+    let mut tensors = vec![Named { name: "output", shape: with(shape.dim_v), values: &outputs.out }];
+    if let Some(values) = &outputs.lse {
+        tensors.push(Named { name: "lse", shape: rows.clone(), values });
+    }
+    if let Some(values) = outputs.weights.as_ref().filter(|_| args.weights) {
+        tensors.push(Named { name: "weights", shape: with(shape.len_kv), values });
+    }
+    tensors
+}
+
+fn report(
+    args: &RunArgs,
+    engine: &Engine,
+    problem: &Problem,
+    seconds: f64,
+    json: bool,
+    stdout: &mut dyn Write,
+) -> Result<()> {
+    let (device, variant) = (engine.describe(), engine.variant(problem)?);
+    let (output, heatmap) = (args.output.display(), args.heatmap.heatmap.as_ref().map(|path| path.display()));
+    if json {
+        let report = json!({
+            "device": device,
+            "variant": variant,
+            "seconds": seconds,
+            "output": output.to_string(),
+            "heatmap": heatmap.map(|path| path.to_string()),
+        });
+        writeln!(stdout, "{report}")?;
+        return Ok(());
+    }
+    writeln!(stdout, "device    {device}\nvariant   {variant}")?;
+    writeln!(stdout, "time      {seconds:.3} s, with upload, compilation and readback\nwrote     {output}")?;
+    if let Some(heatmap) = heatmap {
+        writeln!(stdout, "wrote     {heatmap}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Tensors out of a safetensors file, converted on demand, with errors that name the tensor and the remedy.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use safetensors::{Dtype as Stored, SafeTensors};
+use wgpu_attention::Dtype;
+
+/// A parsed file.
+pub(crate) struct TensorFile<'a> {
+    tensors: SafeTensors<'a>,
+    pub(crate) metadata: HashMap<String, String>,
+}
+
+/// One of its tensors, as stored.
+pub(crate) struct Tensor<'a> {
+    name: String,
+    pub(crate) stored: Stored,
+    pub(crate) shape: Vec<u32>,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> TensorFile<'a> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let broken = "this is not a whole safetensors file; write it again with a safetensors library";
+        let tensors = SafeTensors::deserialize(bytes).context(broken)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).context(broken)?;
+        Ok(Self { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+    }
+
+    /// The tensor, or `None` where the file has none of that name.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Tensor<'a>>> {
+        let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
+        let sizes = view.shape().iter().map(|&size| u32::try_from(size));
+        let shape = sizes.collect::<Result<_, _>>().with_context(|| {
+            format!("`{name}` has shape {:?}, and an axis may be at most {} long", view.shape(), u32::MAX)
+        })?;
+        Ok(Some(Tensor { name: name.into(), stored: view.dtype(), shape, bytes: view.data() }))
+    }
+
+    pub(crate) fn need(&self, name: &str) -> Result<Tensor<'a>> {
+        self.find(name)?.ok_or_else(|| {
+            let mut names = self.tensors.names();
+            names.sort_unstable();
+            anyhow!("there is no tensor `{name}`; the file holds {}", list(&names))
+        })
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "none at all".into() } else { names.join(", ") }
+}
+
+impl Tensor<'_> {
+    /// The element type, if attention computes on it.
+    pub(crate) fn element(&self) -> Result<Dtype> {
+        element(self.stored)
+            .ok_or_else(|| anyhow!("`{}` is stored as {:?}; convert it to F32, F16 or BF16", self.name, self.stored))
+    }
+
+    /// Values of one of the three element types.
+    pub(crate) fn floats(&self) -> Result<Vec<f32>> {
+        Ok(self.element()?.decode(self.bytes))
+    }
+
+    /// Values of any numeric type, as f32.
+    pub(crate) fn numbers(&self) -> Result<Vec<f32>> {
+        #[expect(clippy::cast_possible_truncation, reason = "attention computes in f32")]
+        match (element(self.stored), self.stored) {
+            (Some(dtype), _) => Ok(dtype.decode(self.bytes)),
+            (None, Stored::F64) => Ok(self.bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect()),
+            (None, _) => Ok(self.integers()?.into_iter().map(|number| number as f32).collect()),
+        }
+    }
+
+    /// Values of any integer type.
+    pub(crate) fn integers(&self) -> Result<Vec<i128>> {
+        macro_rules! read {
+            ($int:ty) => {
+                self.bytes.as_chunks().0.iter().map(|&bytes| i128::from(<$int>::from_le_bytes(bytes))).collect()
+            };
+        }
+        Ok(match self.stored {
+            Stored::U8 => read!(u8),
+            Stored::I8 => read!(i8),
+            Stored::U16 => read!(u16),
+            Stored::I16 => read!(i16),
+            Stored::U32 => read!(u32),
+            Stored::I32 => read!(i32),
+            Stored::U64 => read!(u64),
+            Stored::I64 => read!(i64),
+            other => bail!("`{}` is stored as {other:?}; convert it to an integer type such as I64", self.name),
+        })
+    }
+
+    /// Values of a boolean mask, non-zero = attend.
+    pub(crate) fn booleans(&self) -> Result<Vec<bool>> {
+        ensure!(
+            matches!(self.stored, Stored::BOOL | Stored::U8),
+            "`{}` is stored as {:?}; convert a boolean mask to BOOL or U8, and give an additive one as `bias`",
+            self.name,
+            self.stored
+        );
+        Ok(self.bytes.iter().map(|&byte| byte != 0).collect())
+    }
+
+    pub(crate) fn rank4(&self) -> Result<[u32; 4]> {
+        self.shape.as_slice().try_into().map_err(|_| {
+            anyhow!("`{}` has shape {:?}; reshape it to (batch, heads, length, head size)", self.name, self.shape)
+        })
+    }
+
+    /// The shape with leading ones up to rank 4: right-aligned to the scores.
+    pub(crate) fn aligned(&self) -> Result<[u32; 4]> {
+        let rank = self.shape.len();
+        ensure!(
+            (1..=4).contains(&rank),
+            "`{}` has shape {:?}; it must have 1 to 4 axes that broadcast to (batch, heads, queries, keys)",
+            self.name,
+            self.shape
+        );
+        let mut shape = [1; 4];
+        shape[4 - rank..].copy_from_slice(&self.shape);
+        Ok(shape)
+    }
+}
+
+/// The element type attention computes on, if this is one.
+pub(crate) fn element(stored: Stored) -> Option<Dtype> {
+    match stored {
+        Stored::F32 => Some(Dtype::F32),
+        Stored::F16 => Some(Dtype::F16),
+        Stored::BF16 => Some(Dtype::Bf16),
+        _ => None,
+    }
+}
+
+/// How safetensors spells an element type.
+pub(crate) fn stored(dtype: Dtype) -> Stored {
+    match dtype {
+        Dtype::F32 => Stored::F32,
+        Dtype::F16 => Stored::F16,
+        Dtype::Bf16 => Stored::BF16,
+    }
+}

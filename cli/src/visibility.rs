@@ -1,0 +1,48 @@
+//! Which keys a query row sees, as a range by position and a mask on top.
+
+use std::ops::Range;
+
+use wgpu_attention::{Diagonal, Inputs, Operand, Problem, View};
+
+/// The masks of one problem.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visibility<'a> {
+    problem: &'a Problem,
+    mask: Option<(View, &'a [bool])>,
+    kv_lengths: Option<&'a [u32]>,
+}
+
+impl<'a> Visibility<'a> {
+    pub(crate) fn new(problem: &'a Problem, inputs: &Inputs<'a>) -> Self {
+        Self { problem, mask: problem.view(Operand::Mask).zip(inputs.mask), kv_lengths: inputs.kv_lengths }
+    }
+
+    /// The keys that length, diagonal and window leave to query `row` of `batch`.
+    pub(crate) fn range(&self, batch: u32, row: u32) -> Range<u32> {
+        let shape = self.problem.shape();
+        let valid = self.kv_lengths.map_or(shape.len_kv, |lengths| lengths[batch as usize].min(shape.len_kv));
+        let offset = match self.problem.diagonal() {
+            Diagonal::TopLeft => 0,
+            Diagonal::BottomRight => i64::from(valid) - i64::from(shape.len_q),
+            Diagonal::Offset(offset) => i64::from(offset),
+        };
+        let at = i64::from(row) + offset;
+        let window = self.problem.window();
+        let right = if self.problem.is_causal() { Some(0) } else { window.right };
+        let first = window.left.map_or(0, |left| at - i64::from(left));
+        let end = right.map_or(i64::MAX, |right| at + i64::from(right) + 1);
+        // Both edges are clamped to the valid keys, so they fit.
+        let clamp = |edge: i64| u32::try_from(edge.clamp(0, i64::from(valid))).unwrap_or(valid);
+        clamp(first)..clamp(end)
+    }
+
+    /// Whether the boolean mask, where there is one, lets the query at (batch, head, row) attend to the key.
+    pub(crate) fn unmasked(&self, at: [u32; 4]) -> bool {
+        self.mask.is_none_or(|(view, mask)| mask[place(&view, at)])
+    }
+}
+
+/// An index into a host slice that was checked to hold the view.
+pub(crate) fn place(view: &View, at: [u32; 4]) -> usize {
+    usize::try_from(view.index(at)).unwrap_or(usize::MAX)
+}
