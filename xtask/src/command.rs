@@ -2,8 +2,8 @@
 
 use std::env;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -26,7 +26,7 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
 pub(crate) fn built(name: &str) -> Result<Command> {
     let own_path = env::current_exe().context("this program's own path is unknown")?;
     let target = own_path.ancestors().nth(2).context("this program does not run from a target folder")?;
-    let path: PathBuf = target.join("release").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    let path = target.join("release").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if !path.exists() {
         bail!("{} is missing: the build step makes it", path.display());
     }
@@ -38,10 +38,7 @@ pub(crate) fn built(name: &str) -> Result<Command> {
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
-    if !status.success() {
-        bail!("{} ended with {status}", shown(command));
-    }
-    Ok(())
+    succeeded(command, status)
 }
 
 /// Runs a command to its end and hands each line of its standard output to `each_line` as it appears.
@@ -52,7 +49,10 @@ pub(crate) fn run_reading(command: &mut Command, mut each_line: impl FnMut(&str)
     for line in BufReader::new(stdout).split(b'\n') {
         each_line(String::from_utf8_lossy(&line?).trim_end_matches('\r'));
     }
-    let status = child.wait()?;
+    succeeded(command, child.wait()?)
+}
+
+fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("{} ended with {status}", shown(command));
     }

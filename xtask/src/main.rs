@@ -6,7 +6,8 @@ mod steps;
 mod tests;
 mod validation;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// Checks the whole workspace the way CI does
@@ -23,9 +24,16 @@ enum Task {
     Validate,
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
         Task::Validate => validation::validate(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

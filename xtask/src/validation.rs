@@ -22,7 +22,7 @@ const CHROMIUM_LAYER: &str = "/usr/lib/chromium/libVkLayer_khronos_validation.so
 /// What wgpu silences as well: naga gives workgroup arrays an explicit layout (gfx-rs/wgpu#7696).
 const KNOWN_FALSE_ALARMS: &str = "VUID-StandaloneSpirv-None-10684";
 
-/// Runs the tests under the layer and fails if it reports anything.
+/// Runs an example and the tests under the layer, and fails if it reports anything.
 pub(crate) fn validate() -> Result<()> {
     let layers = find_layer()?;
     println!("{LAYER} from {}", layers.display());
@@ -30,18 +30,51 @@ pub(crate) fn validate() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("build", tests::build);
     steps.run("adapter", adapter::ensure);
-    steps.run("the layer loads", || the_layer_loads(&layers));
-    steps.run("tests under validation", || {
-        let mut reports = 0;
-        let outcome = tests::count_tests(under_validation(&mut tests::command(), &layers, "error,warn,perf"), |line| {
-            reports += usize::from(is_report(line));
-        });
-        if reports > 0 {
-            bail!("the validation layer reported {reports} times: look for `Validation Error` or `Validation Warning`");
+    steps.run("example under validation", || {
+        let mut layer = Layer::default();
+        // Silence proves nothing unless the layer is there: with `info` it announces what it checks.
+        let mut hello = built("examples/hello")?;
+        run_reading(
+            under_validation(&mut hello, &layers).env("VK_LAYER_REPORT_FLAGS", "error,warn,perf,info"),
+            |line| {
+                println!("{line}");
+                layer.hear(line);
+            },
+        )?;
+        if !layer.announced {
+            bail!("the Vulkan loader did not load {LAYER} from {}; VK_LOADER_DEBUG=all says why", layers.display());
         }
-        outcome
+        layer.verdict()
+    });
+    steps.run("tests under validation", || {
+        let mut layer = Layer::default();
+        let outcome = tests::count_tests(under_validation(&mut tests::command(), &layers), |line| layer.hear(line));
+        layer.verdict().and(outcome)
     });
     steps.finish()
+}
+
+/// What the layer has printed so far.
+#[derive(Debug, Default)]
+struct Layer {
+    announced: bool,
+    reports: usize,
+}
+
+impl Layer {
+    fn hear(&mut self, line: &str) {
+        let has = |text: &&str| line.contains(text);
+        self.announced |= ["Current Validation Enabled", "Khronos Validation Layer Active"].iter().any(has);
+        let reports = ["Validation Error: [", "Validation Warning: [", "Validation Performance Warning: ["];
+        self.reports += usize::from(reports.iter().any(has));
+    }
+
+    fn verdict(&self) -> Result<()> {
+        if self.reports > 0 {
+            bail!("the layer reported {} times: look for `Validation Error` and `Validation Warning`", self.reports);
+        }
+        Ok(())
+    }
 }
 
 /// The folder that holds the layer's manifest: the caller's, Chromium's, or the system's.
@@ -86,33 +119,31 @@ fn write_chromium_manifest() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Silence proves nothing unless the layer is there: it announces what it checks, if asked to.
-fn the_layer_loads(layers: &Path) -> Result<()> {
-    let mut announced = false;
-    run_reading(under_validation(&mut built("examples/hello")?, layers, "error,warn,perf,info"), |line| {
-        println!("{line}");
-        announced |= line.contains("Current Validation Enabled") || line.contains("Khronos Validation Layer Active");
-    })?;
-    if !announced {
-        bail!("the Vulkan loader did not load {LAYER} from {}; VK_LOADER_DEBUG=all says why", layers.display());
-    }
-    Ok(())
-}
-
 /// Makes the Vulkan loader put the layer into every instance, and the layer print to standard output.
-fn under_validation<'a>(command: &'a mut Command, layers: &Path, reported: &str) -> &'a mut Command {
+fn under_validation<'a>(command: &'a mut Command, layers: &Path) -> &'a mut Command {
     command
         .env("VK_LAYER_PATH", layers)
         .env("VK_INSTANCE_LAYERS", LAYER)
         .env("VK_LAYER_DEBUG_ACTION", "VK_DBG_LAYER_ACTION_LOG_MSG")
         .env("VK_LAYER_LOG_FILENAME", "stdout")
+        .env("VK_LAYER_REPORT_FLAGS", "error,warn,perf")
         .env("VK_LAYER_VALIDATE_SYNC", "true")
         .env("VK_LAYER_MESSAGE_ID_FILTER", KNOWN_FALSE_ALARMS)
-        .env("VK_LAYER_REPORT_FLAGS", reported)
 }
 
-fn is_report(line: &str) -> bool {
-    ["Validation Error: [", "Validation Warning: [", "Validation Performance Warning: ["]
-        .iter()
-        .any(|start| line.contains(start))
+#[cfg(test)]
+mod test {
+    use super::Layer;
+
+    #[test]
+    fn errors_and_warnings_are_reports_and_information_is_not() {
+        let mut layer = Layer::default();
+        layer.hear("Validation Information: [ CURRENT-VALIDATION-ENABLED ] | MessageID = 0xfd7b2292");
+        layer.hear("vkCreateInstance(): Current Validation Enabled:");
+        assert!(layer.announced && layer.verdict().is_ok());
+        // A test's own line is not complete when the layer prints.
+        layer
+            .hear("test record::binds ... Validation Error: [ VUID-VkShaderModuleCreateInfo-pCode-08737 ] | MessageID");
+        assert!(layer.verdict().is_err());
+    }
 }
