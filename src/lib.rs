@@ -5,31 +5,103 @@
 //! ```
 //!
 //! One kernel, no Lq × Lk matrix in memory, recorded into your own command encoder, on Vulkan, Metal, DX12, GL and
-//! WebGPU. A [`Problem`] says what is asked, [`Attention::plan`] compiles and sizes it, [`Plan::bind`] checks the buffers,
-//! and [`Call::dispatch`] records into a pass you opened. Nothing here submits, polls, spawns or writes a queue, but for the
-//! functions in [`blocking`].
+//! WebGPU. Describe, plan, bind, record:
+//!
+//! ```
+//! use wgpu_attention::{Attention, Diagonal, Operands, Problem, Readback, Shape};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # // A device without a GPU: everything but the arithmetic.
+//! # let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+//! # let buffer = |elements: u64| device.create_buffer(&wgpu::BufferDescriptor {
+//! #     label: None,
+//! #     size: elements * 4,
+//! #     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+//! #     mapped_at_creation: false,
+//! # });
+//! # let (q, k, v, out) = (buffer(8 * 100 * 64), buffer(2 * 300 * 64), buffer(2 * 300 * 64), buffer(8 * 100 * 64));
+//! // What: 8 query heads share 2 KV heads; 100 new tokens at the end of 300.
+//! let shape = Shape::new(1, 8, 100, 64).kv_heads(2).kv_len(300);
+//! let problem = Problem::builder(shape).causal(Diagonal::BottomRight).build()?;
+//!
+//! // Compiled and sized, once.
+//! let attention = Attention::new(&device);
+//! let plan = attention.plan(&problem)?;
+//!
+//! // Bound to your buffers, once.
+//! let whole = wgpu::Buffer::as_entire_buffer_binding;
+//! let call = plan.bind(&Operands::new(whole(&q), whole(&k), whole(&v), whole(&out)))?;
+//!
+//! // Recorded among your own commands, every frame.
+//! let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+//! {
+//!     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+//!     // … your dispatches
+//!     call.dispatch(&mut pass);
+//!     // … and more of yours
+//! }
+//! let readback = Readback::record(&device, &mut encoder, whole(&out))?;
+//! queue.submit([encoder.finish()]);
+//! # device.poll(wgpu::PollType::wait_indefinitely())?;
+//! let values: Vec<f32> = pollster::block_on(readback.values(problem.dtype()))?;
+//! # assert_eq!(values.len(), 8 * 100 * 64);
+//! # Ok(()) }
+//! ```
+//!
+//! Nothing here submits, polls, spawns or writes to a queue, except the functions in [`blocking`], for those without an
+//! encoder: host slices in, host vectors out. [`reference`](mod@reference) is the definition in f64 on the CPU; check your
+//! own integration against it.
+//!
+//! # What it means
+//!
+//! | question | answer |
+//! |---|---|
+//! | scale | `1/√dim_qk` unless given |
+//! | order | scale → softcap `c·tanh(s/c)` → + bias → mask → softmax |
+//! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides |
+//! | causal, window | measured from the [`Diagonal`]; composed with the mask and the lengths by "and" |
+//! | window | inclusive: row `i`, standing at key `d`, sees `d − left ..= d + right` |
+//! | a row that sees no key | output exactly 0, LSE −∞, weights 0 |
+//! | a bias of −∞ | hides the key; any finite bias or score, however low, does not |
+//! | NaN or ∞ behind the mask or past the length | never reaches the output |
+//! | NaN or ∞ in a visible key, value or query | makes the rows that see it NaN or ∞, or leaves them as they were where its weight is 0; never touches another row |
+//! | scores | must fit f32: a dot product past 3.4e38 overflows |
+//! | LSE | natural logarithm, f32 |
+//! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
+//! | head sizes | 1 to 256, values' own |
+//! | element types | f32, f16, bf16 storage, none of which needs a device feature; softmax and accumulation in f32 |
+//! | determinism | same inputs and adapter, same bits; a row's bits do not depend on the rows and batches around it |
+//! | size | a problem past the device's binding size, 65 535 workgroups or a driver's patience becomes several dispatches, or an error that says why not |
+//!
+//! # Cost
+//!
+//! Time grows with `B · Hq · Lq · Lk · (Dqk + Dv)` over the tiles that some row may see; memory beyond the operands is a few
+//! hundred bytes of parameters. The first plan of a [`Variant`] compiles a pipeline; later ones share it.
 
-mod dtype;
-mod layout;
-mod mask;
-mod operand;
+// What is asked.
 mod problem;
+mod mask;
+mod layout;
+mod dtype;
+mod operand;
 
+// Which code runs it.
 mod caps;
-mod family;
-mod select;
 mod variant;
+mod select;
+mod family;
+mod wgsl;
 
-mod bindings;
-mod call;
+// How it is cut, bound and recorded.
 mod cut;
 mod params;
 mod plan;
+mod bindings;
+mod call;
 mod readback;
-mod wgsl;
 
-pub mod blocking;
+// For those on the host.
 mod inputs;
+pub mod blocking;
 pub mod reference;
 
 mod error;
