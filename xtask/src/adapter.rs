@@ -31,7 +31,7 @@ fn list() -> Result<usize> {
         format!("`wgpu-attention devices --json` printed no JSON list: {}", String::from_utf8_lossy(&output.stderr))
     })?;
     for adapter in &adapters {
-        println!("adapter: {adapter}");
+        println!("{} through {}", adapter["name"], adapter["backend"]);
     }
     Ok(adapters.len())
 }
