@@ -37,10 +37,20 @@ impl<'a> Operands<'a> {
                 (Some(view), Some(binding)) => check(operand, binding, view.size_bytes(), alignment)?,
             }
         }
-        let used = || Operand::ALL.into_iter().filter_map(|operand| Some((operand, self.get(operand)?.buffer)));
-        for (output, buffer) in used().filter(|(operand, _)| operand.is_output()) {
-            if let Some((other, _)) = used().find(|&(other, shared)| other != output && shared == buffer) {
-                return Err(BindError::Aliased { output, other });
+        self.check_aliases(problem)
+    }
+
+    /// wgpu lets a dispatch write a buffer that it also binds elsewhere only if it writes there too, and leaves it to us
+    /// that the two places are apart.
+    fn check_aliases(&self, problem: &Problem) -> Result<(), BindError> {
+        let used = || problem.views().filter_map(|view| Some((view, self.get(view.operand)?)));
+        for (view, binding) in used().filter(|(view, _)| view.operand.is_output()) {
+            for (other_view, other) in used().filter(|(other, _)| other.operand != view.operand) {
+                let apart = binding.offset + view.size_bytes() <= other.offset
+                    || other.offset + other_view.size_bytes() <= binding.offset;
+                if other.buffer == binding.buffer && !(other_view.operand.is_output() && apart) {
+                    return Err(BindError::Aliased { output: view.operand, other: other_view.operand });
+                }
             }
         }
         Ok(())

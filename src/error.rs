@@ -192,9 +192,9 @@ pub enum BindError {
         /// What is missing.
         missing: wgpu::BufferUsages,
     },
-    /// An output shares its buffer with another operand.
+    /// An output shares its buffer with an input, or its bytes with another output.
     #[error(
-        "`{output}` and `{other}` are bound to the same buffer; wgpu lets no dispatch write a buffer it also binds elsewhere"
+        "`{output}` and `{other}` are bound to the same buffer; an output needs a buffer that no input is in, and bytes of its own"
     )]
     Aliased {
         /// The output.

@@ -123,7 +123,7 @@ impl Attention {
 
     fn step(&self, problem: &Problem, variant: Variant) -> Result<Step, PlanError> {
         let pieces = cut(problem, &variant, &self.caps)?;
-        let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment as usize);
+        let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment.max(4) as usize);
         let mut contents = Vec::new();
         let mut launches = Vec::new();
         for piece in &pieces {
@@ -143,15 +143,22 @@ impl Attention {
 
     fn pipeline(&self, variant: Variant) -> Pipeline {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        pipelines.entry(variant).or_insert_with(|| compile(&self.device, &variant)).clone()
+        pipelines.entry(variant).or_insert_with(|| compile(&self.device, &variant, variant.wgsl())).clone()
+    }
+
+    /// Compiles other text for a variant than its own: how the tests plant a mistake and see that they notice.
+    #[doc(hidden)]
+    pub fn substitute(&self, variant: Variant, wgsl: String) {
+        let pipeline = compile(&self.device, &variant, wgsl);
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).insert(variant, pipeline);
     }
 }
 
-fn compile(device: &wgpu::Device, variant: &Variant) -> Pipeline {
+fn compile(device: &wgpu::Device, variant: &Variant, wgsl: String) -> Pipeline {
     let label = variant.to_string();
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(&label),
-        source: wgpu::ShaderSource::Wgsl(variant.wgsl().into()),
+        source: wgpu::ShaderSource::Wgsl(wgsl.into()),
     });
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label: Some(&label),

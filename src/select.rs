@@ -7,12 +7,18 @@ struct Row {
     family: Family,
     suits: fn(&Problem, &Caps) -> bool,
     /// Why this row stands where it does: device, date and command of the measurement, or that there was none.
-    #[allow(dead_code, reason = "provenance is for readers; the tuner to come prints it")]
     provenance: &'static str,
 }
 
 const TABLE: &[Row] =
     &[Row { family: Family::Tiled, suits: |_, _| true, provenance: "the only family so far; not measured on a GPU" }];
+
+impl Family {
+    /// Why selection prefers this family where it does.
+    pub fn provenance(self) -> &'static str {
+        TABLE.iter().find(|row| row.family == self).map_or("the only kernel for its purpose", |row| row.provenance)
+    }
+}
 
 /// Every variant that can compute the output of `problem` on such a device, best first.
 ///

@@ -73,6 +73,7 @@ impl Variant {
             ("max_storage_buffers_per_shader_stage", buffers, caps.storage_buffers),
             ("max_compute_workgroup_storage_size", self.workgroup_bytes(), caps.workgroup_bytes),
             ("max_compute_invocations_per_workgroup", self.invocations(), caps.invocations),
+            ("max_compute_workgroups_per_dimension", 1, caps.workgroups),
         ];
         for (limit, need, granted) in limits {
             if need > granted {
