@@ -31,8 +31,10 @@ struct Entry {
     subgroups: Option<[u32; 2]>,
     timestamps: bool,
     cooperative_matrix: bool,
-    /// Why there is none, where it does not open.
-    variant: Result<String, String>,
+    variant: Option<String>,
+    /// Why there is no variant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
 }
 
 pub(crate) fn run(device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
@@ -51,6 +53,7 @@ pub(crate) fn run(device: Option<&str>, json: bool, stdout: &mut dyn Write) -> R
 fn entry(index: usize, adapter: &Adapter) -> Entry {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let has = |feature| features.contains(feature);
+    let variant = variant(adapter);
     Entry {
         index,
         backend: backend_name(info.backend),
@@ -66,7 +69,8 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
         subgroups: has(Features::SUBGROUP).then_some([info.subgroup_min_size, info.subgroup_max_size]),
         timestamps: has(Features::TIMESTAMP_QUERY),
         cooperative_matrix: has(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
-        variant: variant(adapter).map_err(|error| format!("{error:#}")),
+        refused: variant.as_ref().err().map(|error| format!("{error:#}")),
+        variant: variant.ok(),
         name: info.name,
     }
 }
@@ -76,35 +80,41 @@ fn variant(adapter: &Adapter) -> Result<String> {
     Ok(Gpu::open(adapter)?.best(&problem)?.to_string())
 }
 
+/// What a line of the table says, and of an adapter.
+type Line<'a> = (&'a str, fn(&Entry) -> String);
+
 /// A column an adapter: there are more things to say of one than adapters in a machine.
 fn table(entries: &[Entry]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(console::Term::stdout().size_checked().map_or(120, |(_, columns)| columns));
     let variant = format!("variant for B{} H{} L{} D{}", EXAMPLE.batch, EXAMPLE.heads_q, EXAMPLE.len_q, EXAMPLE.dim_qk);
-    let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
-    let lines: [(&str, &dyn Fn(&Entry) -> String); 16] = [
-        ("index", &|e| e.index.to_string()),
-        ("name", &|e| e.name.clone()),
-        ("backend", &|e| e.backend.into()),
-        ("type", &|e| e.r#type.clone()),
-        ("driver", &|e| e.driver.clone()),
-        ("largest binding", &|e| bytes(e.max_binding_bytes)),
-        ("largest buffer", &|e| bytes(e.max_buffer_bytes)),
-        ("workgroup memory", &|e| bytes(e.workgroup_memory_bytes.into())),
-        ("workgroup invocations", &|e| e.workgroup_invocations.to_string()),
-        ("workgroups per dimension", &|e| e.workgroups_per_dimension.to_string()),
-        ("storage buffers", &|e| e.storage_buffers.to_string()),
-        ("f16 arithmetic", &|e| yes(e.shader_f16)),
-        ("subgroups", &|e| e.subgroups.map_or("no".into(), |[min, max]| format!("of {min} to {max}"))),
-        ("timestamps", &|e| yes(e.timestamps)),
-        ("cooperative matrices", &|e| yes(e.cooperative_matrix)),
-        (&variant, &|e| e.variant.clone().unwrap_or_else(|error| error)),
+    let lines: [Line<'_>; 16] = [
+        ("index", |e| e.index.to_string()),
+        ("name", |e| e.name.clone()),
+        ("backend", |e| e.backend.into()),
+        ("type", |e| e.r#type.clone()),
+        ("driver", |e| e.driver.clone()),
+        ("largest binding", |e| bytes(e.max_binding_bytes)),
+        ("largest buffer", |e| bytes(e.max_buffer_bytes)),
+        ("workgroup memory", |e| bytes(e.workgroup_memory_bytes.into())),
+        ("workgroup invocations", |e| e.workgroup_invocations.to_string()),
+        ("workgroups per dimension", |e| e.workgroups_per_dimension.to_string()),
+        ("storage buffers", |e| e.storage_buffers.to_string()),
+        ("f16 arithmetic", |e| yes(e.shader_f16)),
+        ("subgroups", |e| e.subgroups.map_or("no".into(), |[min, max]| format!("of {min} to {max}"))),
+        ("timestamps", |e| yes(e.timestamps)),
+        ("cooperative matrices", |e| yes(e.cooperative_matrix)),
+        (&variant, |e| e.variant.clone().or_else(|| e.refused.clone()).unwrap_or_default()),
     ];
     for (name, value) in lines {
         table.add_row(std::iter::once(name.to_owned()).chain(entries.iter().map(value)));
     }
     table
+}
+
+fn yes(has: bool) -> String {
+    if has { "yes" } else { "no" }.into()
 }
 
 fn bytes(count: u64) -> String {

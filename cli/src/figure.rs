@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tiny_skia::{Color, Paint, Pixmap, Rect, Transform};
 
-use crate::heatmap::{Maps, color};
+use crate::heatmap::{self, Maps, color};
 use crate::lettering::{Anchor, Font, Style};
 
 // Pixels, at about 300 to the inch when printed across a page.
@@ -14,6 +14,7 @@ const GAP: f32 = 30.0;
 const TITLE: f32 = 40.0;
 const TEXT: f32 = 27.0;
 const SMALLEST_TEXT: f32 = 15.0;
+const POSITION_TEXT: f32 = 21.0;
 const HEADER: f32 = 116.0;
 const PANEL_TITLE: f32 = 48.0;
 const BAR: f32 = 26.0;
@@ -46,10 +47,12 @@ impl<'a> Figure<'a> {
         let (regular, medium) = (Font::regular()?, Font::medium()?);
         let (columns, lines) = grid(maps.heads());
         let longest = maps.rows().max(maps.keys());
-        let room = (2000 / columns as usize).clamp(150, 470);
+        // Tokens want large cells; a long sequence wants the pixels.
+        let room = if maps.has_tokens() { 470 } else { 640 };
+        let room = (2400 / columns as usize).clamp(150, room);
         let (cell, pool) = ((room / longest).clamp(1, 56), longest.div_ceil(room));
         let pitch = cell as f32 / pool as f32;
-        let label_size = (pitch * 0.8).clamp(SMALLEST_TEXT, TEXT);
+        let label_size = (pitch * 0.8).clamp(if maps.has_tokens() { SMALLEST_TEXT } else { POSITION_TEXT }, TEXT);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
         let label_step = nice_step((label_size * 1.15 / pitch).ceil() as usize, maps.has_tokens());
         let widest = widest(&regular, &maps.row_labels(), label_size);
@@ -75,7 +78,7 @@ impl<'a> Figure<'a> {
         let (last_x, last_y) = self.corner(self.columns - 1, self.lines - 1);
         let (right, bottom) = (last_x + width, last_y + height);
         let below = 12.0 + widest(&self.regular, &self.maps.key_labels(), self.label_size) + 18.0 + TEXT;
-        let bar_width = GAP + BAR + 14.0 + self.regular.width("0.00", TEXT) + 18.0 + TEXT;
+        let bar_width = GAP + BAR + 14.0 + self.widest_tick() + 18.0 + TEXT;
         let heading = MARGIN * 2.0 + self.medium.width(self.maps.title(), TITLE);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating, and checked below")]
         let [canvas_width, canvas_height] =
@@ -91,6 +94,11 @@ impl<'a> Figure<'a> {
         self.axes(&mut canvas, (right, bottom), below);
         self.color_bar(&mut canvas, right + GAP, (self.origin.1, bottom));
         Ok(canvas)
+    }
+
+    fn widest_tick(&self) -> f32 {
+        let ticks: Vec<String> = ticks(self.maps.largest()).iter().map(f32::to_string).collect();
+        widest(&self.regular, &ticks, TEXT)
     }
 
     fn header(&self, canvas: &mut Pixmap) {
@@ -137,7 +145,7 @@ impl<'a> Figure<'a> {
             for column in 0..keys.div_ceil(self.pool) {
                 let pooled = rows.chunks(keys).flat_map(|row| row.iter().skip(column * self.pool).take(self.pool));
                 let weight = pooled.copied().fold(0.0, f32::max);
-                let colorous::Color { r, g, b } = color(weight / largest);
+                let colorous::Color { r, g, b } = color(weight, largest);
                 let corner = (x + column as f32 * cell, y + line as f32 * cell);
                 fill(canvas, (corner.0, corner.1, cell, cell), Color::from_rgba8(r, g, b, 255));
             }
@@ -154,25 +162,22 @@ impl<'a> Figure<'a> {
 
     fn color_bar(&self, canvas: &mut Pixmap, x: f32, (top, bottom): (f32, f32)) {
         let height = bottom - top;
+        let largest = self.maps.largest();
         fill(canvas, (x - 2.0, top - 2.0, BAR + 4.0, height + 4.0), pale_ink());
         let mut y = 0.0;
         while y < height {
-            let colorous::Color { r, g, b } = color(1.0 - y / height);
+            let colorous::Color { r, g, b } = color((1.0 - y / height).powi(2), 1.0);
             fill(canvas, (x, top + y, BAR, 1.0), Color::from_rgba8(r, g, b, 255));
             y += 1.0;
         }
-        let largest = self.maps.largest();
         let label = Style { size: TEXT, color: ink(), anchor: Anchor::Start, turn: 0.0 };
-        let (step, digits) = tick_step(largest);
-        let mut tick = 0.0;
-        while tick <= largest {
-            let y = bottom - height * tick / largest;
+        for tick in ticks(largest) {
+            let y = bottom - height * heatmap::height(tick, largest);
             fill(canvas, (x + BAR + 2.0, y.round() - 1.0, 7.0, 2.0), pale_ink());
-            self.regular.draw(canvas, &format!("{tick:.digits$}"), (x + BAR + 16.0, y), label);
-            tick += step;
+            self.regular.draw(canvas, &tick.to_string(), (x + BAR + 16.0, y), label);
         }
         let name = Style { color: pale_ink(), anchor: Anchor::Middle, turn: 90.0, ..label };
-        let beside = x + BAR + 14.0 + self.regular.width("0.00", TEXT) + 18.0 + TEXT / 2.0;
+        let beside = x + BAR + 14.0 + self.widest_tick() + 18.0 + TEXT / 2.0;
         self.regular.draw(canvas, "attention weight", (beside, f32::midpoint(top, bottom)), name);
     }
 }
@@ -202,7 +207,7 @@ fn grid(heads: u32) -> (u32, u32) {
     let cost = |columns: u32| {
         let lines = heads.div_ceil(columns);
         let shape = (columns as f32 / lines as f32 / 1.4).ln().abs();
-        shape + (columns * lines - heads) as f32 / heads as f32
+        shape + 4.0 * (columns * lines - heads) as f32 / heads as f32
     };
     let columns = (1..=heads).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1);
     (columns, heads.div_ceil(columns))
@@ -217,22 +222,19 @@ fn nice_step(least: usize, tokens: bool) -> usize {
     round.into_iter().find(|&step| step >= least).unwrap_or(least)
 }
 
-/// The round step that gives four to eight ticks up to `largest`, and the decimals it takes to write them.
-fn tick_step(largest: f32) -> (f32, usize) {
-    let mut digits = 0;
-    let mut unit = 1.0;
-    loop {
-        for step in [unit, unit * 0.5, unit * 0.2] {
-            if largest / step >= 4.0 {
-                return (step, if step < unit { digits + 1 } else { digits });
+/// Zero, and the round numbers below `largest` that stand apart on a square-root scale.
+fn ticks(largest: f32) -> Vec<f32> {
+    let mut ticks = vec![0.0];
+    for power in (0..=6).rev() {
+        for digit in [1_u32, 2, 5] {
+            // From text, so that it is the f32 that prints as the round number it stands for.
+            let tick: f32 = format!("{digit}e-{power}").parse().unwrap_or(0.0);
+            if tick <= largest && heatmap::height(tick, largest) >= 0.09 {
+                ticks.push(tick);
             }
         }
-        if digits == 9 {
-            return (largest, 9);
-        }
-        unit /= 10.0;
-        digits += 1;
     }
+    ticks
 }
 
 #[cfg(test)]
@@ -251,8 +253,7 @@ mod tests {
 
     #[test]
     fn ticks_are_round() {
-        assert_eq!(tick_step(1.0), (0.2, 1));
-        assert_eq!(tick_step(0.93), (0.2, 1));
-        assert_eq!(tick_step(0.045), (0.01, 2));
+        assert_eq!(ticks(0.93), [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
+        assert_eq!(ticks(0.004), [0.0, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002]);
     }
 }

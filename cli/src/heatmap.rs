@@ -16,9 +16,15 @@ impl HeatmapArgs {
     }
 }
 
-/// Strength from 0 to 1 as a colour whose lightness grows evenly.
-pub(crate) fn color(strength: f32) -> colorous::Color {
-    colorous::VIRIDIS.eval_continuous(f64::from(strength.clamp(0.0, 1.0)))
+/// A weight between 0 and `largest` as a colour. The lightness grows evenly with the square root, so that a token that
+/// takes nearly all does not leave the others in the dark.
+pub(crate) fn color(weight: f32, largest: f32) -> colorous::Color {
+    colorous::VIRIDIS.eval_continuous(f64::from(height(weight, largest)))
+}
+
+/// How far up the colour bar a weight stands, from 0 to 1.
+pub(crate) fn height(weight: f32, largest: f32) -> f32 {
+    (weight / largest).clamp(0.0, 1.0).sqrt()
 }
 
 /// What a figure shows.
@@ -55,7 +61,7 @@ impl Maps {
             keys,
             tokens,
             title: format!("{model}{layer}"),
-            subtitle: format!("softmax weights{which} · {rows} queries × {keys} keys"),
+            subtitle: format!("softmax weights{which} · {rows} queries × {keys} keys · square-root colour scale"),
         }
     }
     pub(crate) fn heads(&self) -> u32 {
@@ -86,8 +92,7 @@ impl Maps {
 
     /// What the brightest colour stands for: one scale for all heads, so that they can be compared.
     pub(crate) fn largest(&self) -> f32 {
-        let largest = self.weights.iter().copied().filter(|weight| weight.is_finite()).fold(0.0, f32::max);
-        if largest > 0.0 { largest } else { 1.0 }
+        largest(&self.weights)
     }
 
     pub(crate) fn row_labels(&self) -> Vec<String> {
@@ -109,6 +114,12 @@ impl Maps {
     pub(crate) fn has_tokens(&self) -> bool {
         self.tokens.is_some()
     }
+}
+
+/// The largest weight, or 1 where there is none to speak of.
+pub(crate) fn largest(weights: &[f32]) -> f32 {
+    let largest = weights.iter().copied().filter(|weight| weight.is_finite()).fold(0.0, f32::max);
+    if largest > 0.0 { largest } else { 1.0 }
 }
 
 /// The tokens of one batch: metadata `tokens` is a JSON list of lists, one a batch.

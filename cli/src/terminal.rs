@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use console::Style;
 
-use crate::heatmap::Maps;
+use crate::heatmap::{self, Maps};
 
 /// Cells are two characters wide, to be about square.
 const SHADES: [&str; 5] = ["  ", "░░", "▒▒", "▓▓", "██"];
@@ -15,7 +15,7 @@ pub(crate) fn draw(maps: &Maps, head: u32, stdout: &mut dyn Write) -> Result<()>
     let (rows, keys) = (maps.row_labels(), maps.key_labels());
     let margin = rows.iter().map(|label| label.chars().count()).max().unwrap_or(0);
     let panel = maps.panel(head);
-    let largest = panel.iter().copied().fold(0.0, f32::max);
+    let largest = heatmap::largest(panel);
     writeln!(
         stdout,
         "Head {head}: how much each token (row) takes from each (column); the brightest is {largest:.2}.\n"
@@ -23,7 +23,7 @@ pub(crate) fn draw(maps: &Maps, head: u32, stdout: &mut dyn Write) -> Result<()>
     for (label, weights) in rows.iter().zip(panel.chunks(maps.keys())) {
         write!(stdout, "{}{label} ", " ".repeat(margin - label.chars().count()))?;
         for &weight in weights {
-            write!(stdout, "{}", cell(if largest > 0.0 { weight / largest } else { 0.0 }))?;
+            write!(stdout, "{}", cell(weight, largest))?;
         }
         writeln!(stdout)?;
     }
@@ -36,14 +36,13 @@ pub(crate) fn draw(maps: &Maps, head: u32, stdout: &mut dyn Write) -> Result<()>
     Ok(())
 }
 
-/// `strength` is from 0 to 1.
-fn cell(strength: f32) -> String {
+fn cell(weight: f32, largest: f32) -> String {
     if !console::colors_enabled() {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a saturating cast, then clamped")]
-        let shade = (strength * SHADES.len() as f32) as usize;
+        let shade = (heatmap::height(weight, largest) * SHADES.len() as f32) as usize;
         return SHADES[shade.min(SHADES.len() - 1)].into();
     }
-    let colorous::Color { r, g, b } = crate::heatmap::color(strength);
+    let colorous::Color { r, g, b } = heatmap::color(weight, largest);
     let style = if console::true_colors_enabled() {
         Style::new().on_true_color(r, g, b)
     } else {

@@ -39,11 +39,10 @@ impl Verdict {
 
     /// Past 1 it fails.
     fn strain(&self) -> f64 {
-        match (self.error, self.allowed) {
-            (error, allowed) if !(error <= allowed) => f64::INFINITY,
-            (0.0, _) => 0.0,
-            (error, allowed) => error / allowed,
+        if !self.holds() {
+            return f64::INFINITY;
         }
+        if self.error == 0.0 { 0.0 } else { self.error / self.allowed }
     }
 }
 

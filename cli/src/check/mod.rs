@@ -27,7 +27,7 @@ struct Case {
 
 enum Expectation {
     /// The f64 reference.
-    Definition(Truth),
+    Definition(Box<Truth>),
     /// The tensors of a case file.
     Tensors(Vec<onnx::Expected>),
 }
