@@ -1,7 +1,7 @@
 //! A problem and the numbers for it, and the visibility rule written a third time: not shared with the kernels, nor with
 //! the reference.
 
-use wgpu_attention::{Diagonal, Dtype, Inputs, Operand, Problem, View};
+use wgpu_attention::{Diagonal, Dtype, Inputs, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, View};
 
 /// A problem with its inputs, each laid out as the problem says and holding values its type can store.
 #[derive(Clone, Debug)]
@@ -169,4 +169,14 @@ pub fn distinct(view: &View) -> impl Iterator<Item = [u32; 4]> + use<> {
         }
     }
     indices(extent)
+}
+
+/// A mask or a bias of its own for every score.
+pub fn full(shape: Shape) -> ScoreLayout {
+    ScoreLayout::broadcast([shape.batch, shape.heads_q, shape.len_q, shape.len_kv])
+}
+
+/// Every feature at once: one kernel, compiled once, that answers many tests' questions.
+pub fn everything(shape: Shape, dtype: Dtype) -> ProblemBuilder {
+    Problem::builder(shape).dtype(dtype).softcap(5.0).mask(full(shape)).bias(dtype, full(shape)).kv_lengths().lse()
 }

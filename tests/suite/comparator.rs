@@ -9,7 +9,8 @@
 //! - LSE, always f32: the largest |score| the row sees, and at least 1, for a sum of exponentials near 1.
 //!
 //! One naive is not enough where scores are large: its rounding may happen to cancel, and twice nothing is nothing. So the
-//! naive is run in several orders of summation, all equally good, and the worst of them counts.
+//! naive is run in several ways, all equally good, and the worst of them counts: three orders of summation, and one in
+//! which every score is off by one unit in the last place, the row's largest upwards and the others downwards.
 //!
 //! A row that sees no key has scale 0 and no error: its output must be 0 and its LSE −∞, exactly.
 
@@ -52,21 +53,24 @@ struct Quantity {
     tolerance: Vec<f64>,
 }
 
-/// The order in which sums are taken.
-#[derive(Clone, Copy)]
-enum Order {
+/// How the naive rounds.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
     Forward,
     Backward,
     /// Every eighth, then every eighth from the next on: as the lanes of a vector machine would.
     Strided,
+    /// Forward, each score one ulp off.
+    Nudged,
 }
 
-impl Order {
-    const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Strided];
+impl Way {
+    const ALL: [Self; 4] = [Self::Forward, Self::Backward, Self::Strided, Self::Nudged];
 
-    fn of(self, n: usize) -> Vec<usize> {
+    /// The order in which sums of `n` terms are taken.
+    fn order(self, n: usize) -> Vec<usize> {
         match self {
-            Self::Forward => (0..n).collect(),
+            Self::Forward | Self::Nudged => (0..n).collect(),
             Self::Backward => (0..n).rev().collect(),
             Self::Strided => (0..8).flat_map(|lane| (lane..n).step_by(8)).collect(),
         }
@@ -82,25 +86,37 @@ struct NaiveRow {
     largest_v: f32,
 }
 
-fn naive_row(case: &Case, at: [u32; 3], order: Order) -> NaiveRow {
+/// The scores of the keys that a row sees.
+fn naive_scores(case: &Case, at: [u32; 3], way: Way) -> Vec<(u32, f32)> {
     let shape = case.problem.shape();
     let [b, h, i] = at;
-    let kv_head = h / (shape.heads_q / shape.heads_kv);
-    let dims = order.of(shape.dim_qk as usize);
-    let keys: Vec<u32> = order.of(shape.len_kv as usize).into_iter().map(|j| j as u32).collect();
+    let dims = way.order(shape.dim_qk as usize);
+    let keys = way.order(shape.len_kv as usize).into_iter().map(|j| j as u32);
     let q = case.row(Operand::Q, at);
+    let bias = |j| if case.bias.is_some() { case.get(Operand::Bias, [b, h, i, j]) } else { 0.0 };
     let mut scores = Vec::new();
-    for &j in keys.iter().filter(|&&j| case.sees([b, h, i, j])) {
-        let k = case.row(Operand::K, [b, kv_head, j]);
+    for j in keys.filter(|&j| case.sees([b, h, i, j])) {
+        let k = case.row(Operand::K, [b, h / (shape.heads_q / shape.heads_kv), j]);
         let mut score = dims.iter().fold(0.0, |sum, &d| sum + q[d] * k[d]) * case.problem.scale();
         if let Some(cap) = case.problem.softcap() {
             score = cap * (score / cap).tanh();
         }
-        if case.bias.is_some() {
-            score += case.get(Operand::Bias, [b, h, i, j]);
-        }
         scores.push((j, score));
     }
+    if way == Way::Nudged {
+        let largest = scores.iter().fold(f32::NEG_INFINITY, |most, &(j, s)| most.max(s + bias(j)));
+        for (j, score) in &mut scores {
+            *score = if *score + bias(*j) == largest { score.next_up() } else { score.next_down() };
+        }
+    }
+    scores.iter().map(|&(j, score)| (j, score + bias(j))).collect()
+}
+
+fn naive_row(case: &Case, at: [u32; 3], way: Way) -> NaiveRow {
+    let shape = case.problem.shape();
+    let [b, h, _] = at;
+    let kv_head = h / (shape.heads_q / shape.heads_kv);
+    let scores = naive_scores(case, at, way);
     let m = scores.iter().fold(f32::NEG_INFINITY, |m, &(_, s)| m.max(s));
     let l = scores.iter().fold(0.0, |l, &(_, s)| l + (s - m).exp());
     let mut row = NaiveRow {
@@ -127,7 +143,7 @@ pub fn naive(case: &Case) -> Outputs {
     let dtype = case.problem.dtype();
     let (mut out, mut lse, mut weights) = (Vec::new(), Vec::new(), Vec::new());
     for at in case.rows() {
-        let row = naive_row(case, at, Order::Forward);
+        let row = naive_row(case, at, Way::Forward);
         out.extend(row.out.iter().map(|&x| stored(dtype, x)));
         lse.push(row.lse);
         weights.extend(row.weights.iter().map(|&x| stored(dtype, x)));
@@ -196,7 +212,7 @@ impl Expected {
         };
         for at in case.rows() {
             let exact = reference::row(&case.problem, &case.inputs(), at).unwrap();
-            let naives = Order::ALL.map(|order| naive_row(case, at, order));
+            let naives = Way::ALL.map(|way| naive_row(case, at, way));
             let store = |values: &[f32]| values.iter().map(|&x| stored(dtype, x)).collect::<Vec<f32>>();
             let largest_weight = exact.weights.iter().fold(0.0_f32, |most, &p| most.max(p as f32));
             let largest_score = if exact.lse == f64::NEG_INFINITY { 0.0 } else { naives[0].largest_score.max(1.0) };

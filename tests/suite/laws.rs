@@ -1,1 +1,269 @@
-//! laws
+//! What must hold whatever the numbers: no reference needed, and so none to share a mistake with.
+
+use wgpu_attention::{Attention, Caps, Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+
+use crate::case::{Case, full, indices, stored};
+use crate::comparator::{Expected, Outputs};
+use crate::device::{all, each_variant};
+use crate::inputs::Fill;
+
+fn shape() -> Shape {
+    Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(50)
+}
+
+/// Every feature at once, the mask a key padding mask.
+fn everything(shape: Shape) -> ProblemBuilder {
+    crate::case::everything(shape, Dtype::F32).mask(ScoreLayout::broadcast([shape.batch, 1, 1, shape.len_kv]))
+}
+
+#[test]
+fn values_of_one_give_one() {
+    // Weights that sum to 1 do not care which they are; every element type stores 1.
+    for dtype in Dtype::ALL {
+        for fill in Fill::ALL {
+            let case = Case::new(Problem::builder(shape()).dtype(dtype).lse(), fill, 1);
+            let case = case.edited(Operand::V, |_, _| 1.0);
+            let expected = Expected::of(&case);
+            each_variant(&case.problem, |device, variant| {
+                let got = device.run(&case, variant);
+                for (at, out) in got.out.iter().enumerate() {
+                    let tolerance = expected.tolerance_of_out(at / 32);
+                    assert!((f64::from(*out) - 1.0).abs() <= tolerance, "{variant}: out[{at}] = {out} for {fill:?}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn one_hot_values_show_the_weights() {
+    let shape = Shape::new(1, 2, 35, 32).kv_len(32);
+    let case = Case::new(Problem::builder(shape).causal(Diagonal::TopLeft).lse().weights(), Fill::Normal, 2);
+    let case = case.edited(Operand::V, |[_, _, j, d], _| if j == d { 1.0 } else { 0.0 });
+    let expected = Expected::of(&case);
+    each_variant(&case.problem, |device, variant| {
+        let got = device.run(&case, variant);
+        let shown = Outputs { out: got.out.clone(), lse: None, weights: Some(got.out.clone()) };
+        expected.check(&shown).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+        expected.check(&got).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+    });
+}
+
+/// With no scores at all a row is the mean of the visible indices: an interval's, when positions alone decide.
+fn assert_mean_of_visible(problem: ProblemBuilder) {
+    let case = Case::new(problem, Fill::Normal, 3).edited(Operand::K, |_, _| 0.0);
+    let case = case.edited(Operand::V, |[_, _, j, _], _| j as f32);
+    let shape = case.problem.shape();
+    each_variant(&case.problem, |device, variant| {
+        let got = device.run(&case, variant);
+        for (row, [b, h, i]) in case.rows().enumerate() {
+            let seen: Vec<u32> = (0..shape.len_kv).filter(|&j| case.sees([b, h, i, j])).collect();
+            let wanted = seen.iter().sum::<u32>() as f32 / seen.len().max(1) as f32;
+            let out = &got.out[row * shape.dim_v as usize..][..shape.dim_v as usize];
+            assert!(out.iter().all(|&x| x == wanted), "{variant}: row {row} is {out:?}, not {wanted}");
+        }
+    });
+}
+
+#[test]
+fn without_scores_a_row_is_the_exact_mean_of_what_it_sees() {
+    let shape = shape();
+    let plain = Problem::builder(shape).lse();
+    assert_mean_of_visible(plain);
+    for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight, Diagonal::Offset(-3), Diagonal::Offset(40)] {
+        assert_mean_of_visible(plain.causal(diagonal));
+        for (left, right) in [(0, 0), (1, 0), (0, 1), (5, 9), (31, 32), (100, 3)] {
+            let window = Window { left: Some(left), right: Some(right) };
+            assert_mean_of_visible(plain.diagonal(diagonal).window(window));
+        }
+    }
+    assert_mean_of_visible(plain.mask(full(shape)));
+    assert_mean_of_visible(plain.kv_lengths());
+}
+
+#[test]
+fn two_halves_merged_by_their_lse_are_the_whole() {
+    let shape = shape();
+    let whole = Case::new(Problem::builder(shape).lse(), Fill::Staircase, 4);
+    let expected = Expected::of(&whole);
+    let part = |keys: std::ops::Range<u32>| {
+        let problem = Problem::builder(shape.kv_len(keys.end - keys.start)).lse();
+        let mut part = Case::new(problem, Fill::Normal, 0);
+        part.edit(Operand::Q, |at, _| whole.get(Operand::Q, at));
+        part.edit(Operand::K, |[b, h, j, d], _| whole.get(Operand::K, [b, h, keys.start + j, d]));
+        part.edit(Operand::V, |[b, h, j, d], _| whole.get(Operand::V, [b, h, keys.start + j, d]));
+        part
+    };
+    let (first, second) = (part(0..33), part(33..50));
+    each_variant(&whole.problem, |device, variant| {
+        let [a, b] = [&first, &second].map(|part| device.run(part, variant));
+        let (lse_a, lse_b) = (a.lse.unwrap(), b.lse.unwrap());
+        let dim = shape.dim_v as usize;
+        let share = |row: usize| 1.0 / (1.0 + f64::from(lse_b[row] - lse_a[row]).exp());
+        let merged = a.out.iter().zip(&b.out).enumerate().map(|(at, (&a, &b))| {
+            let share = share(at / dim);
+            (f64::from(a) * share + f64::from(b) * (1.0 - share)) as f32
+        });
+        let lse = lse_a.iter().zip(&lse_b).map(|(&a, &b)| a.max(b) + (-(a - b).abs()).exp().ln_1p()).collect();
+        let merged = Outputs { out: merged.collect(), lse: Some(lse), weights: None };
+        expected.check(&merged).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+    });
+}
+
+#[test]
+fn grouped_heads_are_repeated_heads() {
+    let shape = Shape::new(2, 6, 35, 32).kv_heads(2).kv_len(50);
+    let grouped = Case::new(everything(shape), Fill::Normal, 5);
+    let mut repeated = Case::new(everything(shape.kv_heads(6)), Fill::Normal, 5);
+    repeated.edit(Operand::Q, |at, _| grouped.get(Operand::Q, at));
+    for operand in [Operand::K, Operand::V] {
+        repeated.edit(operand, |[b, h, j, d], _| grouped.get(operand, [b, h / 3, j, d]));
+    }
+    (repeated.mask, repeated.bias) = (grouped.mask.clone(), grouped.bias.clone());
+    repeated.kv_lengths = grouped.kv_lengths.clone();
+    each_variant(&grouped.problem, |device, variant| {
+        assert_eq!(device.run(&grouped, variant).bits(), device.run(&repeated, variant).bits(), "{variant}");
+    });
+}
+
+#[test]
+fn the_order_of_keys_does_not_matter() {
+    let case = Case::new(Problem::builder(shape()).lse(), Fill::Normal, 6);
+    let expected = Expected::of(&case);
+    // 7 has no factor in common with 50: each key goes to a place of its own.
+    let shuffled = |operand| {
+        let case = case.clone();
+        move |[b, h, j, d]: [u32; 4], _: f32| case.get(operand, [b, h, (7 * j + 3) % 50, d])
+    };
+    let permuted = case.clone().edited(Operand::K, shuffled(Operand::K)).edited(Operand::V, shuffled(Operand::V));
+    each_variant(&case.problem, |device, variant| {
+        expected.check(&device.run(&permuted, variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+    });
+}
+
+#[test]
+fn weights_sum_to_one_and_times_v_are_the_output() {
+    let shape = shape();
+    for fill in Fill::ALL {
+        let case = Case::new(Problem::builder(shape).lse().weights(), fill, 7);
+        let expected = Expected::of(&case);
+        each_variant(&case.problem, |device, variant| {
+            let weights = device.run(&case, variant).weights.unwrap();
+            let mut out = Vec::new();
+            for ([b, h, _], p) in case.rows().zip(weights.chunks(shape.len_kv as usize)) {
+                let sum: f64 = p.iter().map(|&p| f64::from(p)).sum();
+                // Every weight is rounded once, and so is the sum they are divided by.
+                let tolerance = f64::from(f32::EPSILON) * f64::from(shape.len_kv);
+                assert!((sum - 1.0).abs() <= tolerance, "{variant}: weights sum to {sum} for {fill:?}");
+                for d in 0..shape.dim_v {
+                    let v = |j: usize| f64::from(case.get(Operand::V, [b, h / 2, j as u32, d]));
+                    out.push(p.iter().enumerate().map(|(j, &p)| f64::from(p) * v(j)).sum::<f64>() as f32);
+                }
+            }
+            let made = Outputs { out, lse: None, weights: None };
+            expected.check(&made).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+        });
+    }
+}
+
+#[test]
+fn the_same_question_gives_the_same_bits() {
+    let case = Case::new(everything(shape()).weights(), Fill::Normal, 8);
+    each_variant(&case.problem, |device, variant| {
+        let first = device.run(&case, variant).bits();
+        for _ in 0..3 {
+            assert_eq!(first, device.run(&case, variant).bits(), "{variant}");
+        }
+    });
+}
+
+/// The part of a case that asks for one batch, one query head and some rows, standing where they stood.
+fn alone(case: &Case, b: u32, h: u32, rows: std::ops::Range<u32>) -> Case {
+    let shape = case.problem.shape();
+    let few = Shape::new(1, 1, rows.end - rows.start, shape.dim_qk).kv_len(shape.len_kv);
+    let mut part = Case::new(everything(few).causal(Diagonal::Offset(rows.start as i32 + 10)), Fill::Normal, 0);
+    let start = rows.start;
+    part.edit(Operand::Q, |[_, _, i, d], _| case.get(Operand::Q, [b, h, start + i, d]));
+    part.edit(Operand::K, |[_, _, j, d], _| case.get(Operand::K, [b, h / shape.group(), j, d]));
+    part.edit(Operand::V, |[_, _, j, d], _| case.get(Operand::V, [b, h / shape.group(), j, d]));
+    part.edit(Operand::Bias, |[_, _, i, j], _| case.get(Operand::Bias, [b, h, start + i, j]));
+    let mask = case.mask.as_ref().unwrap();
+    part.edit_mask(|[_, _, _, j], _| mask[(b * shape.len_kv + j) as usize]);
+    part.lengths(&[case.kv_lengths.as_ref().unwrap()[b as usize]])
+}
+
+#[test]
+fn a_row_a_head_or_a_batch_alone_has_the_bits_it_has_among_others() {
+    let case = Case::new(everything(shape()).causal(Diagonal::Offset(10)), Fill::Normal, 9).lengths(&[50, 39]);
+    let (rows, dim) = (35, 32);
+    each_variant(&case.problem, |device, variant| {
+        let whole = device.run(&case, variant);
+        for (b, h, some) in [(0, 0, 0..35), (1, 3, 0..35), (0, 1, 5..6), (1, 2, 34..35), (1, 0, 30..34)] {
+            let part = device.run(&alone(&case, b, h, some.clone()), variant);
+            let first = ((b * 4 + h) * rows + some.start) as usize;
+            let wanted = Outputs {
+                out: whole.out[first * dim..][..some.len() * dim].to_vec(),
+                lse: whole.lse.as_ref().map(|lse| lse[first..][..some.len()].to_vec()),
+                weights: None,
+            };
+            assert_eq!(part.bits(), wanted.bits(), "{variant}: batch {b}, head {h}, rows {some:?}");
+        }
+    });
+}
+
+#[test]
+fn cutting_the_work_changes_no_bit() {
+    let case =
+        Case::new(everything(shape()).causal(Diagonal::BottomRight).weights(), Fill::Normal, 10).lengths(&[50, 31]);
+    for device in all() {
+        for variant in device.attention.candidates(&case.problem).unwrap() {
+            let (whole, dispatches) = device.run_by(&device.attention, &case, variant);
+            assert_eq!(dispatches, 2, "one for the output, one for the weights");
+            let mut by_limit = Vec::new();
+            let tighten: [fn(&mut Caps); 4] = [
+                |caps| caps.binding_bytes = 12_800,
+                |caps| caps.workgroups = 1,
+                |caps| caps.dispatch_flop = 1,
+                |caps| (caps.workgroups, caps.dispatch_flop) = (3, 200_000),
+            ];
+            for tighten in tighten {
+                let mut caps = *device.attention.caps();
+                tighten(&mut caps);
+                let tight = Attention::with_caps(device.attention.device(), caps);
+                let (cut, dispatches) = device.run_by(&tight, &case, variant);
+                assert_eq!(cut.bits(), whole.bits(), "{variant} in {dispatches} dispatches within {caps:?}");
+                by_limit.push(dispatches);
+            }
+            assert!(by_limit.iter().all(|&dispatches| dispatches > 2), "{by_limit:?} dispatches");
+        }
+    }
+}
+
+/// Every 16-bit value and its upper neighbour, mixed ¼, ½ and ¾: all there is to rounding, ties included.
+#[test]
+fn narrow_outputs_are_the_nearest_and_ties_go_to_even() {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        // Left out: what f32 cannot sum four of, or a driver may take for zero.
+        let normal = f32::MIN_POSITIVE..f32::MAX / 8.0;
+        let of_bits = |bits: u32| {
+            let value = dtype.decode(&(bits as u16).to_le_bytes())[0];
+            if normal.contains(&value.abs()) { value } else { 0.0 }
+        };
+        for uppers in 1..4 {
+            let shape = Shape::new(1, 2048, 1, 32).kv_len(4);
+            let mut case = Case::new(Problem::builder(shape).dtype(dtype).lse(), Fill::Constant, 0);
+            case.edit(Operand::V, |[_, h, j, d], _| of_bits(h * 32 + d + u32::from(j < uppers)));
+            let wanted = |[_, h, _, d]: [u32; 4]| {
+                let sum: f64 = (0..4).map(|j| f64::from(case.get(Operand::V, [0, h, j, d]))).sum();
+                stored(dtype, (sum / 4.0) as f32)
+            };
+            each_variant(&case.problem, |device, variant| {
+                let got = device.run(&case, variant).out;
+                for (at, got) in indices([1, 2048, 1, 32]).zip(got) {
+                    let bits = at[1] * 32 + at[3];
+                    assert!(got == wanted(at), "{variant}: {got} instead of {} after {bits:#x}", wanted(at));
+                }
+            });
+        }
+    }
+}

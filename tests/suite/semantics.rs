@@ -2,23 +2,13 @@
 
 use wgpu_attention::{Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
-use crate::case::Case;
+use crate::case::{Case, everything, full};
 use crate::device::{each_variant, verify};
 use crate::inputs::{Fill, poison_hidden};
 
 /// Two batches, two heads that share a KV head, more keys than queries, neither a multiple of a tile.
 fn shape() -> Shape {
     Shape::new(2, 2, 35, 32).kv_heads(1).kv_len(50)
-}
-
-/// A mask and a bias for every score.
-fn full(shape: Shape) -> ScoreLayout {
-    ScoreLayout::broadcast([shape.batch, shape.heads_q, shape.len_q, shape.len_kv])
-}
-
-/// Everything at once: one kernel for many questions.
-fn everything(shape: Shape, dtype: Dtype) -> ProblemBuilder {
-    Problem::builder(shape).dtype(dtype).softcap(5.0).mask(full(shape)).bias(dtype, full(shape)).kv_lengths().lse()
 }
 
 fn verify_filled(problem: ProblemBuilder) {
@@ -61,8 +51,7 @@ fn softcap_comes_after_the_scale() {
 #[test]
 fn bias_comes_after_the_softcap() {
     // A bias larger than the cap is not capped.
-    let shape = shape();
-    let problem = Problem::builder(shape).softcap(2.0).bias(Dtype::F32, full(shape)).lse();
+    let problem = everything(shape(), Dtype::F32).softcap(2.0);
     verify(&Case::new(problem, Fill::Normal, 1).edited(Operand::Bias, |_, x| 10.0 * x));
 }
 
@@ -76,7 +65,7 @@ fn a_mask_comes_after_everything() {
 #[test]
 fn a_true_mask_attends() {
     let shape = shape();
-    let masked = Problem::builder(shape).mask(full(shape));
+    let masked = Problem::builder(shape).mask(full(shape)).lse();
     verify_filled(masked);
     // All true is no mask; all false hides everything.
     let open = Case::new(masked, Fill::Normal, 1).masked(|_, _| true);
@@ -97,7 +86,11 @@ fn mask_and_bias_broadcast_along_any_axes() {
         };
         let mask = ScoreLayout::broadcast(dims(axes));
         let bias = ScoreLayout::broadcast(dims(axes ^ 0b1010));
-        verify(&Case::new(Problem::builder(shape()).mask(mask).bias(Dtype::F32, bias), Fill::Normal, axes.into()));
+        verify(&Case::new(
+            everything(shape(), Dtype::F32).mask(mask).bias(Dtype::F32, bias),
+            Fill::Normal,
+            axes.into(),
+        ));
     }
 }
 
@@ -109,12 +102,9 @@ fn mask_and_bias_have_any_strides() {
     let keys_outermost = ScoreLayout::strided([1, batch, batch * heads + 1, (batch * heads + 1) * rows + 3]);
     let with_gaps = ScoreLayout::strided([0, 55 * 40, 55, 1]);
     for layout in [keys_outermost.at(7), with_gaps.at(3)] {
-        verify(&Case::new(Problem::builder(shape()).mask(layout).bias(Dtype::F32, layout), Fill::Normal, 9));
-        verify(&Case::new(
-            Problem::builder(shape()).dtype(Dtype::F16).mask(layout).bias(Dtype::F16, layout),
-            Fill::Normal,
-            9,
-        ));
+        for dtype in [Dtype::F32, Dtype::F16] {
+            verify(&Case::new(everything(shape(), dtype).mask(layout).bias(dtype, layout), Fill::Normal, 9));
+        }
     }
 }
 
@@ -123,7 +113,7 @@ fn a_bias_is_stored_as_f32_or_as_the_elements() {
     let shape = shape();
     for dtype in [Dtype::F16, Dtype::Bf16] {
         for bias in [Dtype::F32, dtype] {
-            verify_filled(Problem::builder(shape).dtype(dtype).bias(bias, full(shape)));
+            verify_filled(everything(shape, dtype).bias(bias, full(shape)));
         }
     }
 }
@@ -179,16 +169,15 @@ fn masks_compose() {
     }
 }
 
-/// Problems in which each of the four ways to hide hides every key from some rows.
+/// One kernel, in which each of the four ways to hide by turns hides every key from some rows, and some keys from all.
 fn hiding(dtype: Dtype) -> [Case; 4] {
-    let shape = shape();
-    let plain = Problem::builder(shape).dtype(dtype).lse().weights();
-    let case = |problem| Case::new(problem, Fill::Normal, 5);
+    let problem = everything(shape(), dtype).weights();
+    let case = |problem| Case::new(problem, Fill::Normal, 5).masked(|_, _| true).lengths(&[50, 50]);
     [
-        case(plain.mask(full(shape))).masked(|[_, _, i, _], keep| keep && i % 3 > 0),
-        case(plain.causal(Diagonal::Offset(-4)).window(Window { left: Some(6), right: None })),
-        case(plain.kv_lengths()).lengths(&[0, 41]),
-        case(plain.bias(dtype, full(shape)))
+        case(problem).masked(|[_, _, i, j], _| i % 3 > 0 && j % 4 > 0),
+        case(problem.causal(Diagonal::Offset(-4)).window(Window { left: Some(6), right: None })),
+        case(problem).lengths(&[0, 41]),
+        case(problem)
             .edited(Operand::Bias, |[_, _, i, j], x| if i % 3 == 0 || j % 5 == 0 { f32::NEG_INFINITY } else { x }),
     ]
 }
@@ -233,10 +222,7 @@ fn scores_far_below_any_sentinel_are_exact() {
 fn nan_and_infinity_behind_any_mask_do_not_leak() {
     for dtype in Dtype::ALL {
         for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for case in hiding(dtype) {
-                let has_mask = case.mask.is_some();
-                // Hide some keys from all rows.
-                let mut case = if has_mask { case.masked(|[_, _, _, j], keep| keep && j % 4 > 0) } else { case };
+            for mut case in hiding(dtype) {
                 assert!(poison_hidden(&mut case, poison) > 0);
                 verify(&case);
             }
