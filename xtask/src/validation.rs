@@ -19,7 +19,8 @@ const MANIFEST: &str = "VkLayer_khronos_validation.json";
 /// Chromium brings the layer up to date with it, on distributions whose own is years old, but without a manifest.
 const CHROMIUM_LAYER: &str = "/usr/lib/chromium/libVkLayer_khronos_validation.so";
 
-/// What wgpu silences as well: naga gives workgroup arrays an explicit layout (gfx-rs/wgpu#7696).
+/// What wgpu silences as well: naga gives workgroup arrays an explicit layout (gfx-rs/wgpu#7696). The check of such a
+/// module's SPIR-V ends there; all other checks go on.
 const KNOWN_FALSE_ALARMS: &str = "VUID-StandaloneSpirv-None-10684";
 
 /// Runs an example and the tests under the layer, and fails if it reports anything.
