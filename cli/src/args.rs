@@ -31,6 +31,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Compute attention over the tensors of a safetensors file.
+    ///
+    /// Reads q, k and v (B, H, L, D) and, where present, mask (bool or u8, non-zero = attend), key_padding_mask (B, L), bias
+    /// (added to the scores) and kv_lengths (B). Writes output and, when asked, lse and weights, in the input's element type.
     Run(RunArgs),
     /// Check every variant this device can run against the f64 reference and against case files.
     Check(CheckArgs),
@@ -40,7 +43,6 @@ pub(crate) enum Command {
     Dump(DumpArgs),
 }
 
-/// Reads q, k and v (B, H, L, D) and, where present, mask (bool or u8), `key_padding_mask`, bias and `kv_lengths`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// The safetensors file with q, k and v.

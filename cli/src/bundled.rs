@@ -43,6 +43,7 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
     let report = Report {
         device: engine.describe(),
         variant: engine.variant(&plain)?,
+        compiled: if engine.is_gpu() { ", with compilation" } else { "" },
         timing,
         verdict: truth.judge(&outputs),
         model: truth.judge(&by_model),
@@ -81,6 +82,8 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 struct Report {
     device: String,
     variant: String,
+    /// What else the first run did, in words.
+    compiled: &'static str,
     timing: Timing,
     /// What was computed here, against the f64 reference.
     verdict: Verdict,
@@ -97,7 +100,8 @@ impl Report {
 
     fn print(&self, metadata: &HashMap<String, String>, stdout: &mut dyn Write) -> Result<()> {
         let of = |key: &str| metadata.get(key).map_or("?", String::as_str);
-        let Self { device, variant, timing: Timing { first, median, runs }, verdict, model, apart } = self;
+        let Self { device, variant, compiled, timing, verdict, model, apart } = self;
+        let Timing { first, median, runs } = timing;
         let milliseconds = |time: &std::time::Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
         writeln!(
             stdout,
@@ -109,7 +113,7 @@ impl Report {
         writeln!(stdout, "variant   {variant}")?;
         writeln!(
             stdout,
-            "time      {}, median of {runs}; first, with compilation: {}",
+            "time      {}, median of {runs}; the first took {}{compiled}",
             milliseconds(median),
             milliseconds(first)
         )?;
@@ -120,7 +124,7 @@ impl Report {
     }
 
     fn json(&self) -> serde_json::Value {
-        let Self { device, variant, timing: Timing { first, median, runs }, verdict, model, apart } = self;
+        let Self { device, variant, timing: Timing { first, median, runs }, verdict, model, apart, .. } = self;
         json!({
             "device": device,
             "variant": variant,

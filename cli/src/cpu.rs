@@ -12,7 +12,7 @@ use wgpu_attention::{Dtype, Inputs, Operand, Problem, View};
 use crate::visibility::{Visibility, place};
 
 /// The most one output may take, in bytes: past it a typing error is likelier than a wish.
-const LARGEST_OUTPUT: u64 = 1 << 34;
+const LARGEST_OUTPUT: u64 = 1 << 31;
 
 /// Where a row's results go; `weights` is empty where nobody asked for them.
 struct Row<'a> {

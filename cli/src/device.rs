@@ -32,7 +32,7 @@ impl Engine {
     /// Opens the device asked for, or the best there is, or falls back to the CPU with a note.
     pub(crate) fn open(request: Option<&str>) -> Result<Self> {
         match request {
-            Some("cpu") => Ok(Self::Cpu),
+            Some(cpu) if cpu.eq_ignore_ascii_case("cpu") => Ok(Self::Cpu),
             Some(request) => Ok(Self::Gpu(Box::new(Gpu::open(&find(request)?)?))),
             None => {
                 let mut able = with_compute(adapters(Backends::PRIMARY));
@@ -66,6 +66,11 @@ impl Engine {
             Self::Gpu(gpu) => Ok(gpu.best(problem)?.to_string()),
             Self::Cpu => Ok(CPU_PATH.into()),
         }
+    }
+
+    /// Whether a first run compiles, uploads and reads back besides computing.
+    pub(crate) fn is_gpu(&self) -> bool {
+        matches!(self, Self::Gpu(_))
     }
 
     /// The device, its backend and its driver.
@@ -105,8 +110,9 @@ impl Gpu {
     }
 
     pub(crate) fn best(&self, problem: &Problem) -> Result<Variant> {
-        let candidates = self.attention.candidates(problem)?;
-        candidates.first().copied().ok_or_else(|| anyhow!("no variant runs this problem on {}", self.info.name))
+        let candidates =
+            self.attention.candidates(problem).map_err(|error| anyhow!("{error}; --device cpu can compute it"))?;
+        candidates.first().copied().ok_or_else(|| anyhow!("{} runs no such problem; use --device cpu", self.info.name))
     }
 
     pub(crate) fn run(&self, problem: &Problem, inputs: &Inputs<'_>, variant: Variant) -> Result<Outputs> {
@@ -157,8 +163,8 @@ fn find(request: &str) -> Result<Adapter> {
         .map(|(index, adapter)| (index, adapter.get_info()))
         .map(|(index, info)| format!("{index} = {} ({})", info.name, backend_name(info.backend)))
         .collect();
-    let there_is = if names.is_empty() { "no adapter".into() } else { names.join(", ") };
-    bail!("--device {request:?} matches nothing here; there is {there_is}, and cpu")
+    let there_is = names.into_iter().chain(["cpu".into()]).collect::<Vec<_>>().join(", ");
+    bail!("--device {request:?} matches nothing here; there is {there_is}")
 }
 
 /// A number is an index and nothing else: part of a name, it would match by accident.

@@ -18,6 +18,7 @@ const POSITION_TEXT: f32 = 21.0;
 const HEADER: f32 = 116.0;
 const PANEL_TITLE: f32 = 48.0;
 const BAR: f32 = 26.0;
+const SHORTEST_BAR: f32 = 280.0;
 
 pub(crate) fn write_png(maps: &Maps, path: &Path) -> Result<()> {
     let png = Figure::new(maps)?.draw()?.encode_png().context("the heat map does not encode")?;
@@ -32,14 +33,51 @@ struct Figure<'a> {
     /// Panels across and down.
     columns: u32,
     lines: u32,
-    /// Pixels a weight, or weights a pixel where there are more of them.
-    cell: usize,
-    pool: usize,
+    keys: Axis,
+    rows: Axis,
     label_size: f32,
-    /// Every how many rows there is a label.
-    label_step: usize,
     /// The upper left corner of the first panel.
     origin: (f32, f32),
+}
+
+/// One axis of a panel.
+#[derive(Clone, Copy)]
+struct Axis {
+    /// Pixels a weight, or a group of them.
+    cell: usize,
+    /// Weights that share a cell, where there are more than pixels.
+    pool: usize,
+    /// Cells.
+    count: usize,
+}
+
+impl Axis {
+    /// `longest` of both axes sets the scale, but a panel is never thinner than a line of text.
+    fn new(weights: usize, longest: usize, room: usize) -> Self {
+        let pool = longest.div_ceil(room);
+        let count = weights.div_ceil(pool);
+        Self { cell: (room / longest).clamp(1, 56).max(32_usize.div_ceil(count)), pool, count }
+    }
+
+    fn len(&self) -> f32 {
+        (self.cell * self.count) as f32
+    }
+
+    /// Pixels a weight.
+    fn pitch(&self) -> f32 {
+        self.cell as f32 / self.pool as f32
+    }
+
+    /// Where the middle of a weight is.
+    fn middle(&self, weight: usize) -> f32 {
+        (weight as f32 + 0.5) * self.pitch()
+    }
+
+    /// Every how many weights there is a label.
+    fn label_step(&self, label_size: f32, tokens: bool) -> usize {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+        nice_step((label_size * if tokens { 1.15 } else { 2.0 } / self.pitch()).ceil() as usize, tokens)
+    }
 }
 
 impl<'a> Figure<'a> {
@@ -48,41 +86,33 @@ impl<'a> Figure<'a> {
         let (columns, lines) = grid(maps.heads());
         let longest = maps.rows().max(maps.keys());
         // Tokens want large cells; a long sequence wants the pixels.
-        let room = if maps.has_tokens() { 470 } else { 640 };
+        let (room, smallest) = if maps.has_tokens() { (570, SMALLEST_TEXT) } else { (640, POSITION_TEXT) };
         let room = (2400 / columns as usize).clamp(150, room);
-        let (cell, pool) = ((room / longest).clamp(1, 56), longest.div_ceil(room));
-        let pitch = cell as f32 / pool as f32;
-        let label_size = (pitch * 0.8).clamp(if maps.has_tokens() { SMALLEST_TEXT } else { POSITION_TEXT }, TEXT);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
-        let label_step = nice_step((label_size * 1.15 / pitch).ceil() as usize, maps.has_tokens());
-        let widest = widest(&regular, &maps.row_labels(), label_size);
-        let origin = (MARGIN + TEXT + 18.0 + widest + 12.0, MARGIN + HEADER + PANEL_TITLE);
-        let origin = (origin.0.round(), origin.1);
-        Ok(Self { maps, regular, medium, columns, lines, cell, pool, label_size, label_step, origin })
-    }
-
-    /// The size of a panel in pixels.
-    fn panel(&self) -> (f32, f32) {
-        let side = |count: usize| (count.div_ceil(self.pool) * self.cell) as f32;
-        (side(self.maps.keys()), side(self.maps.rows()))
+        let (keys, rows) = (Axis::new(maps.keys(), longest, room), Axis::new(maps.rows(), longest, room));
+        let label_size = (keys.pitch().min(rows.pitch()) * 0.8).clamp(smallest, TEXT);
+        let labels = widest(&regular, &maps.row_labels(), label_size);
+        let origin = ((MARGIN + TEXT + 18.0 + labels + 12.0).round(), MARGIN + HEADER + PANEL_TITLE);
+        Ok(Self { maps, regular, medium, columns, lines, keys, rows, label_size, origin })
     }
 
     fn corner(&self, column: u32, line: u32) -> (f32, f32) {
-        let (width, height) = self.panel();
+        let (width, height) = (self.keys.len(), self.rows.len());
         let x = self.origin.0 + column as f32 * (width + GAP);
         (x, self.origin.1 + line as f32 * (height + PANEL_TITLE + GAP / 2.0))
     }
 
     fn draw(&self) -> Result<Pixmap> {
-        let (width, height) = self.panel();
         let (last_x, last_y) = self.corner(self.columns - 1, self.lines - 1);
-        let (right, bottom) = (last_x + width, last_y + height);
+        let (right, bottom) = (last_x + self.keys.len(), last_y + self.rows.len());
+        let bar_bottom = bottom.max(self.origin.1 + SHORTEST_BAR);
         let below = 12.0 + widest(&self.regular, &self.maps.key_labels(), self.label_size) + 18.0 + TEXT;
         let bar_width = GAP + BAR + 14.0 + self.widest_tick() + 18.0 + TEXT;
-        let heading = MARGIN * 2.0 + self.medium.width(self.maps.title(), TITLE);
+        let title = self.medium.width(self.maps.title(), TITLE);
+        let heading = MARGIN * 2.0 + title.max(self.regular.width(self.maps.subtitle(), TEXT));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating, and checked below")]
         let [canvas_width, canvas_height] =
-            [(right + bar_width + MARGIN).max(heading), bottom + below + MARGIN].map(|size| size.ceil() as u32);
+            [(right + bar_width + MARGIN).max(heading), (bottom + below).max(bar_bottom) + MARGIN]
+                .map(|size| size.ceil() as u32);
         let mut canvas = Pixmap::new(canvas_width, canvas_height)
             .with_context(|| format!("a heat map of {canvas_width} × {canvas_height} pixels is too large to draw"))?;
         canvas.fill(Color::WHITE);
@@ -92,12 +122,12 @@ impl<'a> Figure<'a> {
             self.head(&mut canvas, head);
         }
         self.axes(&mut canvas, (right, bottom), below);
-        self.color_bar(&mut canvas, right + GAP, (self.origin.1, bottom));
+        self.color_bar(&mut canvas, right + GAP, (self.origin.1, bar_bottom));
         Ok(canvas)
     }
 
     fn widest_tick(&self) -> f32 {
-        let ticks: Vec<String> = ticks(self.maps.largest()).iter().map(f32::to_string).collect();
+        let ticks: Vec<String> = ticks(self.maps.largest(), 0.0).iter().map(f32::to_string).collect();
         widest(&self.regular, &ticks, TEXT)
     }
 
@@ -113,25 +143,24 @@ impl<'a> Figure<'a> {
     fn head(&self, canvas: &mut Pixmap, head: u32) {
         let (column, line) = (head % self.columns, head / self.columns);
         let (x, y) = self.corner(column, line);
-        let (width, height) = self.panel();
+        let (width, height) = (self.keys.len(), self.rows.len());
         let title = Style { size: TEXT, color: ink(), anchor: Anchor::Middle, turn: 0.0 };
         self.regular.draw(canvas, &format!("head {head}"), (x + width / 2.0, y - 24.0), title);
         fill(canvas, (x - 2.0, y - 2.0, width + 4.0, height + 4.0), pale_ink());
         self.cells(canvas, head, (x, y));
 
         let label = Style { size: self.label_size, color: ink(), anchor: Anchor::End, turn: 0.0 };
-        let pitch = self.cell as f32 / self.pool as f32;
-        let middle = |index: usize| (index as f32 + 0.5) * pitch;
+        let steps = [self.rows, self.keys].map(|axis| axis.label_step(self.label_size, self.maps.has_tokens()));
         if column == 0 {
-            for (index, text) in self.maps.row_labels().iter().enumerate().step_by(self.label_step) {
-                self.regular.draw(canvas, text, (x - 14.0, y + middle(index)), label);
+            for (index, text) in self.maps.row_labels().iter().enumerate().step_by(steps[0]) {
+                self.regular.draw(canvas, text, (x - 14.0, y + self.rows.middle(index)), label);
             }
         }
         // The lowest panel of each column carries the keys.
         if head + self.columns >= self.maps.heads() {
-            for (index, text) in self.maps.key_labels().iter().enumerate().step_by(self.label_step) {
+            for (index, text) in self.maps.key_labels().iter().enumerate().step_by(steps[1]) {
                 let turned = Style { turn: -90.0, ..label };
-                self.regular.draw(canvas, text, (x + middle(index), y + height + 14.0), turned);
+                self.regular.draw(canvas, text, (x + self.keys.middle(index), y + height + 14.0), turned);
             }
         }
     }
@@ -139,15 +168,17 @@ impl<'a> Figure<'a> {
     /// A square a weight; where several share a pixel, the largest of them shows.
     fn cells(&self, canvas: &mut Pixmap, head: u32, (x, y): (f32, f32)) {
         let (keys, largest) = (self.maps.keys(), self.maps.largest());
-        let panel = self.maps.panel(head);
-        let cell = self.cell as f32;
-        for (line, rows) in panel.chunks(keys * self.pool).enumerate() {
-            for column in 0..keys.div_ceil(self.pool) {
-                let pooled = rows.chunks(keys).flat_map(|row| row.iter().skip(column * self.pool).take(self.pool));
-                let weight = pooled.copied().fold(0.0, f32::max);
-                let colorous::Color { r, g, b } = color(weight, largest);
-                let corner = (x + column as f32 * cell, y + line as f32 * cell);
-                fill(canvas, (corner.0, corner.1, cell, cell), Color::from_rgba8(r, g, b, 255));
+        let Axis { cell: width, pool, count } = self.keys;
+        for (line, rows) in self.maps.panel(head).chunks(keys * self.rows.pool).enumerate() {
+            for column in 0..count {
+                let pooled = rows.chunks(keys).flat_map(|row| row.iter().skip(column * pool).take(pool));
+                let weight = pooled.copied().fold(f32::NAN, f32::max);
+                // White is no weight: nothing but NaN.
+                let shade = if weight.is_nan() { [255; 3] } else { color(weight, largest).into_array() };
+                let [r, g, b] = shade;
+                let corner = (x + (column * width) as f32, y + (line * self.rows.cell) as f32);
+                let size = (width as f32, self.rows.cell as f32);
+                fill(canvas, (corner.0, corner.1, size.0, size.1), Color::from_rgba8(r, g, b, 255));
             }
         }
     }
@@ -171,7 +202,7 @@ impl<'a> Figure<'a> {
             y += 1.0;
         }
         let label = Style { size: TEXT, color: ink(), anchor: Anchor::Start, turn: 0.0 };
-        for tick in ticks(largest) {
+        for tick in ticks(largest, 1.15 * TEXT / height) {
             let y = bottom - height * heatmap::height(tick, largest);
             fill(canvas, (x + BAR + 2.0, y.round() - 1.0, 7.0, 2.0), pale_ink());
             self.regular.draw(canvas, &tick.to_string(), (x + BAR + 16.0, y), label);
@@ -222,18 +253,22 @@ fn nice_step(least: usize, tokens: bool) -> usize {
     round.into_iter().find(|&step| step >= least).unwrap_or(least)
 }
 
-/// Zero, and the round numbers below `largest` that stand apart on a square-root scale.
-fn ticks(largest: f32) -> Vec<f32> {
-    let mut ticks = vec![0.0];
-    for power in (0..=6).rev() {
-        for digit in [1_u32, 2, 5] {
+/// Zero, and the round numbers up to `largest` that stand at least `gap` of the bar apart.
+fn ticks(largest: f32, gap: f32) -> Vec<f32> {
+    let mut ticks = Vec::new();
+    let mut above = 1.0 + gap;
+    for power in 0..=6 {
+        for digit in [5, 2, 1] {
             // From text, so that it is the f32 that prints as the round number it stands for.
             let tick: f32 = format!("{digit}e-{power}").parse().unwrap_or(0.0);
-            if tick <= largest && heatmap::height(tick, largest) >= 0.09 {
+            let height = heatmap::height(tick, largest);
+            if tick <= largest && height <= above - gap && height >= gap.max(0.09) {
                 ticks.push(tick);
+                above = height;
             }
         }
     }
+    ticks.push(0.0);
     ticks
 }
 
@@ -253,7 +288,7 @@ mod tests {
 
     #[test]
     fn ticks_are_round() {
-        assert_eq!(ticks(0.93), [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
-        assert_eq!(ticks(0.004), [0.0, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002]);
+        assert_eq!(ticks(0.93, 0.03), [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0]);
+        assert_eq!(ticks(0.004, 0.1), [0.002, 0.001, 0.0005, 0.0002, 0.00005, 0.0]);
     }
 }

@@ -53,7 +53,8 @@ impl Maps {
         let kept = kept.flat_map(|head| head.chunks(len_kv).take(rows)).flat_map(|row| &row[..keys]).copied();
         let model = metadata.get("model").map_or("Attention weights", String::as_str);
         let layer = metadata.get("layer").map_or(String::new(), |layer| format!(", layer {layer}"));
-        let which = if shape.batch > 1 { format!(" · batch {batch}") } else { String::new() };
+        let which = if shape.batch > 1 { format!("batch {batch} · ") } else { String::new() };
+        let queries = if rows == 1 { "query" } else { "queries" };
         Self {
             weights: kept.collect(),
             heads: shape.heads_q,
@@ -61,7 +62,7 @@ impl Maps {
             keys,
             tokens,
             title: format!("{model}{layer}"),
-            subtitle: format!("softmax weights{which} · {rows} queries × {keys} keys · square-root colour scale"),
+            subtitle: format!("{which}{rows} {queries} × {keys} keys · square-root colour scale"),
         }
     }
     pub(crate) fn heads(&self) -> u32 {

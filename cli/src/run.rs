@@ -105,7 +105,8 @@ fn report(
         return Ok(());
     }
     writeln!(stdout, "device    {device}\nvariant   {variant}")?;
-    writeln!(stdout, "time      {seconds:.3} s, with upload, compilation and readback\nwrote     {output}")?;
+    let what = if engine.is_gpu() { ", with upload, compilation and readback" } else { "" };
+    writeln!(stdout, "time      {seconds:.3} s{what}\nwrote     {output}")?;
     if let Some(heatmap) = heatmap {
         writeln!(stdout, "wrote     {heatmap}")?;
     }

@@ -1,7 +1,9 @@
 //! `check`: every variant this device can run, case by case.
 
 mod builtin;
-mod onnx;
+mod expected;
+mod manifest;
+mod operator;
 
 use std::io::Write;
 
@@ -29,7 +31,7 @@ enum Expectation {
     /// The f64 reference.
     Definition(Box<Truth>),
     /// The tensors of a case file.
-    Tensors(Vec<onnx::Expected>),
+    Tensors(Vec<expected::Expected>),
 }
 
 /// A case's name, and the case unless its file is broken. Made when its turn comes.
@@ -52,7 +54,7 @@ pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &m
     }
     let mut entries: Vec<Entry> = builtin::entries();
     for folder in &args.cases {
-        entries.extend(onnx::entries(folder));
+        entries.extend(manifest::entries(folder));
     }
     let bar = progress::bar("cases");
     bar.set_length(entries.len() as u64);
@@ -123,7 +125,7 @@ impl Case {
                 let verdict = truth.judge(outputs);
                 (verdict.holds(), verdict.to_string())
             }
-            Expectation::Tensors(tensors) => onnx::judge(tensors, outputs),
+            Expectation::Tensors(tensors) => expected::judge(tensors, outputs),
         }
     }
 }
