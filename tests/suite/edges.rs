@@ -3,7 +3,7 @@
 use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Operands, Problem, ScoreLayout, Shape};
 
 use crate::case::{Case, everything};
-use crate::comparator::Expected;
+use crate::comparator::{Expected, Outputs};
 use crate::device::{all, contents, each_variant, elements, verify};
 use crate::inputs::Fill;
 
@@ -110,7 +110,7 @@ fn packed_qkv_is_one_buffer_bound_three_times() {
             let operands = Operands::new(q, k, v, o).with(Operand::Lse, lse.as_entire_buffer_binding());
             let bytes = device.finish(&plan.bind(&operands).unwrap(), [&out].into_iter()).remove(0);
             let out = elements(&case.problem, Operand::Out, &bytes);
-            let got = crate::comparator::Outputs { out, lse: None, weights: None };
+            let got = Outputs { out, ..Outputs::default() };
             expected.check(&got).unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}", device.name));
         });
     }
@@ -144,10 +144,10 @@ fn a_binding_may_start_and_end_inside_its_buffer() {
         let call = device.attention.plan(&case.problem).unwrap().bind(&operands).unwrap();
         let read = device.finish(&call, [&out, &lse].into_iter());
         let (start, end) = (out_at.0 as usize, out_at.0 as usize + out_at.1.unwrap().get() as usize);
-        let got = crate::comparator::Outputs {
+        let got = Outputs {
             out: elements(&case.problem, Operand::Out, &read[0][start..end]),
             lse: Some(elements(&case.problem, Operand::Lse, &read[1])),
-            weights: None,
+            ..Outputs::default()
         };
         expected.check(&got).unwrap();
         assert_eq!((&read[0][..start], &read[0][end..]), (&bytes[..start], &bytes[end..]), "outside the binding");

@@ -13,5 +13,8 @@ mod device;
 mod inputs;
 
 mod edges;
+mod fuzz;
 mod laws;
+mod mutations;
 mod semantics;
+mod shaders;

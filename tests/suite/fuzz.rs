@@ -1,0 +1,249 @@
+//! Random problems, every one on every variant that can run it.
+//!
+//! The numbers a problem is filled with come from a seed; what proptest draws, and shrinks, is the problem. Which kernel
+//! a problem needs is drawn from a short list, since each takes the driver's compiler most of a second; everything else
+//! is free.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use wgpu_attention::{Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+
+use crate::case::Case;
+use crate::comparator::{Expected, naive};
+use crate::device::all;
+use crate::inputs::{Fill, poison_hidden};
+
+/// What a problem asks of the compiler.
+#[derive(Clone, Copy, Debug)]
+struct Kernel {
+    dtype: Dtype,
+    /// Head sizes are drawn from 1 to this.
+    dim_qk: u32,
+    dim_v: u32,
+    softcap: bool,
+    mask: bool,
+    bias: Option<Dtype>,
+    kv_lengths: bool,
+    lse: bool,
+    weights: bool,
+}
+
+const PLAIN: Kernel = Kernel {
+    dtype: Dtype::F32,
+    dim_qk: 32,
+    dim_v: 32,
+    softcap: false,
+    mask: false,
+    bias: None,
+    kv_lengths: false,
+    lse: true,
+    weights: false,
+};
+const ALL: Kernel =
+    Kernel { softcap: true, mask: true, bias: Some(Dtype::F32), kv_lengths: true, weights: true, ..PLAIN };
+
+/// Each feature alone, all together, in each element type; wider heads for some.
+const KERNELS: [Kernel; 16] = [
+    PLAIN,
+    Kernel { lse: false, ..PLAIN },
+    Kernel { dim_qk: 64, dim_v: 64, ..PLAIN },
+    Kernel { dim_qk: 128, dim_v: 128, ..PLAIN },
+    Kernel { dim_qk: 192, dim_v: 32, ..PLAIN },
+    Kernel { dim_qk: 32, dim_v: 160, ..PLAIN },
+    Kernel { softcap: true, ..PLAIN },
+    Kernel { mask: true, ..PLAIN },
+    Kernel { bias: Some(Dtype::F32), ..PLAIN },
+    Kernel { kv_lengths: true, ..PLAIN },
+    Kernel { dtype: Dtype::F16, ..PLAIN },
+    Kernel { dtype: Dtype::Bf16, ..PLAIN },
+    ALL,
+    Kernel { dtype: Dtype::F16, bias: Some(Dtype::F16), ..ALL },
+    Kernel { dtype: Dtype::Bf16, bias: Some(Dtype::Bf16), ..ALL },
+    Kernel { dtype: Dtype::F16, bias: Some(Dtype::F32), ..ALL },
+];
+
+/// Any kernel at all.
+fn any_kernel() -> impl Strategy<Value = Kernel> {
+    let dims = prop_oneof![3 => Just(32_u32), 1 => 1..=256_u32];
+    let flags = any::<[bool; 5]>();
+    (prop::sample::select(&Dtype::ALL[..]), dims.clone(), dims, flags, 0..3_usize).prop_map(
+        |(dtype, dim_qk, dim_v, [softcap, mask, kv_lengths, lse, weights], bias)| {
+            let bias = [None, Some(Dtype::F32), Some(dtype)][bias];
+            Kernel { dtype, dim_qk, dim_v, softcap, mask, bias, kv_lengths, lse, weights }
+        },
+    )
+}
+
+/// Everything about a problem that compiles nothing.
+#[derive(Clone, Debug)]
+struct Draw {
+    kernel: Kernel,
+    shape: Shape,
+    /// In fours wherever that decides how elements are moved.
+    in_fours: bool,
+    layouts: [Arrangement; 4],
+    score_axes: [u32; 2],
+    scale: Option<f32>,
+    softcap: f32,
+    diagonal: Diagonal,
+    causal: bool,
+    window: Window,
+    fill: Fill,
+    poison: Option<f32>,
+    seed: u64,
+}
+
+/// How an operand's rows lie.
+#[derive(Clone, Copy, Debug)]
+struct Arrangement {
+    tokens_outermost: bool,
+    offset: u64,
+    gap: u64,
+}
+
+fn shape(kernel: Kernel) -> impl Strategy<Value = (Shape, bool)> {
+    let len = || prop_oneof![1..=8_u32, 28..=36_u32, 60..=70_u32, 1..=110_u32];
+    let heads = (1..=3_u32, 1..=3_u32, 1..=3_u32);
+    let dim = |most: u32| (most - most.min(32) + 1).max(most / 2)..=most;
+    let dims = (prop_oneof![1 => 1..=kernel.dim_qk, 3 => dim(kernel.dim_qk)], dim(kernel.dim_v), any::<bool>());
+    (heads, len(), len(), dims).prop_map(move |((batch, heads_kv, group), len_q, len_kv, (dim_qk, dim_v, in_fours))| {
+        let round = |dim: u32| if in_fours { dim.next_multiple_of(4) } else { dim };
+        let (dim_qk, dim_v) = (round(dim_qk), round(dim_v));
+        // Weights are moved in fours too, a row of them as long as there are keys.
+        let len_kv = if kernel.weights { round(len_kv) } else { len_kv };
+        (Shape { batch, heads_q: heads_kv * group, heads_kv, len_q, len_kv, dim_qk, dim_v }, in_fours)
+    })
+}
+
+fn arrangement() -> impl Strategy<Value = Arrangement> {
+    (any::<bool>(), prop_oneof![Just(0), 0..9_u64], prop_oneof![Just(0), 0..5_u64])
+        .prop_map(|(tokens_outermost, offset, gap)| Arrangement { tokens_outermost, offset, gap })
+}
+
+fn diagonal() -> impl Strategy<Value = Diagonal> {
+    let offset = prop_oneof![-70..=70_i32, any::<i32>()].prop_map(Diagonal::Offset);
+    prop_oneof![Just(Diagonal::TopLeft), Just(Diagonal::BottomRight), offset]
+}
+
+fn window() -> impl Strategy<Value = Window> {
+    let side = || prop_oneof![2 => Just(None), 3 => (0..40_u32).prop_map(Some), 1 => any::<u32>().prop_map(Some)];
+    (side(), side()).prop_map(|(left, right)| Window { left, right })
+}
+
+fn fill() -> impl Strategy<Value = Fill> {
+    prop_oneof![
+        4 => Just(Fill::Normal),
+        2 => Just(Fill::Spike),
+        2 => Just(Fill::Staircase),
+        1 => Just(Fill::Constant),
+        1 => prop::sample::select(vec![Fill::Large(1e4), Fill::Large(1e5)]),
+    ]
+}
+
+fn draw(kernel: Kernel) -> impl Strategy<Value = Draw> {
+    let scale = prop_oneof![3 => Just(None), 1 => (-1.5..1.5_f32).prop_map(Some), 1 => Just(Some(0.0))];
+    let positions = (diagonal(), any::<bool>(), window(), any::<bool>());
+    let poison = prop::sample::select(vec![None, Some(f32::NAN), Some(f32::INFINITY), Some(f32::NEG_INFINITY)]);
+    let numbers = (scale, 0.5..50.0_f32, fill(), poison, any::<u64>());
+    let places = (prop::array::uniform4(arrangement()), prop::array::uniform2(0..16_u32));
+    (shape(kernel), places, positions, numbers).prop_map(move |((shape, in_fours), places, positions, numbers)| {
+        let (layouts, score_axes) = places;
+        let (diagonal, causal, window, windowed) = positions;
+        let (scale, softcap, fill, poison, seed) = numbers;
+        let window = if windowed { window } else { Window::default() };
+        Draw { kernel, shape, in_fours, layouts, score_axes, scale, softcap, diagonal, causal, window, fill, poison, seed }
+    })
+}
+
+impl Draw {
+    fn layout(&self, which: usize, heads: u32, len: u32, dim: u32) -> Layout {
+        let Arrangement { tokens_outermost, offset, gap } = self.layouts[which];
+        let in_fours = |n: u64| if self.in_fours { n * 4 } else { n };
+        let (offset, gap) = (in_fours(offset), in_fours(gap));
+        let (heads, len, dim) = (u64::from(heads), u64::from(len), u64::from(dim));
+        if tokens_outermost {
+            let row = heads * dim + gap;
+            Layout { offset, batch: len * row + gap, head: dim, row }
+        } else {
+            let row = dim + gap;
+            let head = len * row + gap;
+            Layout { offset, batch: heads * head, head, row }
+        }
+    }
+
+    fn scores(&self, which: usize) -> ScoreLayout {
+        let Shape { batch, heads_q, len_q, len_kv, .. } = self.shape;
+        let dims = [batch, heads_q, len_q, len_kv];
+        let axes = self.score_axes[which];
+        ScoreLayout::broadcast(std::array::from_fn(|i| if axes >> i & 1 == 1 { dims[i] } else { 1 })).at(axes.into())
+    }
+
+    fn problem(&self) -> ProblemBuilder {
+        let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = self.shape;
+        let Kernel { dtype, softcap, mask, bias, kv_lengths, lse, weights, .. } = self.kernel;
+        let mut problem = Problem::builder(self.shape)
+            .dtype(dtype)
+            .q(self.layout(0, heads_q, len_q, dim_qk))
+            .k(self.layout(1, heads_kv, len_kv, dim_qk))
+            .v(self.layout(2, heads_kv, len_kv, dim_v))
+            .out(self.layout(3, heads_q, len_q, dim_v))
+            .diagonal(self.diagonal)
+            .window(self.window);
+        problem = if self.causal { problem.causal(self.diagonal) } else { problem };
+        problem = if let Some(scale) = self.scale { problem.scale(scale) } else { problem };
+        problem = if softcap { problem.softcap(self.softcap) } else { problem };
+        problem = if mask { problem.mask(self.scores(0)) } else { problem };
+        problem = if let Some(bias) = bias { problem.bias(bias, self.scores(1)) } else { problem };
+        problem = if kv_lengths { problem.kv_lengths() } else { problem };
+        problem = if lse { problem.lse() } else { problem };
+        if weights { problem.weights() } else { problem }
+    }
+
+    fn case(&self) -> Case {
+        let mut case = Case::new(self.problem(), self.fill, self.seed);
+        if let Some(poison) = self.poison {
+            poison_hidden(&mut case, poison);
+        }
+        case
+    }
+}
+
+/// Whether every variant on every adapter computes a problem as it should.
+fn holds(draw: &Draw) -> Result<(), TestCaseError> {
+    let case = draw.case();
+    let expected = Expected::of(&case);
+    expected.check(&naive(&case)).map_err(TestCaseError::fail)?;
+    for device in all() {
+        for variant in device.attention.candidates(&case.problem).unwrap() {
+            let verdict = expected.check(&device.run(&case, variant));
+            verdict.map_err(|wrong| TestCaseError::fail(format!("{variant} on {}: {wrong}", device.name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same cases every time: a failure is the change's, not the day's.
+fn runner(cases: u32) -> TestRunner {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
+fn fuzz(cases: u32, kernels: impl Strategy<Value = Kernel>) {
+    runner(cases).run(&kernels.prop_flat_map(draw), |draw| holds(&draw)).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn random_problems_of_few_kernels() {
+    fuzz(1000, prop::sample::select(&KERNELS[..]));
+}
+
+#[test]
+fn random_problems_of_one_kernel_with_everything() {
+    fuzz(500, Just(ALL));
+}
+
+#[test]
+#[ignore = "minutes; cargo xtask test --full"]
+fn random_problems_of_any_kernel() {
+    fuzz(10_000, any_kernel());
+}

@@ -1,0 +1,177 @@
+//! The shaders as text: that every variant is valid without any feature, translates to every language, and declares what
+//! the host believes it does. No adapter needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, StorageAccess};
+use wgpu_attention::{Access, Attention, Dtype, Family, Operand, Problem, Shape, Variant};
+
+/// What WebGPU promises everywhere.
+const WORKGROUP_BYTES: u32 = 16 << 10;
+const INVOCATIONS: u32 = 256;
+const STORAGE_BUFFERS: usize = 8;
+
+/// Head sizes of every class of every family, and the smallest and largest there are.
+const DIMS: [u32; 9] = [1, 32, 64, 96, 128, 160, 192, 224, 256];
+
+fn noop() -> Attention {
+    Attention::new(&wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0)
+}
+
+/// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
+/// at a size of each kind.
+pub fn every_variant() -> BTreeMap<String, Variant> {
+    let attention = noop();
+    let mut variants = BTreeMap::new();
+    let mut take = |dim_qk, dim_v, flags: u32, dtype: Dtype, bias: Option<Dtype>| {
+        let mut problem = Problem::builder(Shape::new(1, 2, 8, dim_qk).value_dim(dim_v)).dtype(dtype);
+        let flag = |bit: u32| flags >> bit & 1 == 1;
+        problem = if flag(0) { problem.softcap(1.0) } else { problem };
+        problem = if flag(1) { problem.mask(wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
+        problem = if flag(2) { problem.kv_lengths() } else { problem };
+        problem = if flag(3) { problem.lse() } else { problem };
+        problem = if let Some(bias) = bias { problem.bias(bias, wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
+        for variant in attention.candidates(&problem.build().unwrap()).unwrap() {
+            let mut weights = variant;
+            (weights.family, weights.dim_v, weights.lse) = (Family::Weights, 0, false);
+            for variant in [variant, weights] {
+                variants.insert(variant.to_string(), variant);
+            }
+        }
+    };
+    for dim_qk in DIMS {
+        for dim_v in DIMS {
+            take(dim_qk, dim_v, 0b1000, Dtype::F32, None);
+        }
+    }
+    for dim in [5, 64, 256] {
+        for (dtype, flags) in Dtype::ALL.into_iter().flat_map(|dtype| (0..16).map(move |flags| (dtype, flags))) {
+            for bias in [None, Some(Dtype::F32), Some(dtype)] {
+                take(dim, dim, flags, dtype, bias);
+            }
+        }
+    }
+    variants
+}
+
+/// All that the shaders may ask of naga: `unpack2x16float`, which WebGPU's core has and some GL ES drivers lack.
+const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+
+/// Parses and validates without any feature.
+fn validated(variant: &Variant) -> (Module, ModuleInfo) {
+    let text = variant.wgsl();
+    let module = naga::front::wgsl::parse_str(&text)
+        .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+    let info = Validator::new(ValidationFlags::all(), CAPABILITIES)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+    (module, info)
+}
+
+#[test]
+fn the_space_of_variants_is_not_empty_and_each_has_its_own_name_and_text() {
+    let variants = every_variant();
+    let texts: BTreeSet<String> = variants.values().map(Variant::wgsl).collect();
+    assert!(variants.len() > 500, "{}", variants.len());
+    assert_eq!(texts.len(), variants.len());
+    let families: BTreeSet<_> = variants.values().map(|v| (format!("{:?}", v.family), v.access == Access::Vec4)).collect();
+    assert!(families.len() >= 4, "{families:?}");
+}
+
+#[test]
+fn every_variant_is_valid_without_features_and_declares_what_the_host_believes() {
+    for variant in every_variant().values() {
+        let (module, info) = validated(variant);
+        assert_bindings(variant, &module, &info);
+        assert_workgroup(variant, &module, &info);
+    }
+}
+
+/// `main` uses exactly the operands' slots and the parameters, and writes exactly the outputs.
+fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
+    let main = info.get_entry_point(0);
+    let mut storage = BTreeMap::new();
+    let mut uniforms = Vec::new();
+    for (handle, global) in module.global_variables.iter().filter(|(handle, _)| !main[*handle].is_empty()) {
+        let Some(binding) = &global.binding else { continue };
+        assert_eq!(binding.group, 0, "{variant}");
+        match global.space {
+            AddressSpace::Uniform => uniforms.push(binding.binding),
+            AddressSpace::Storage { access } => {
+                let name = global.name.clone().unwrap_or_default();
+                storage.insert(binding.binding, (name, access.contains(StorageAccess::STORE)));
+            }
+            _ => panic!("{variant}: binding {} is in {:?}", binding.binding, global.space),
+        }
+        assert!(global.space != AddressSpace::Uniform || !main[handle].is_empty());
+    }
+    assert_eq!(uniforms, [0], "{variant}: the parameters");
+    assert!(storage.len() <= STORAGE_BUFFERS, "{variant} binds {storage:?}");
+    let wanted: BTreeMap<u32, (String, bool)> = variant
+        .operands()
+        // The output and the weights, which different kernels write, are one slot and one name in the shaders.
+        .map(|operand| (slot(operand), (name(operand), operand.is_output())))
+        .collect();
+    assert_eq!(storage, wanted, "{variant}");
+}
+
+fn name(operand: Operand) -> String {
+    if operand == Operand::Weights { Operand::Out.name().to_owned() } else { operand.name().to_owned() }
+}
+
+/// The slots as the shaders' files number them.
+fn slot(operand: Operand) -> u32 {
+    match operand {
+        Operand::Q => 1,
+        Operand::K => 2,
+        Operand::V => 3,
+        Operand::Out | Operand::Weights => 4,
+        Operand::Lse => 5,
+        Operand::Mask => 6,
+        Operand::Bias => 7,
+        Operand::KvLengths => 8,
+    }
+}
+
+fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
+    let main = info.get_entry_point(0);
+    let bytes: u32 = (module.global_variables.iter())
+        .filter(|(handle, global)| global.space == AddressSpace::WorkGroup && !main[*handle].is_empty())
+        .map(|(_, global)| module.types[global.ty].inner.size(module.to_ctx()))
+        .sum();
+    assert_eq!(bytes, variant.workgroup_bytes(), "{variant}: bytes of workgroup memory");
+    assert!(bytes <= WORKGROUP_BYTES, "{variant} takes {bytes} bytes");
+    let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
+    assert_eq!(threads, variant.invocations(), "{variant}: threads");
+    assert!(threads <= INVOCATIONS);
+}
+
+#[test]
+fn every_variant_translates_to_spir_v_msl_hlsl_and_glsl() {
+    for variant in every_variant().values() {
+        let (module, info) = validated(variant);
+        let spirv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None);
+        assert!(!spirv.unwrap_or_else(|error| panic!("{variant}: SPIR-V: {error}")).is_empty());
+        let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
+        let msl = naga::back::msl::write_string(&module, &info, &options, &Default::default());
+        assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
+        let mut hlsl = String::new();
+        let (options, pipeline) = Default::default();
+        let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None);
+        assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
+        let glsl = glsl(&module, &info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
+        assert!(!glsl.is_empty());
+    }
+}
+
+/// GLSL ES 3.1, the oldest with compute shaders.
+fn glsl(module: &Module, info: &ModuleInfo) -> Result<String, naga::back::glsl::Error> {
+    use naga::back::glsl::{Options, PipelineOptions, Version, Writer};
+    let options = Options { version: Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
+    let pipeline =
+        PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".to_owned(), multiview: None };
+    let mut text = String::new();
+    Writer::new(&mut text, module, info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())?.write()?;
+    Ok(text)
+}
