@@ -249,8 +249,8 @@ fn nice_step(least: usize, tokens: bool) -> usize {
     if tokens || least <= 1 {
         return least.max(1);
     }
-    let round = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_usize.pow(power)));
-    round.into_iter().find(|&step| step >= least).unwrap_or(least)
+    let mut round = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_usize.pow(power)));
+    round.find(|&step| step >= least).unwrap_or(least)
 }
 
 /// Zero, and the round numbers up to `largest` that stand at least `gap` of the bar apart.
