@@ -1,12 +1,9 @@
 //! The functions that block and submit, for scripts, tests and those without an encoder of their own. Everything else in
 //! the crate records and returns.
 
-use wgpu::util::DeviceExt as _;
-use wgpu::{BufferUsages, PollType};
+use wgpu::PollType;
 
-use crate::{
-    Attention, BindError, Dtype, Inputs, Operand, Operands, PlanError, Problem, Readback, ReadbackError, Variant,
-};
+use crate::{Attention, BindError, Dtype, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Variant};
 
 /// What came back from the device.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,21 +79,15 @@ pub fn attention_with(
     }
     let plan = attention.plan_variant(problem, variant)?;
 
-    let buffers: Vec<(Operand, wgpu::Buffer)> =
-        problem.views().map(|view| (view.operand, buffer(device, problem, inputs, view.operand))).collect();
-    let binding = |operand| {
-        let (_, buffer) = buffers.iter().find(|&&(other, _)| other == operand)?;
-        Some(buffer.as_entire_buffer_binding())
-    };
-    let mut operands = Operands::default();
-    for (operand, buffer) in &buffers {
-        operands = operands.with(*operand, buffer.as_entire_buffer_binding());
-    }
-    let call = plan.bind(&operands)?;
+    let buffers = inputs.upload(device, problem)?;
+    let call = plan.bind(&buffers.operands())?;
 
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     call.encode(&mut encoder);
-    let mut read = |operand| binding(operand).map(|source| Readback::record(device, &mut encoder, source)).transpose();
+    let mut read = |operand| {
+        let source = buffers.get(operand).map(wgpu::Buffer::as_entire_buffer_binding);
+        source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
+    };
     let (out, lse, weights) = (read(Operand::Out)?, read(Operand::Lse)?, read(Operand::Weights)?);
     queue.submit([encoder.finish()]);
     device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
@@ -113,34 +104,4 @@ pub fn attention_with(
         lse: values(Operand::Lse, lse)?,
         weights: values(Operand::Weights, weights)?,
     })
-}
-
-fn buffer(device: &wgpu::Device, problem: &Problem, inputs: &Inputs<'_>, operand: Operand) -> wgpu::Buffer {
-    let contents = match operand {
-        Operand::Q => problem.dtype().encode(inputs.q),
-        Operand::K => problem.dtype().encode(inputs.k),
-        Operand::V => problem.dtype().encode(inputs.v),
-        Operand::Mask => inputs.mask.unwrap_or_default().iter().map(|&attend| u8::from(attend)).collect(),
-        Operand::Bias => problem.bias_dtype().unwrap_or_default().encode(inputs.bias.unwrap_or_default()),
-        Operand::KvLengths => bytemuck::cast_slice(inputs.kv_lengths.unwrap_or_default()).to_vec(),
-        Operand::Out | Operand::Lse | Operand::Weights => {
-            return device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(operand.name()),
-                size: problem.view(operand).map_or(0, |view| view.size_bytes()),
-                usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            });
-        }
-    };
-    device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: Some(operand.name()),
-        contents: &padded(contents),
-        usage: BufferUsages::STORAGE,
-    })
-}
-
-/// Storage bindings are whole words.
-fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }

@@ -83,7 +83,7 @@ pub enum ProblemError {
 #[non_exhaustive]
 pub enum PlanError {
     /// A head size no kernel covers.
-    #[error("{axis} = {dim}, but the kernels cover 1 to {most}")]
+    #[error("{axis} = {dim}, but the kernels cover 1 to {most}; compute larger heads on the host")]
     HeadSize {
         /// `dim_qk` or `dim_v`.
         axis: &'static str,

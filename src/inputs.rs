@@ -1,6 +1,9 @@
 //! Host data for those without buffers of their own, and for the reference.
 
-use crate::{BindError, Operand, Problem};
+use wgpu::BufferUsages;
+use wgpu::util::DeviceExt as _;
+
+use crate::{BindError, Operand, Operands, Problem};
 
 /// The inputs of a problem as host slices, each laid out as the problem says. Values are given in f32 and stored as the
 /// problem's types.
@@ -46,5 +49,61 @@ impl Inputs<'_> {
             }
         }
         Ok(())
+    }
+
+    /// New buffers for every operand of `problem`: the inputs filled, the outputs zero. Submits nothing.
+    ///
+    /// # Errors
+    /// [`BindError`] where the inputs do not fit the problem.
+    pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
+        self.check(problem)?;
+        let buffers = problem.views().map(|view| {
+            let label = Some(view.operand.name());
+            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+            let size = view.size_bytes();
+            let buffer = match self.encode(problem, view.operand) {
+                None => device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false }),
+                Some(mut contents) => {
+                    // Storage bindings are whole words.
+                    contents.resize(contents.len().next_multiple_of(4), 0);
+                    device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label, contents: &contents, usage })
+                }
+            };
+            (view.operand, buffer)
+        });
+        Ok(Buffers { buffers: buffers.collect() })
+    }
+
+    /// An input's bytes as the problem stores them; `None` for an output.
+    fn encode(&self, problem: &Problem, operand: Operand) -> Option<Vec<u8>> {
+        match operand {
+            Operand::Q => Some(problem.dtype().encode(self.q)),
+            Operand::K => Some(problem.dtype().encode(self.k)),
+            Operand::V => Some(problem.dtype().encode(self.v)),
+            Operand::Mask => Some(self.mask?.iter().map(|&attend| u8::from(attend)).collect()),
+            Operand::Bias => Some(problem.bias_dtype()?.encode(self.bias?)),
+            Operand::KvLengths => Some(bytemuck::cast_slice(self.kv_lengths?).to_vec()),
+            Operand::Out | Operand::Lse | Operand::Weights => None,
+        }
+    }
+}
+
+/// A buffer for each operand of a problem; made by [`Inputs::upload`].
+#[derive(Clone, Debug)]
+pub struct Buffers {
+    buffers: Vec<(Operand, wgpu::Buffer)>,
+}
+
+impl Buffers {
+    /// The operand's buffer, if the problem uses it.
+    pub fn get(&self, operand: Operand) -> Option<&wgpu::Buffer> {
+        self.buffers.iter().find_map(|(other, buffer)| (*other == operand).then_some(buffer))
+    }
+
+    /// All of them, to bind.
+    pub fn operands(&self) -> Operands<'_> {
+        self.buffers.iter().fold(Operands::default(), |operands, (operand, buffer)| {
+            operands.with(*operand, buffer.as_entire_buffer_binding())
+        })
     }
 }

@@ -210,6 +210,11 @@ impl Plan {
         self.variant
     }
 
+    /// Every variant a call runs, in order.
+    pub fn variants(&self) -> impl Iterator<Item = Variant> {
+        self.steps.iter().map(|step| step.variant)
+    }
+
     /// How many dispatches a call records.
     pub fn dispatches(&self) -> usize {
         self.steps.iter().map(|step| step.launches.len()).sum()

@@ -24,7 +24,7 @@ impl Family {
 ///
 /// # Errors
 /// Why the device can run none of them.
-pub(crate) fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+pub fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     let rows = TABLE.iter().filter(|row| (row.suits)(problem, caps));
     runnable(rows.map(|row| row.family), problem, caps)
 }
@@ -33,7 +33,7 @@ pub(crate) fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>,
 ///
 /// # Errors
 /// Why the device can run none of them.
-pub(crate) fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+pub fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     runnable([Family::Weights].into_iter(), problem, caps)
 }
 

@@ -134,6 +134,10 @@ pub(crate) struct DumpArgs {
     /// Also writing the log-sum-exp.
     #[arg(long)]
     pub(crate) lse: bool,
+
+    /// The kernel that writes the attention weights, too.
+    #[arg(long)]
+    pub(crate) weights: bool,
 }
 
 /// What the scores go through, shared by the commands that describe a problem.

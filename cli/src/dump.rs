@@ -2,19 +2,24 @@
 
 use std::io::Write;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use serde_json::json;
-use wgpu_attention::{Problem, ScoreLayout, Variant};
+use wgpu_attention::{Caps, Operand, Problem, ScoreLayout, Variant, candidates, weights_candidates};
 
 use crate::args::DumpArgs;
 use crate::device::Engine;
 
 pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     let problem = problem(args)?;
-    let Engine::Gpu(gpu) = Engine::open(device)? else {
-        bail!("the CPU path runs no WGSL; name a GPU with --device, as `devices` lists them");
+    // The text is the same everywhere; a device only decides which variants it can run.
+    let caps = match Engine::open(device)? {
+        Engine::Gpu(gpu) => *gpu.attention.caps(),
+        Engine::Cpu => Caps::from_limits(&wgpu::Limits::default()),
     };
-    let variants = gpu.attention.candidates(&problem)?;
+    let mut variants = candidates(&problem, &caps)?;
+    if problem.uses(Operand::Weights) {
+        variants.extend(weights_candidates(&problem, &caps)?);
+    }
     let Some(name) = &args.variant else {
         if json {
             let names: Vec<String> = variants.iter().map(Variant::to_string).collect();
@@ -56,6 +61,9 @@ fn problem(args: &DumpArgs) -> Result<Problem> {
     }
     if args.lse {
         problem = problem.lse();
+    }
+    if args.weights {
+        problem = problem.weights();
     }
     Ok(problem.build()?)
 }
