@@ -151,7 +151,21 @@ fn draw(kernel: Kernel) -> impl Strategy<Value = Draw> {
         let (diagonal, causal, window, windowed) = positions;
         let (scale, softcap, fill, poison, seed) = numbers;
         let window = if windowed { window } else { Window::default() };
-        Draw { kernel, shape, in_fours, layouts, score_axes, scale, softcap, diagonal, causal, window, fill, poison, seed }
+        Draw {
+            kernel,
+            shape,
+            in_fours,
+            layouts,
+            score_axes,
+            scale,
+            softcap,
+            diagonal,
+            causal,
+            window,
+            fill,
+            poison,
+            seed,
+        }
     })
 }
 

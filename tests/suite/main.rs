@@ -13,8 +13,11 @@ mod device;
 mod inputs;
 
 mod edges;
+mod errors;
 mod fuzz;
 mod laws;
 mod mutations;
+mod real_input;
+mod record;
 mod semantics;
 mod shaders;

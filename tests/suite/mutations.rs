@@ -315,7 +315,10 @@ const ATTENTION: &[Mutation] = &[
     mutation(&[("atomicAnd(&out[at >> 1u], 0xffff0000u >> shift);", "")], odd_bf16),
     mutation(&[("let shift = (at & 1u) << 4u;", "let shift = 0u;")], odd_f16),
     mutation(&[("((i & vec4(1u)) << vec4(4u))", "vec4(0u)")], odd_bf16),
-    mutation(&[("vec4(widen(q[at >> 2u].x), widen(q[at >> 2u].y))", "vec4(widen(q[at >> 2u].y), vec2(0.0))")], even_f16),
+    mutation(
+        &[("vec4(widen(q[at >> 2u].x), widen(q[at >> 2u].y))", "vec4(widen(q[at >> 2u].y), vec2(0.0))")],
+        even_f16,
+    ),
     // Rounding.
     Mutation { edits: &[("word & 0xffff0000u", "word")], exposed_by: Question::Rounding(Dtype::Bf16) },
     Mutation { edits: &[("0x7fffu + ", "0x7fffu + 0u * ")], exposed_by: Question::Rounding(Dtype::Bf16) },
@@ -382,7 +385,8 @@ fn ask(device: &Device, mutation: &Mutation, family: Family, planted: bool) -> R
         assert!(invalid.is_none(), "{:?} is no longer WGSL: {invalid:?}", mutation.edits);
     }
     // What is not edited need not be compiled again.
-    let runner = if planted || matches!(mutation.exposed_by, Question::Cut(_)) { &attention } else { &device.attention };
+    let runner =
+        if planted || matches!(mutation.exposed_by, Question::Cut(_)) { &attention } else { &device.attention };
     let (got, _) = device.run_by(runner, &case, pinned);
     match mutation.exposed_by {
         Question::Rounding(_) => laws::assert_nearest(&case, &got),

@@ -31,7 +31,11 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         problem = if flag(1) { problem.mask(wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
         problem = if flag(2) { problem.kv_lengths() } else { problem };
         problem = if flag(3) { problem.lse() } else { problem };
-        problem = if let Some(bias) = bias { problem.bias(bias, wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
+        problem = if let Some(bias) = bias {
+            problem.bias(bias, wgpu_attention::ScoreLayout::broadcast([1; 4]))
+        } else {
+            problem
+        };
         for variant in attention.candidates(&problem.build().unwrap()).unwrap() {
             let mut weights = variant;
             (weights.family, weights.dim_v, weights.lse) = (Family::Weights, 0, false);
@@ -75,7 +79,8 @@ fn the_space_of_variants_is_not_empty_and_each_has_its_own_name_and_text() {
     let texts: BTreeSet<String> = variants.values().map(Variant::wgsl).collect();
     assert!(variants.len() > 500, "{}", variants.len());
     assert_eq!(texts.len(), variants.len());
-    let families: BTreeSet<_> = variants.values().map(|v| (format!("{:?}", v.family), v.access == Access::Vec4)).collect();
+    let families: BTreeSet<_> =
+        variants.values().map(|v| (format!("{:?}", v.family), v.access == Access::Vec4)).collect();
     assert!(families.len() >= 4, "{families:?}");
 }
 
