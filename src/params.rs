@@ -101,3 +101,37 @@ impl Params {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// Each field's place, by the compiler of this file.
+    fn fields() -> Vec<(&'static str, usize)> {
+        macro_rules! places {
+            ($($field:ident)*) => { vec![$((stringify!($field), offset_of!(Params, $field))),*] };
+        }
+        places! {
+            q k v out lse mask bias
+            len_q len_kv dim_qk dim_v group first_head first_row first_batch mask_key bias_key band_first band_last
+            score_scale softcap_scale exp2_scale natural_scale band_from_end negative_infinity
+        }
+    }
+
+    #[test]
+    fn the_shaders_see_each_field_where_the_host_puts_it() {
+        let module = naga::front::wgsl::parse_str(include_str!("../shaders/params.wgsl")).expect("valid by itself");
+        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Params")).expect("declared");
+        let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("a struct") };
+        let name = |member: &naga::StructMember| member.name.clone().unwrap_or_default();
+        let theirs: Vec<(String, usize)> = (members.iter())
+            .filter(|member| !name(member).starts_with("padding"))
+            .map(|member| (name(member), member.offset as usize))
+            .collect();
+        let ours: Vec<(String, usize)> = fields().into_iter().map(|(name, at)| (name.to_owned(), at)).collect();
+        assert_eq!(ours, theirs);
+        assert_eq!(size_of::<Params>(), *span as usize);
+    }
+}
