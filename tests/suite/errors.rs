@@ -59,21 +59,27 @@ fn describing() {
     let far = problem.v(Layout { offset: u64::MAX, ..Layout::bhld(4, 8, 16) });
     refused(far, |e| matches!(e, E::Unaddressable { .. }), &["`v`", "2^64"]);
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
-    refused(overlapping, |e| matches!(e, E::Overlapping { .. }), &["`out`", "overlap", "[512, 128, 8, 1]", "[2, 4, 8, 16]"]);
+    refused(
+        overlapping,
+        |e| matches!(e, E::Overlapping { .. }),
+        &["`out`", "overlap", "[512, 128, 8, 1]", "[2, 4, 8, 16]"],
+    );
 }
 
 #[test]
 fn planning() {
     let (device, _queue) = noop();
     let caps = Caps::of(&device);
-    let plan = |problem: ProblemBuilder, caps: Caps| Attention::with_caps(&device, caps).plan(&problem.build().unwrap());
+    let plan =
+        |problem: ProblemBuilder, caps: Caps| Attention::with_caps(&device, caps).plan(&problem.build().unwrap());
     let problem = Problem::builder(shape());
 
     let error = plan(Problem::builder(Shape::new(1, 1, 8, 257)), caps).unwrap_err();
     assert!(matches!(error, PlanError::HeadSize { .. }));
     assert_says(&error, &["dim_qk = 257", "1 to 256"]);
 
-    let limits: [(&str, fn(&mut Caps)); 3] = [
+    type Lower = fn(&mut Caps);
+    let limits: [(&str, Lower); 3] = [
         ("max_storage_buffers_per_shader_stage", |caps| caps.storage_buffers = 3),
         ("max_compute_workgroup_storage_size", |caps| caps.workgroup_bytes = 1000),
         ("max_compute_invocations_per_workgroup", |caps| caps.invocations = 32),

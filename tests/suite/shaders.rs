@@ -180,3 +180,14 @@ fn glsl(module: &Module, info: &ModuleInfo) -> Result<String, naga::back::glsl::
     Writer::new(&mut text, module, info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())?.write()?;
     Ok(text)
 }
+
+/// For compilers that are not written in Rust; see `cargo xtask tint`.
+#[test]
+#[ignore = "writes every variant's text to target/wgsl"]
+fn write_every_variant() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("wgsl");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, variant) in every_variant() {
+        std::fs::write(folder.join(format!("{name}.wgsl")), variant.wgsl()).unwrap();
+    }
+}
