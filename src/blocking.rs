@@ -1,5 +1,5 @@
 //! The functions that block and submit, for scripts, tests and those without an encoder of their own. Everything else in
-//! the crate records and returns.
+//! the crate records and returns. Not on wasm32: a browser's main thread may not block.
 
 use wgpu::PollType;
 

@@ -101,6 +101,7 @@ mod readback;
 
 // For those on the host.
 mod inputs;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod blocking;
 pub mod reference;
 

@@ -4,6 +4,7 @@ mod adapter;
 mod command;
 mod steps;
 mod tests;
+mod tint;
 mod validation;
 
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
+    Tint,
     /// Run the tests under the Vulkan validation layer and fail if it prints anything (Linux)
     Validate,
 }
@@ -27,6 +30,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
+        Task::Tint => tint::compile_all(),
         Task::Validate => validation::validate(),
     };
     match outcome {
