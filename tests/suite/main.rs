@@ -1,7 +1,11 @@
 //! The tests, as one program: the drivers' compilers are slow, so every test shares one set of pipelines.
 //!
 //! In reading order: what a [`case`] is and where its numbers come from ([`inputs`]); how a result is judged
-//! ([`comparator`]); how it is made on every adapter of this machine ([`device`]); and then the tests.
+//! ([`comparator`]) and what that [`rejects`]; how it is made on every adapter of this machine ([`device`]).
+//!
+//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`] and random problems ([`fuzz`]); the
+//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); and, without a GPU,
+//! the [`shaders`] as text, what we [`record`], and every one of the [`errors`].
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes here are far below any bound")]
@@ -11,12 +15,15 @@ mod case;
 mod comparator;
 mod device;
 mod inputs;
+mod rejects;
 
 mod edges;
 mod errors;
 mod fuzz;
 mod laws;
+mod mutants;
 mod mutations;
+mod questions;
 mod real_input;
 mod record;
 mod semantics;

@@ -1,0 +1,163 @@
+//! The mistakes to plant, and the question that exposes each.
+//!
+//! Edits find their place by short pieces of the text that a variant compiles. Where the shaders change, an edit that no
+//! longer fits fails its test; give it its new piece of text.
+
+use wgpu_attention::Dtype;
+
+use crate::case::Case;
+use crate::questions::{
+    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16, gappy,
+    hidden_by_bias, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, mask_keys_outermost, masked,
+    masked_by_bytes, nan_behind_band, nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32,
+    plain, softcapped, some_lengths, staircase, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide,
+    windowed,
+};
+
+/// A planted mistake: in the text, every first of a pair becomes the second.
+pub struct Mutation {
+    pub edits: &'static [(&'static str, &'static str)],
+    pub exposed_by: Question,
+}
+
+/// What is asked of the edited shader.
+pub enum Question {
+    /// The right result for this case.
+    Case(fn() -> Case),
+    /// The same, cut into as many dispatches as there are blocks of rows.
+    Cut(fn() -> Case),
+    /// That 16-bit outputs are the nearest.
+    Rounding(Dtype),
+}
+
+const fn mutation(edits: &'static [(&'static str, &'static str)], exposed_by: fn() -> Case) -> Mutation {
+    Mutation { edits, exposed_by: Question::Case(exposed_by) }
+}
+
+pub const ATTENTION: &[Mutation] = &[
+    // The order: scale, softcap, bias, mask.
+    mutation(&[("product * params.score_scale", "product")], softcapped),
+    mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
+    mutation(&[("* params.exp2_scale", "* params.exp2_scale * 2.0")], plain),
+    mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
+    mutation(&[("const SOFTCAP = true", "const SOFTCAP = false")], softcapped),
+    mutation(&[("params.softcap_scale *", "1.1 *")], all_features),
+    mutation(&[("sign(x) *", "")], softcapped),
+    mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
+    mutation(&[("+= bias;", "+= params.softcap_scale * tanh(bias / params.softcap_scale);")], all_features),
+    mutation(&[("load_bias(at,", "load_bias(at + 1u,")], biased),
+    // The maximum, the sum, and bringing one to another.
+    mutation(&[("(*softmax).l, rescale,", "(*softmax).l, vec4(1.0),")], staircase),
+    mutation(&[("*= rescale[0];", "*= 1.0;")], staircase),
+    mutation(&[("*= rescale[3];", "*= rescale[2];")], staircase),
+    mutation(&[("let m = max(before, ", "let m = (")], || large(1e4)),
+    mutation(&[("i < 8u; i++) { largest", "i < 7u; i++) { largest")], || large(1e5)),
+    mutation(&[("i < 8u; i++) { sum", "i < 7u; i++) { sum")], plain),
+    mutation(&[("/ l[", "/ l[0u * ")], plain),
+    mutation(&[("exp2(((*s)[", "(((*s)[")], plain),
+    // Which keys are seen.
+    mutation(&[(", (*seen)[", ", !(*seen)[")], causal),
+    mutation(&[("i >= vec4(first_key", "i > vec4(first_key")], windowed),
+    mutation(&[("i >= vec4(first_key(block, row))", "i >= vec4(first_key(block, row) - 1)")], windowed),
+    mutation(&[("i <= vec4(last_key", "i < vec4(last_key")], causal),
+    mutation(&[("i <= vec4(last_key(block, row))", "i <= vec4(last_key(block, row) + 1)")], causal),
+    mutation(&[("params.band_last; }", "params.band_last + 1; }")], causal),
+    mutation(&[("params.band_last; }", "params.band_last - 1; }")], windowed),
+    mutation(&[("params.band_first; }", "params.band_first + 1; }")], windowed),
+    mutation(&[("params.band_first; }", "params.band_first - 1; }")], windowed),
+    mutation(&[("valid * params.band_from_end", "params.len_kv * params.band_from_end")], bottom_right),
+    mutation(&[("params.band_from_end)", "0u)")], bottom_right),
+    mutation(&[("keys < vec4(block.valid)", "keys <= vec4(block.valid)")], some_lengths),
+    mutation(&[("!= vec4(0u);", "== vec4(0u);")], masked),
+    mutation(&[("& vec4(0xffu)", "& vec4(0x1u)")], masked_by_bytes),
+    mutation(&[("keys * params.mask_key", "keys")], mask_keys_outermost),
+    mutation(&[("&votes) == 0u", "&votes) != 0u")], masked),
+    mutation(&[("kv + BLOCK_KV <= block.valid", "true")], some_lengths),
+    mutation(&[("<= i32(kv)", "<= i32(kv) + 40")], left_window),
+    mutation(&[("last_key(block, block.first_row) >=", "last_key(block, block.first_row) + 3 >=")], nearly_full),
+    mutation(&[("min(end, block.valid));", "min(end, block.valid) - 20u);")], plain),
+    mutation(&[("/ BLOCK_KV * BLOCK_KV;", "/ BLOCK_KV * BLOCK_KV + BLOCK_KV;")], plain),
+    mutation(&[(", params.len_kv); }", ", 0xffffffffu); }")], lengths_past_the_end),
+    Mutation {
+        edits: &[("kv_lengths[params.first_batch + batch]", "kv_lengths[batch]")],
+        exposed_by: Question::Cut(some_lengths),
+    },
+    Mutation { edits: &[("i32(params.first_row) + ", "")], exposed_by: Question::Cut(causal) },
+    // Rows that see nothing, numbers below any sentinel, and what hidden rows hold.
+    mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
+    mutation(&[("select(params.negative_infinity, lse, saw_any)", "select(0.0, lse, saw_any)")], hidden_by_bias),
+    mutation(&[("LOWEST = -3.4028234e38f", "LOWEST = -1e4f")], deep_bias),
+    mutation(&[("params.exp2_scale), seen[", "params.exp2_scale), vec4(true) | seen[")], deep_weights),
+    mutation(&[("!= vec4(0xff800000u)", "!= vec4(1u)")], nan_behind_bias),
+    mutation(&[(", p.x > 0.0)", ", true)")], nan_behind_band),
+    mutation(&[(", p.y > 0.0)", ", true)")], nan_behind_bias),
+    mutation(&[(", p.z > 0.0)", ", true)")], nan_behind_bias),
+    mutation(&[(", p.w > 0.0)", ", true)")], nan_behind_band),
+    mutation(&[("let all_seen = ", "let all_seen = true || ")], nan_behind_band),
+    mutation(&[("let all_seen = !HAS_MASK && !HAS_BIAS", "let all_seen = true")], nan_behind_bias),
+    // Either of these alone is harmless: hidden keys are neither read nor, were they, let through.
+    mutation(
+        &[("key < block.valid && dim", "key < params.len_kv && dim"), ("let all_seen = ", "let all_seen = true || ")],
+        nan_past_lengths,
+    ),
+    mutation(
+        &[(" < block.valid && dim", " < params.len_kv && dim"), (", (*seen)[", ", vec4(true) | (*seen)[")],
+        huge_past_lengths,
+    ),
+    // What is measured in which unit.
+    mutation(&[("* params.natural_scale + log", "* params.exp2_scale + log")], plain),
+    mutation(&[("+ log(l[", "+ log2(l[")], plain),
+    mutation(&[("softmax.m[", "0.0 * softmax.m[")], plain),
+    // Which numbers are read and written.
+    mutation(&[("(params.first_head + workgroup.y) / params.group", "0u")], plain),
+    mutation(&[("(params.first_head + workgroup.y) / params.group", "workgroup.y % 2u")], plain),
+    mutation(&[("batch * view.y", "0u")], plain),
+    mutation(&[("head * view.z", "0u")], plain),
+    mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),
+    mutation(&[("workgroup.x * BLOCK_Q", "0u")], plain),
+    mutation(&[("x = transpose(x);", "")], plain),
+    mutation(&[("p_tile[column * BLOCK_Q + row + ", "p_tile[row / 4u * BLOCK_Q + column * 4u + ")], plain),
+    mutation(&[("keys_done + i) / 4u", "i) / 4u")], wide),
+    mutation(&[("kv + keys_done)", "kv)")], wide),
+    mutation(&[("stage_q(block, thread, slice, 0u)", "stage_q(block, thread, 0u, 0u)")], large_q),
+    mutation(&[("dim < params.dim_v)", "dim + 4u < params.dim_v)")], plain),
+    mutation(&[("query < params.len_q &&", "query + 1u < params.len_q &&")], plain),
+    // Elements that are not four and four, and not 32 bits wide.
+    mutation(&[("select(vec4(0.0), x, LANE < vec4(count))", "x")], odd_f32),
+    mutation(&[("if (count > 3u) { out[at + 3u] = x.w; }", "out[at + 3u] = x.w;")], || gappy(Dtype::F32)),
+    mutation(&[("if (count > 3u) { store_half(at + 3u, x.w); }", "store_half(at + 3u, x.w);")], || gappy(Dtype::F16)),
+    mutation(&[("atomicAnd(&out[at >> 1u], 0xffff0000u >> shift)", "atomicAnd(&out[at >> 1u], 0u)")], odd_f16),
+    mutation(&[("atomicAnd(&out[at >> 1u], 0xffff0000u >> shift);", "")], odd_bf16),
+    mutation(&[("let shift = (at & 1u) << 4u;", "let shift = 0u;")], odd_f16),
+    mutation(&[("((i & vec4(1u)) << vec4(4u))", "vec4(0u)")], odd_bf16),
+    mutation(
+        &[("vec4(widen(q[at >> 2u].x), widen(q[at >> 2u].y))", "vec4(widen(q[at >> 2u].y), vec2(0.0))")],
+        even_f16,
+    ),
+    // Rounding.
+    Mutation { edits: &[("word & 0xffff0000u", "word")], exposed_by: Question::Rounding(Dtype::Bf16) },
+    Mutation { edits: &[("0x7fffu + ", "0x7fffu + 0u * ")], exposed_by: Question::Rounding(Dtype::Bf16) },
+    Mutation { edits: &[("bits + 0x7fffu", "bits")], exposed_by: Question::Rounding(Dtype::Bf16) },
+    Mutation { edits: &[("0xfffu + ", "0xfffu + 0u * ")], exposed_by: Question::Rounding(Dtype::F16) },
+    Mutation { edits: &[("+ 0xfffu", "")], exposed_by: Question::Rounding(Dtype::F16) },
+    Mutation { edits: &[("bitcast<f32>(magnitude) + 0.5", "0.5")], exposed_by: Question::Rounding(Dtype::F16) },
+    Mutation { edits: &[("let sign = ", "let sign = 0u * ")], exposed_by: Question::Rounding(Dtype::F16) },
+];
+
+/// Those of `weights.wgsl` itself, and some of what it shares, which it uses in its own way.
+pub const WEIGHTS: &[Mutation] = &[
+    mutation(&[("* params.exp2_scale", "* params.exp2_scale * 2.0")], all_weights),
+    mutation(&[(" - vec4(softmax.m[", " - 0.0 * vec4(softmax.m[")], weights_of_stairs),
+    mutation(&[("* params.exp2_scale) / l[", "* params.exp2_scale) / l[0u * ")], all_weights),
+    mutation(&[("select(vec4(0.0), weight, seen[", "select(vec4(0.0), weight, vec4(true) | seen[")], deep_weights),
+    mutation(&[("(*softmax).l, rescale,", "(*softmax).l, vec4(1.0),")], weights_of_stairs),
+    mutation(&[("kv >= keys.x && ", "kv > keys.x && ")], all_weights),
+    mutation(&[("kv < keys.y)", "kv + BLOCK_KV < keys.y)")], all_weights),
+    mutation(&[("kv = 0u; kv < params.len_kv", "kv = keys.x; kv < params.len_kv")], weights_of_the_last),
+    mutation(&[("kv = 0u; kv < params.len_kv", "kv = 0u; kv < keys.y")], weights_of_the_first),
+    mutation(&[("kv + key < params.len_kv)", "kv + key + 4u < params.len_kv)")], all_weights),
+    mutation(&[("let key = thread % 8u * 4u;", "let key = (7u - thread % 8u) * 4u;")], all_weights),
+    mutation(&[(" + kv + key,", " + key,")], all_weights),
+    mutation(&[("/ params.group", "/ params.group * 0u")], all_weights),
+    mutation(&[("+= bias;", "+= 0.0 * bias;")], all_weights),
+];

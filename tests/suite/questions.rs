@@ -1,0 +1,192 @@
+//! The questions that expose planted mistakes: each small, and each about one thing.
+
+use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+
+use crate::case::{Case, everything, full};
+use crate::inputs::{Fill, poison_hidden};
+
+/// Two query blocks and two tiles of keys, two KV heads, four lanes at a time.
+pub fn shape() -> Shape {
+    Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(52)
+}
+
+pub fn filled(problem: ProblemBuilder, fill: Fill) -> Case {
+    Case::new(problem.lse(), fill, 77)
+}
+
+pub fn plain() -> Case {
+    filled(Problem::builder(shape()), Fill::Normal)
+}
+
+pub fn staircase() -> Case {
+    filled(Problem::builder(shape()), Fill::Staircase)
+}
+
+pub fn causal() -> Case {
+    filled(Problem::builder(shape()).causal(Diagonal::TopLeft), Fill::Normal)
+}
+
+pub fn windowed() -> Case {
+    let window = Window { left: Some(4), right: Some(3) };
+    filled(Problem::builder(shape()).window(window), Fill::Normal)
+}
+
+/// Nothing before the window begins, and none that see everything.
+pub fn bottom_right() -> Case {
+    let lengths = Problem::builder(shape()).causal(Diagonal::BottomRight).kv_lengths();
+    filled(lengths, Fill::Normal).lengths(&[40, 31])
+}
+
+pub fn all_features() -> Case {
+    let case = Case::new(everything(shape(), Dtype::F32).causal(Diagonal::Offset(10)), Fill::Normal, 78);
+    case.edited(Operand::Bias, |_, x| 4.0 * x).lengths(&[37, 52])
+}
+
+pub fn softcapped() -> Case {
+    filled(Problem::builder(shape()).softcap(1.0).scale(0.5), Fill::Normal)
+}
+
+pub fn biased() -> Case {
+    filled(Problem::builder(shape()).bias(Dtype::F32, full(shape())), Fill::Normal)
+}
+
+/// A bias that hides every third key with −∞, and whole rows.
+pub fn hidden_by_bias() -> Case {
+    let hide = |[_, _, i, j]: [u32; 4], x| if i % 5 == 0 || j % 3 == 0 { f32::NEG_INFINITY } else { x };
+    biased().edited(Operand::Bias, hide)
+}
+
+/// The same, with NaN behind it.
+pub fn nan_behind_bias() -> Case {
+    let mut case = hidden_by_bias();
+    poison_hidden(&mut case, f32::NAN);
+    case
+}
+
+pub fn deep_bias() -> Case {
+    biased().edited(Operand::Bias, |_, _| -1e30)
+}
+
+/// Rows without a key, other rows of whose block do see some.
+pub fn empty_rows() -> Case {
+    filled(Problem::builder(shape()).causal(Diagonal::Offset(-4)), Fill::Normal)
+}
+
+pub fn masked() -> Case {
+    filled(Problem::builder(shape()).mask(full(shape())), Fill::Normal)
+}
+
+/// NaN in rows that no query of the group sees, other rows of whose tile are seen.
+pub fn nan_behind_band() -> Case {
+    let mut case = filled(Problem::builder(shape()).causal(Diagonal::Offset(-20)), Fill::Normal);
+    poison_hidden(&mut case, f32::NAN);
+    case
+}
+
+/// NaN past the valid keys.
+pub fn nan_past_lengths() -> Case {
+    let mut case = filled(Problem::builder(shape()).kv_lengths(), Fill::Normal).lengths(&[37, 5]);
+    poison_hidden(&mut case, f32::NAN);
+    case
+}
+
+/// Keys past the valid ones that would outshine them.
+pub fn huge_past_lengths() -> Case {
+    let mut case = some_lengths();
+    poison_hidden(&mut case, 1e30);
+    case
+}
+
+pub fn lengths_past_the_end() -> Case {
+    // Were the capacity not minded, the second head's keys would be read for the first head's.
+    filled(Problem::builder(shape()).kv_lengths(), Fill::Normal).lengths(&[60, 70])
+}
+
+pub fn some_lengths() -> Case {
+    filled(Problem::builder(shape()).kv_lengths(), Fill::Normal).lengths(&[37, 5])
+}
+
+pub fn left_window() -> Case {
+    let window = Window { left: Some(4), right: None };
+    filled(Problem::builder(shape()).window(window), Fill::Normal)
+}
+
+/// Row 0 sees all but the last key or two of the first tile.
+pub fn nearly_full() -> Case {
+    filled(Problem::builder(shape()).causal(Diagonal::Offset(29)), Fill::Normal)
+}
+
+pub fn large(spread: f32) -> Case {
+    filled(Problem::builder(shape()).mask(full(shape())), Fill::Large(spread))
+}
+
+/// Rows in gaps that must stay as they are.
+pub fn gappy(dtype: Dtype) -> Case {
+    let shape = Shape::new(1, 2, 35, 7);
+    let layout = Layout { offset: 3, batch: 0, head: 9 * 40, row: 9 };
+    filled(Problem::builder(shape).dtype(dtype).q(layout).k(layout).v(layout).out(layout), Fill::Normal)
+}
+
+/// So wide that V comes eight keys at a time.
+pub fn wide() -> Case {
+    filled(Problem::builder(Shape::new(1, 1, 5, 128).kv_len(40)), Fill::Normal)
+}
+
+/// Odd rows, so that no four elements of one lie at a multiple of four.
+pub fn odd(dtype: Dtype) -> Case {
+    let shape = Shape::new(1, 2, 35, 7).kv_len(39);
+    Case::new(Problem::builder(shape).dtype(dtype).lse(), Fill::Normal, 79)
+}
+
+pub fn odd_f32() -> Case {
+    odd(Dtype::F32)
+}
+pub fn odd_f16() -> Case {
+    odd(Dtype::F16)
+}
+pub fn odd_bf16() -> Case {
+    odd(Dtype::Bf16)
+}
+
+pub fn masked_by_bytes() -> Case {
+    let mask = ScoreLayout::broadcast([2, 1, 1, 52]);
+    filled(Problem::builder(shape()).mask(mask), Fill::Normal)
+}
+
+pub fn mask_keys_outermost() -> Case {
+    filled(Problem::builder(shape()).mask(ScoreLayout::strided([0, 0, 1, 35])), Fill::Normal)
+}
+
+pub fn even_f16() -> Case {
+    filled(Problem::builder(shape()).dtype(Dtype::F16), Fill::Normal)
+}
+
+pub fn all_weights() -> Case {
+    let shape = Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(72);
+    let case = Case::new(everything(shape, Dtype::F32).causal(Diagonal::Offset(10)).weights(), Fill::Normal, 78);
+    case.edited(Operand::Bias, |_, x| 4.0 * x).lengths(&[37, 52])
+}
+
+/// Visible scores as low as what stands for hidden ones.
+pub fn deep_weights() -> Case {
+    all_weights().edited(Operand::Bias, |_, _| f32::MIN)
+}
+
+pub fn weights_of_stairs() -> Case {
+    filled(Problem::builder(shape()).weights(), Fill::Staircase)
+}
+
+pub fn weights_of_the_first() -> Case {
+    filled(Problem::builder(shape()).weights().causal(Diagonal::Offset(-10)), Fill::Normal)
+}
+
+pub fn weights_of_the_last() -> Case {
+    let window = Window { left: Some(3), right: None };
+    filled(Problem::builder(shape()).weights().diagonal(Diagonal::Offset(40)).window(window), Fill::Normal)
+}
+
+pub fn large_q() -> Case {
+    // Too wide a head for all of Q to stay.
+    let shape = Shape::new(1, 1, 35, 160).kv_len(40);
+    filled(Problem::builder(shape), Fill::Normal)
+}
