@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var slice = 0u; slice < QK_SLICES; slice++) { stage_q(block, thread, slice, slice); }
     }
 
-    var softmax = Softmax(vec4(LOWEST), vec4(0.0));
+    var softmax = nothing_yet();
     var o: array<mat4x4<f32>, V_COLUMNS>;                // [column vector][row], four columns
     let keys = key_range(block);
     for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
@@ -107,10 +107,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     workgroupBarrier();  // kv_tile's last readers are done
     let l = sum_of_row(thread, softmax.l);
+    workgroupBarrier();
+    let saw = largest_of_row(thread, softmax.saw);
     // unroll
     for (var r = 0u; r < 4u; r++) {
         let query = block.first_row + row + r;
-        let saw_any = l[r] > 0.0;
+        let saw_any = saw[r] > 0.0;
         let at = address(params.out, block.batch, block.head, query);
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {

@@ -17,15 +17,15 @@ struct Params {
     dim_qk: u32,
     dim_v: u32,
 
-    group: u32,              // query heads per KV head
-    first_head: u32,         // of this dispatch, within its group
+    group: u32,              // query heads per KV head; a dispatch starts at a group's first, or stays in one
     first_row: u32,          // of this dispatch, within the sequence
     first_batch: u32,        // of this dispatch, within kv_lengths
+    mask_key: u32,           // stride along the keys
 
-    mask_key: u32,           // strides along the keys
-    bias_key: u32,
+    bias_key: u32,           // stride along the keys
     band_first: i32,         // row i sees keys i + first ..= i + last, from the end of the keys where so marked
     band_last: i32,
+    band_from_end: u32,      // 0 or 1
 
     // S = score_scale · Q Kᵀ, or softcap_scale · tanh(score_scale · Q Kᵀ), plus any bias, in a unit that costs least:
     // P = exp2(exp2_scale · (S − max S)), and natural_scale · S is the score in natural units. The difference is taken
@@ -35,10 +35,10 @@ struct Params {
     exp2_scale: f32,
     natural_scale: f32,
 
-    band_from_end: u32,      // 0 or 1
     negative_infinity: f32,  // WGSL has no literal for it
     padding_0: u32,
     padding_1: u32,
+    padding_2: u32,
 }
 
 fn address(view: View, batch: u32, head: u32, row: u32) -> u32 {

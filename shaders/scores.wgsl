@@ -35,7 +35,7 @@ alias Seen = array<vec4<bool>, 4>;
 
 fn block_of(workgroup: vec3<u32>) -> Block {
     let valid = valid_keys(workgroup.z);
-    let kv_head = (params.first_head + workgroup.y) / params.group;
+    let kv_head = workgroup.y / params.group;
     let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
     return Block(workgroup.z, workgroup.y, kv_head, workgroup.x * BLOCK_Q, valid, diagonal);
 }
@@ -204,11 +204,15 @@ fn sum_of_row(thread: u32, x: vec4<f32>) -> vec4<f32> {
 fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
 fn sum(x: vec4<f32>) -> f32 { return (x.x + x.y) + (x.z + x.w); }
 
-// A row's softmax so far: the largest score, and the sum of exp2(score − largest) over this thread's own keys.
+// A row's softmax so far: the largest score of all threads' keys; of this thread's own keys the sum of weights relative to
+// it, and whether the row sees any (1 or 0), which no sum tells when numbers overflow or are NaN.
 struct Softmax {
-    m: vec4<f32>,  // [row]
-    l: vec4<f32>,  // [row]
+    m: vec4<f32>,    // [row]
+    l: vec4<f32>,    // [row]
+    saw: vec4<f32>,  // [row]
 }
+
+fn nothing_yet() -> Softmax { return Softmax(vec4(LOWEST), vec4(0.0), vec4(0.0)); }
 
 // Takes a tile's scores in and makes them weights relative to the new maximum. Returns the factor that brings what was
 // accumulated under the old maximum to the new one.
@@ -221,6 +225,8 @@ fn take_in(softmax: ptr<function, Softmax>, s: ptr<function, mat4x4<f32>>, seen:
     }
     // A tile of which a row sees nothing leaves that row's bits alone: the factor is then 1, whatever exp2(0) is.
     let rescale = select(exp2((before - m) * params.exp2_scale), vec4(1.0), before == m);
+    let sees = vec4(any(seen[0]), any(seen[1]), any(seen[2]), any(seen[3]));
+    (*softmax).saw = select((*softmax).saw, vec4(1.0), sees);
     (*softmax).m = m;
     (*softmax).l = fma((*softmax).l, rescale, vec4(sum((*s)[0]), sum((*s)[1]), sum((*s)[2]), sum((*s)[3])));
     return rescale;

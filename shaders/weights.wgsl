@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var slice = 0u; slice < QK_SLICES; slice++) { stage_q(block, thread, slice, slice); }
     }
 
-    var softmax = Softmax(vec4(LOWEST), vec4(0.0));
+    var softmax = nothing_yet();
     let keys = key_range(block);
     for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
         var seen: Seen;
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 // unroll
                 for (var r = 0u; r < 4u; r++) {
                     let weight = exp2((s[r] - vec4(softmax.m[r])) * params.exp2_scale) / l[r];
-                    p[r] = select(vec4(0.0), weight, seen[r] & vec4(l[r] > 0.0));
+                    p[r] = select(vec4(0.0), weight, seen[r]);
                 }
             }
         }

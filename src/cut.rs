@@ -70,8 +70,8 @@ fn obstacle(piece: &Piece, problem: &Problem, variant: &Variant, caps: &Caps) ->
     (flop(piece, problem) > caps.dispatch_flop).then_some(Obstacle::Slow)
 }
 
-/// Two halves along the outermost axis that has two: batches, heads (whole groups while there are several), blocks of
-/// rows.
+/// Two halves along the outermost axis that has two: batches, heads, blocks of rows. Heads go by whole groups while there
+/// are several: the shader finds the KV head of a dispatch's heads from the first of them.
 fn split(piece: &Piece, problem: &Problem, variant: &Variant) -> Option<[Piece; 2]> {
     let halve = |range: &Range<u32>, step: u32| {
         let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(step);

@@ -23,20 +23,19 @@ pub(crate) struct Params {
     dim_qk: u32,
     dim_v: u32,
     group: u32,
-    first_head: u32,
     first_row: u32,
     first_batch: u32,
     mask_key: u32,
     bias_key: u32,
     band_first: i32,
     band_last: i32,
+    band_from_end: u32,
     score_scale: f32,
     softcap_scale: f32,
     exp2_scale: f32,
     natural_scale: f32,
-    band_from_end: u32,
     negative_infinity: f32,
-    padding: [u32; 2],
+    padding: [u32; 3],
 }
 
 impl Params {
@@ -49,7 +48,6 @@ impl Params {
             dim_qk: shape.dim_qk,
             dim_v: shape.dim_v,
             group: shape.group(),
-            first_head: piece.heads.start % shape.group(),
             first_row: piece.rows.start,
             first_batch: piece.batch.start,
             band_first: band.first,
@@ -115,8 +113,8 @@ mod tests {
         }
         places! {
             q k v out lse mask bias
-            len_q len_kv dim_qk dim_v group first_head first_row first_batch mask_key bias_key band_first band_last
-            score_scale softcap_scale exp2_scale natural_scale band_from_end negative_infinity
+            len_q len_kv dim_qk dim_v group first_row first_batch mask_key bias_key band_first band_last band_from_end
+            score_scale softcap_scale exp2_scale natural_scale negative_infinity
         }
     }
 

@@ -1,7 +1,7 @@
 //! A problem compiled and sized for a device.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wgpu::util::DeviceExt as _;
 
@@ -17,7 +17,7 @@ use crate::{BindError, Caps, Operand, Operands, PlanError, Problem, Variant};
 pub struct Attention {
     device: wgpu::Device,
     caps: Caps,
-    pipelines: Arc<Mutex<HashMap<Variant, Pipeline>>>,
+    pipelines: Arc<Mutex<HashMap<Variant, Arc<OnceLock<Pipeline>>>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -141,16 +141,21 @@ impl Attention {
         Ok(Step { variant, pipeline: self.pipeline(variant), params, launches })
     }
 
+    /// Two threads that want one variant share its compilation; two variants compile side by side.
     fn pipeline(&self, variant: Variant) -> Pipeline {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        pipelines.entry(variant).or_insert_with(|| compile(&self.device, &variant, variant.wgsl())).clone()
+        let slot = self.slots().entry(variant).or_default().clone();
+        slot.get_or_init(|| compile(&self.device, &variant, variant.wgsl())).clone()
     }
 
     /// Compiles other text for a variant than its own: how the tests plant a mistake and see that they notice.
     #[doc(hidden)]
     pub fn substitute(&self, variant: Variant, wgsl: String) {
         let pipeline = compile(&self.device, &variant, wgsl);
-        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).insert(variant, pipeline);
+        self.slots().insert(variant, Arc::new(OnceLock::from(pipeline)));
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<Variant, Arc<OnceLock<Pipeline>>>> {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

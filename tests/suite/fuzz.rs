@@ -255,12 +255,12 @@ fn fuzz(cases: u32, kernels: impl Strategy<Value = Kernel>, devices: fn(&Draw) -
 
 #[test]
 fn random_problems_of_few_kernels() {
-    fuzz(1000, prop::sample::select(&KERNELS[..]), one_of_all);
+    fuzz(2000, prop::sample::select(&KERNELS[..]), one_of_all);
 }
 
 #[test]
 fn random_problems_of_one_kernel_with_everything() {
-    fuzz(500, Just(ALL), one_of_all);
+    fuzz(1000, Just(ALL), one_of_all);
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub const ATTENTION: &[Mutation] = &[
     Mutation { edits: &[("i32(params.first_row) + ", "")], exposed_by: Question::Cut(causal) },
     // Rows that see nothing, numbers below any sentinel, and what hidden rows hold.
     mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
+    mutation(&[("vec4(1.0), sees)", "vec4(1.0), vec4(true) | sees)")], empty_rows),
+    mutation(&[("vec4(1.0), sees)", "vec4(0.0), sees)")], plain),
     mutation(&[("select(params.negative_infinity, lse, saw_any)", "select(0.0, lse, saw_any)")], hidden_by_bias),
     mutation(&[("LOWEST = -3.4028234e38f", "LOWEST = -1e4f")], deep_bias),
     mutation(&[("params.exp2_scale), seen[", "params.exp2_scale), vec4(true) | seen[")], deep_weights),
@@ -109,8 +111,8 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("+ log(l[", "+ log2(l[")], plain),
     mutation(&[("softmax.m[", "0.0 * softmax.m[")], plain),
     // Which numbers are read and written.
-    mutation(&[("(params.first_head + workgroup.y) / params.group", "0u")], plain),
-    mutation(&[("(params.first_head + workgroup.y) / params.group", "workgroup.y % 2u")], plain),
+    mutation(&[("workgroup.y / params.group", "0u")], plain),
+    mutation(&[("workgroup.y / params.group", "workgroup.y % 2u")], plain),
     mutation(&[("batch * view.y", "0u")], plain),
     mutation(&[("head * view.z", "0u")], plain),
     mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),

@@ -252,6 +252,9 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
     each_variant(&poisoned.problem, |device, variant| {
         let got = device.run(&poisoned, variant);
         expected.check_rows(&got, |[_, _, i]| i != poisoned_key).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+        // And is not mistaken for one that sees nothing.
+        let lse = got.lse.unwrap()[poisoned_key as usize];
+        assert!(lse.is_nan(), "{variant}: the LSE of a query of NaN is {lse}");
     });
 }
 
