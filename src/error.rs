@@ -172,6 +172,14 @@ pub enum BindError {
         /// Elements in the slice.
         got: u64,
     },
+    /// A row was asked for that the problem does not have.
+    #[error("there is no row {at:?}: (batch, head, query) go up to, not including, {extent:?}")]
+    NoSuchRow {
+        /// Batch, head and query.
+        at: [u32; 3],
+        /// How many of each there are.
+        extent: [u32; 3],
+    },
     /// The binding starts where the device cannot bind.
     #[error(
         "`{operand}` is bound at byte {offset}, but this device binds at multiples of {alignment}; bind an earlier multiple and put the rest in the layout's offset"

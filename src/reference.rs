@@ -49,14 +49,14 @@ pub fn attention(problem: &Problem, inputs: &Inputs<'_>) -> Result<Reference, Bi
 /// Computes the row of query `i` of `head` in `batch`, for sampling shapes too large to do whole.
 ///
 /// # Errors
-/// [`BindError`] where the inputs do not fit the problem.
-///
-/// # Panics
-/// Where there is no such row.
+/// [`BindError`] where the inputs do not fit the problem, or there is no such row.
 pub fn row(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 3]) -> Result<Row, BindError> {
     inputs.check(problem)?;
     let [batches, heads, rows, _] = problem.shape().scores();
-    assert!(at[0] < batches && at[1] < heads && at[2] < rows, "no row {at:?} in {:?}", problem.shape());
+    let extent = [batches, heads, rows];
+    if at.iter().zip(extent).any(|(&at, extent)| at >= extent) {
+        return Err(BindError::NoSuchRow { at, extent });
+    }
     Ok(compute_row(problem, inputs, at))
 }
 
