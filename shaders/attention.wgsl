@@ -16,22 +16,25 @@
 //
 // Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022.
 
-// From the host: V_COLUMNS, the vectors of a row of O that a thread holds; V_KEYS, the keys whose values are staged
-// together.
+// From the host: V_COLUMNS, the vectors of a row of O that a thread holds; V_QUADS, how many times four keys' values are
+// staged together.
+const V_KEYS = V_QUADS * 4u;
 const DIM_V_VECTORS = V_COLUMNS * 8u;
 
-const_assert V_COLUMNS > 0u && V_KEYS > 0u && V_KEYS % 4u == 0u && BLOCK_KV % V_KEYS == 0u;
+const_assert V_COLUMNS > 0u && V_KEYS > 0u && BLOCK_KV % V_KEYS == 0u;
 const_assert V_KEYS * DIM_V_VECTORS <= 256u;
 
 var<workgroup> p_tile: array<vec4<f32>, 256>;            // [key / 4][row], four keys of a row together
 
 // Values past the valid keys are zero: they may hold anything.
 fn stage_v(block: Block, thread: u32, kv: u32) {
-    for (var i = thread; i < V_KEYS * DIM_V_VECTORS; i += THREADS) {
+    // unroll
+    for (var step = 0u; step < 4u; step++) {
+        let i = step * THREADS + thread;
         let key = kv + i / DIM_V_VECTORS;
         let dim = i % DIM_V_VECTORS * 4u;
         var x = vec4(0.0);
-        if (key < block.valid && dim < params.dim_v) {
+        if (i < V_KEYS * DIM_V_VECTORS && key < block.valid && dim < params.dim_v) {
             x = load_v(address(params.v, block.batch, block.kv_head, key) + dim, params.dim_v - dim);
         }
         kv_tile[i] = x;
@@ -78,15 +81,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             workgroupBarrier();  // kv_tile's last readers are done
             stage_v(block, thread, kv + keys_done);
             workgroupBarrier();
-            for (var i = 0u; i < V_KEYS; i += 4u) {
-                let p = (keys_done + i) / 4u * BLOCK_Q + row;
+            // unroll
+            for (var i = 0u; i < V_QUADS; i++) {
+                let p = (keys_done / 4u + i) * BLOCK_Q + row;
                 let p0 = p_tile[p];
                 let p1 = p_tile[p + 1u];
                 let p2 = p_tile[p + 2u];
                 let p3 = p_tile[p + 3u];
                 // unroll
                 for (var c = 0u; c < V_COLUMNS; c++) {
-                    let at = i * DIM_V_VECTORS + c * 8u + column;
+                    let at = i * 4u * DIM_V_VECTORS + c * 8u + column;
                     let v4 = mat4x4(kv_tile[at], kv_tile[at + DIM_V_VECTORS],
                                     kv_tile[at + 2u * DIM_V_VECTORS], kv_tile[at + 3u * DIM_V_VECTORS]);
                     if (all_seen) {

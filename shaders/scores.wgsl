@@ -66,9 +66,10 @@ fn accumulate(m: mat4x4<f32>, x: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
 
 // Slice `from` of Q becomes slice `to` of q_tile; rows and dimensions past the end are zero.
 fn stage_q(block: Block, thread: u32, from_slice: u32, to_slice: u32) {
-    for (var i = thread; i < BLOCK_Q * SLICE; i += THREADS) {
-        let row = i / SLICE;
-        let vector = i % SLICE;
+    // unroll
+    for (var step = 0u; step < 4u; step++) {
+        let row = (step * THREADS + thread) / SLICE;
+        let vector = thread % SLICE;
         let dim = (from_slice * SLICE + vector) * 4u;
         var x = vec4(0.0);
         if (block.first_row + row < params.len_q && dim < params.dim_qk) {
@@ -111,6 +112,7 @@ fn products(block: Block, thread: u32, kv: u32) -> mat4x4<f32> {
         if (!Q_RESIDENT) { stage_q(block, thread, slice, 0u); }
         stage_k(block, thread, kv, slice);
         workgroupBarrier();
+        // unroll
         for (var i = 0u; i < SLICE; i++) {
             let k4 = mat4x4(kv_tile[i * 32u + key], kv_tile[i * 32u + key + 8u],
                             kv_tile[i * 32u + key + 16u], kv_tile[i * 32u + key + 24u]);
@@ -187,7 +189,8 @@ fn largest_of_row(thread: u32, x: vec4<f32>) -> vec4<f32> {
     workgroupBarrier();
     let first = thread / 8u * 8u;
     var largest = kv_tile[first];
-    for (var i = 1u; i < 8u; i++) { largest = max(largest, kv_tile[first + i]); }
+    // unroll
+    for (var i = 0u; i < 7u; i++) { largest = max(largest, kv_tile[first + i + 1u]); }
     return largest;
 }
 
@@ -197,7 +200,8 @@ fn sum_of_row(thread: u32, x: vec4<f32>) -> vec4<f32> {
     workgroupBarrier();
     let first = thread / 8u * 8u;
     var sum = kv_tile[first];
-    for (var i = 1u; i < 8u; i++) { sum += kv_tile[first + i]; }
+    // unroll
+    for (var i = 0u; i < 7u; i++) { sum += kv_tile[first + i + 1u]; }
     return sum;
 }
 

@@ -24,15 +24,22 @@ pub struct Caps {
     /// which the slowest GPUs in use reach; the cuts cost nothing measurable on faster ones. Some drivers watch a whole
     /// submission instead: see [`crate::Call::parts`].
     pub dispatch_flop: u64,
+    /// How often the loops of one invocation may go round in all.
+    ///
+    /// Mesa's software drivers (llvmpipe, lavapipe) end every loop after 65 535 rounds, counted over the whole
+    /// invocation, and say nothing. No other driver is known to; there it is `u32::MAX`.
+    pub loop_rounds: u32,
 }
 
 impl Caps {
-    /// What `device` was created with.
+    /// What `device` was created with, and what is known of its driver.
     pub fn of(device: &wgpu::Device) -> Self {
-        Self::from_limits(&device.limits())
+        let is_llvmpipe = device.adapter_info().name.starts_with("llvmpipe");
+        let loop_rounds = if is_llvmpipe { 65_535 } else { u32::MAX };
+        Self { loop_rounds, ..Self::from_limits(&device.limits()) }
     }
 
-    /// What a device created with `limits` would grant.
+    /// What a device created with `limits` would grant, its driver being free of faults.
     pub fn from_limits(limits: &wgpu::Limits) -> Self {
         Self {
             binding_bytes: limits.max_storage_buffer_binding_size,
@@ -43,6 +50,7 @@ impl Caps {
             invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             workgroups: limits.max_compute_workgroups_per_dimension,
             dispatch_flop: 1 << 37,
+            loop_rounds: u32::MAX,
         }
     }
 }

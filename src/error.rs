@@ -35,8 +35,8 @@ pub enum ProblemError {
     /// The scale is NaN or infinite.
     #[error("scale = {0} must be finite; leave it out for 1/√dim_qk")]
     Scale(f32),
-    /// The softcap is not positive and finite.
-    #[error("softcap = {0} must be positive and finite; leave it out for no cap")]
+    /// The softcap is not positive, or too large to cap anything.
+    #[error("softcap = {0} must be positive and at most 1e30; leave it out for no cap")]
     Softcap(f32),
     /// The operand does not broadcast to the scores.
     #[error("`{operand}` has {got} along `{axis}`, but the scores have {want}; it must be {want}, or 1 to broadcast")]
@@ -118,6 +118,21 @@ pub enum PlanError {
         /// The device's limit, in bytes.
         granted: u64,
     },
+    /// The driver would end the kernel's loops early, and the result would be wrong.
+    #[error(
+        "len_kv = {len_kv}, but this software driver ends loops early: {variant} is right up to {most} keys; split the keys and merge by LSE, or use another driver"
+    )]
+    TooManyKeys {
+        /// Which kernel.
+        variant: crate::Variant,
+        /// Keys asked for.
+        len_kv: u32,
+        /// Keys it reaches.
+        most: u32,
+    },
+    /// The device gave no buffer for the parameters.
+    #[error("the device gave no buffer: it is lost, destroyed or out of memory; create another")]
+    DeviceLost,
     /// The description asks for an absurd amount of work.
     #[error("this would take more than {most} dispatches; check the shape, or plan parts of it")]
     TooManyDispatches {
@@ -179,6 +194,12 @@ pub enum BindError {
         at: [u32; 3],
         /// How many of each there are.
         extent: [u32; 3],
+    },
+    /// The device gave no buffer.
+    #[error("the device gave no buffer for `{operand}`: it is lost, destroyed or out of memory; create another")]
+    DeviceLost {
+        /// Which operand.
+        operand: Operand,
     },
     /// The binding starts where the device cannot bind.
     #[error(

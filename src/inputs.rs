@@ -1,8 +1,8 @@
 //! Host data for those without buffers of their own, and for the reference.
 
 use wgpu::BufferUsages;
-use wgpu::util::DeviceExt as _;
 
+use crate::fill::filled;
 use crate::{BindError, Operand, Operands, Problem};
 
 /// The inputs of a problem as host slices, each laid out as the problem says. Values are given in f32 and stored as the
@@ -54,24 +54,24 @@ impl Inputs<'_> {
     /// New buffers for every operand of `problem`: the inputs filled, the outputs zero. Submits nothing.
     ///
     /// # Errors
-    /// [`BindError`] where the inputs do not fit the problem.
+    /// [`BindError`] where the inputs do not fit the problem, or the device is lost.
     pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
         self.check(problem)?;
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let buffers = problem.views().map(|view| {
-            let label = Some(view.operand.name());
-            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-            let size = view.size_bytes();
-            let buffer = match self.encode(problem, view.operand) {
-                None => device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false }),
-                Some(mut contents) => {
-                    // Storage bindings are whole words.
-                    contents.resize(contents.len().next_multiple_of(4), 0);
-                    device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label, contents: &contents, usage })
-                }
+            let operand = view.operand;
+            let buffer = match self.encode(problem, operand) {
+                Some(contents) => filled(device, operand.name(), &contents, usage),
+                None => Some(device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(operand.name()),
+                    size: view.size_bytes(),
+                    usage,
+                    mapped_at_creation: false,
+                })),
             };
-            (view.operand, buffer)
+            Ok((operand, buffer.ok_or(BindError::DeviceLost { operand })?))
         });
-        Ok(Buffers { buffers: buffers.collect() })
+        Ok(Buffers { buffers: buffers.collect::<Result<_, _>>()? })
     }
 
     /// An input's bytes as the problem stores them; `None` for an output.

@@ -93,6 +93,7 @@ mod wgsl;
 
 // How it is cut, bound and recorded.
 mod cut;
+mod fill;
 mod params;
 mod plan;
 mod bindings;

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use wgpu::util::DeviceExt as _;
-
 use crate::call::{Call, Part};
 use crate::cut::{Slice, cut, grid, slices};
+use crate::fill::filled;
 use crate::operand::PARAMS_BINDING;
 use crate::params::Params;
 use crate::select::{candidates, weights_candidates};
@@ -133,11 +132,8 @@ impl Attention {
             launches.push(Launch { params_offset: contents.len() as u64, slices, grid: grid(piece, &variant) });
             contents.extend_from_slice(bytemuck::bytes_of(&params));
         }
-        let params = self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some(&format!("{variant} params")),
-            contents: &contents,
-            usage: wgpu::BufferUsages::UNIFORM,
-        });
+        let params = filled(&self.device, &format!("{variant} params"), &contents, wgpu::BufferUsages::UNIFORM);
+        let params = params.ok_or(PlanError::DeviceLost)?;
         Ok(Step { variant, pipeline: self.pipeline(variant), params, launches })
     }
 

@@ -46,14 +46,20 @@ impl Shape {
         Self { dim_v, ..self }
     }
 
-    /// Query heads per KV head.
+    /// Query heads per KV head; 0 where there is no KV head, which no problem is built with.
     pub const fn group(&self) -> u32 {
-        self.heads_q / self.heads_kv
+        match self.heads_q.checked_div(self.heads_kv) {
+            Some(group) => group,
+            None => 0,
+        }
     }
 
     /// The KV head that query head `head` reads.
     pub const fn kv_head(&self, head: u32) -> u32 {
-        head / self.group()
+        match head.checked_div(self.group()) {
+            Some(kv_head) => kv_head,
+            None => 0,
+        }
     }
 }
 
@@ -121,6 +127,9 @@ impl Problem {
         }
     }
 }
+
+/// A score divided by a larger cap could be too small for f32; and such a cap caps nothing.
+const LARGEST_CAP: f32 = 1e30;
 
 impl ProblemBuilder {
     /// How `q`, `k`, `v`, the output and the weights are stored; f32 unless given.
@@ -271,7 +280,7 @@ impl ProblemBuilder {
         if let Some(scale) = self.scale.filter(|scale| !scale.is_finite()) {
             return Err(ProblemError::Scale(scale));
         }
-        if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap.is_finite())) {
+        if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
             return Err(ProblemError::Softcap(cap));
         }
         match self.bias {

@@ -44,7 +44,9 @@ fn runnable(families: impl Iterator<Item = Family>, problem: &Problem, caps: &Ca
         for access in [Access::Vec4, Access::Scalar] {
             let able_if_in_range = head_sizes(family, problem).and_then(|()| {
                 let variant = Variant::of(family, access, problem);
-                variant.check(caps).map(|()| variant)
+                variant.check(caps)?;
+                variant.check_rounds(problem.shape().len_kv, caps)?;
+                Ok(variant)
             });
             match able_if_in_range {
                 Ok(variant) if variant.suits(problem) => able.push(variant),

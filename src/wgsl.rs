@@ -9,7 +9,7 @@ impl Variant {
     pub fn wgsl(&self) -> String {
         let Kernel { sources, constants, .. } = self.kernel();
         let mut text = format!("// {self}\n\n");
-        for (name, value) in &constants {
+        for (name, value) in constants {
             text += &match value {
                 Constant::U32(value) => format!("const {name} = {value}u;\n"),
                 Constant::Bool(value) => format!("const {name} = {value};\n"),
@@ -19,7 +19,7 @@ impl Variant {
             text.push('\n');
             text += source;
         }
-        unroll(&text, &constants)
+        unroll(&text)
     }
 }
 
@@ -29,13 +29,13 @@ const MARK: &str = "// unroll\n";
 ///
 /// An array stays in registers only if its indices are constants, and drivers no longer see that they are once naga has
 /// added a counter to each loop to bound it, as WebGPU's safety asks. The files stay plain WGSL that means the same.
-/// A marked loop counts `u32` from 0 by 1 to a literal or a generated constant, and neither breaks nor continues.
-fn unroll(text: &str, constants: &[(&str, Constant)]) -> String {
+/// A marked loop counts `u32` from 0 by 1 to a literal or a `const` that is one, and neither breaks nor continues.
+fn unroll(text: &str) -> String {
     let Some((before, after)) = text.split_once(MARK) else { return text.to_owned() };
     let (head, rest) = after.split_once('{').expect("a marked loop has a body");
     let end = closing_brace(rest);
     let (body, rest) = (&rest[..end], &rest[end + 1..]);
-    let (variable, count) = loop_head(head, constants);
+    let (variable, count) = loop_head(head, text);
 
     let mut unrolled = before.to_owned();
     for i in 0..count {
@@ -44,23 +44,20 @@ fn unroll(text: &str, constants: &[(&str, Constant)]) -> String {
         unrolled += "}\n";
     }
     unrolled += rest;
-    unroll(&unrolled, constants)
+    unroll(&unrolled)
 }
 
 /// The variable of `for (var NAME = 0u; NAME < COUNT; NAME++)` and its count.
-fn loop_head<'a>(head: &'a str, constants: &[(&str, Constant)]) -> (&'a str, u32) {
+fn loop_head<'a>(head: &'a str, text: &str) -> (&'a str, u32) {
     let head = head.trim().strip_prefix("for (var ").expect("a mark stands before a loop");
     let (variable, head) = head.split_once(" = 0u; ").expect("a marked loop counts from 0u");
     let count =
         head.strip_prefix(variable).and_then(|head| head.strip_prefix(" < ")).expect("a marked loop has a bound");
     let (count, step) = count.split_once("; ").expect("a marked loop has a step");
     assert_eq!(step, format!("{variable}++)"), "a marked loop counts by one");
-    let named = constants.iter().find_map(|(name, value)| match value {
-        Constant::U32(value) if *name == count => Some(*value),
-        _ => None,
-    });
-    let literal = || count.strip_suffix('u').and_then(|digits| digits.parse().ok());
-    (variable, named.or_else(literal).expect("a marked loop's bound is a literal or a generated constant"))
+    let declared = text.split_once(&format!("const {count} = ")).and_then(|(_, value)| value.split(';').next());
+    let literal = declared.unwrap_or(count).strip_suffix('u').and_then(|digits| digits.parse().ok());
+    (variable, literal.expect("a marked loop's bound is a literal, or a const that is one"))
 }
 
 /// Where the body that `text` begins with ends.
@@ -100,14 +97,15 @@ mod tests {
     #[test]
     fn marked_loops_are_written_out_and_others_are_not() {
         let text = "\
+const COLUMNS = 2u;
 for (var i = 0u; i < 9u; i++) { f(i); }
 // unroll
 for (var c = 0u; c < COLUMNS; c++) { o[c] = cc + c_c(c);
 // unroll
 for (var r = 0u; r < 2u; r++) { if (a) { g(r, c); } } }
 end";
-        let constants = [("COLUMNS", Constant::U32(2))];
         let wanted = "\
+const COLUMNS = 2u;
 for (var i = 0u; i < 9u; i++) { f(i); }
 { o[0u] = cc + c_c(0u);
 { if (a) { g(0u, 0u); } }
@@ -119,6 +117,6 @@ for (var i = 0u; i < 9u; i++) { f(i); }
  }
 
 end";
-        assert_eq!(unroll(text, &constants), wanted);
+        assert_eq!(unroll(text), wanted);
     }
 }

@@ -11,7 +11,14 @@ pub(crate) struct Kernel {
     pub(crate) sources: Vec<&'static str>,
     pub(crate) constants: Vec<(&'static str, Constant)>,
     pub(crate) workgroup_bytes: u32,
+    /// Rounds of its loops for each tile of keys, and at most so many besides.
+    pub(crate) rounds_per_tile: u32,
 }
+
+/// Keys of a tile, in every family.
+const TILE_KEYS: u32 = 32;
+/// More than any family's loops that do not go over the keys.
+const OTHER_ROUNDS: u32 = 64;
 
 /// A value of a generated `const`.
 pub(crate) enum Constant {
@@ -82,5 +89,12 @@ impl Variant {
             }
         }
         Ok(())
+    }
+
+    /// Whether a driver that ends loops early lets the kernel see all keys.
+    pub(crate) fn check_rounds(&self, len_kv: u32, caps: &Caps) -> Result<(), PlanError> {
+        let tiles = caps.loop_rounds.saturating_sub(OTHER_ROUNDS) / self.kernel().rounds_per_tile;
+        let most = tiles.saturating_mul(TILE_KEYS);
+        if len_kv > most { Err(PlanError::TooManyKeys { variant: *self, len_kv, most }) } else { Ok(()) }
     }
 }

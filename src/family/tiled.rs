@@ -21,8 +21,9 @@ pub(super) fn kernel(variant: &Variant) -> Kernel {
         include_str!("../../shaders/pieces/lse_none.wgsl")
     });
     kernel.sources.push(include_str!("../../shaders/attention.wgsl"));
+    kernel.rounds_per_tile += ROWS / keys_per_v_tile(variant.dim_v) + 1;
     kernel.constants.push(("V_COLUMNS", Constant::U32(variant.dim_v / 32)));
-    kernel.constants.push(("V_KEYS", Constant::U32(keys_per_v_tile(variant.dim_v))));
+    kernel.constants.push(("V_QUADS", Constant::U32(keys_per_v_tile(variant.dim_v) / 4)));
     kernel
 }
 
@@ -48,7 +49,9 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
         ("Q_RESIDENT", Constant::Bool(q_resident)),
         ("SOFTCAP", Constant::Bool(variant.softcap)),
     ];
-    Kernel { sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes }
+    // The loop over tiles itself, and the loop over slices with the round in which it ends.
+    let rounds_per_tile = 1 + variant.dim_qk / 32 + 1;
+    Kernel { sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes, rounds_per_tile }
 }
 
 fn elements(variant: &Variant) -> &'static str {

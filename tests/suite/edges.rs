@@ -1,10 +1,12 @@
 //! Where sizes, strides and addresses have edges.
 
-use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Operands, Problem, ScoreLayout, Shape};
+use wgpu_attention::{
+    Diagonal, Dtype, Inputs, Layout, Operand, Operands, PlanError, Problem, ScoreLayout, Shape, blocking,
+};
 
 use crate::case::{Case, everything};
 use crate::comparator::{Expected, Outputs};
-use crate::device::{all, contents, each_variant, elements, verify};
+use crate::device::{Device, all, contents, each_variant, elements, verify};
 use crate::inputs::Fill;
 
 /// Rows and keys of the baseline's tile.
@@ -174,4 +176,37 @@ fn more_batches_than_workgroups() {
     let case = Case::new(everything(shape, Dtype::F32).mask(mask).bias(Dtype::F32, bias), Fill::Normal, 8);
     let lengths: Vec<u32> = (0..MANY).map(|b| if b % BUSY == 0 || b + 2 > MANY { 2 } else { 0 }).collect();
     verify(&case.lengths(&lengths));
+}
+
+/// The longest sequence, of `len_kv` keys or fewer, that a device plans for.
+fn longest(device: &Device, mut len_kv: u32, problem: impl Fn(u32) -> Problem) -> Problem {
+    loop {
+        match device.attention.plan(&problem(len_kv)) {
+            Ok(plan) => return *plan.problem(),
+            Err(PlanError::TooManyKeys { most, .. }) if (100_000..len_kv).contains(&most) => len_kv = most,
+            Err(error) => panic!("{}: {error}", device.name),
+        }
+    }
+}
+
+/// Software drivers end loops early and say nothing: up to the last key that a plan accepts, all must count.
+#[test]
+fn every_key_of_the_longest_sequence_counts() {
+    for device in all() {
+        for (dim, weights) in [(4, true), (256, false)] {
+            let problem = longest(device, 450_000, |len_kv| {
+                let problem = Problem::builder(Shape::new(1, 1, 1, dim).kv_len(len_kv)).lse();
+                if weights { problem.weights() } else { problem }.build().unwrap()
+            });
+            let keys = problem.shape().len_kv;
+            let (q, ones) = (vec![0.0; dim as usize], vec![1.0; (keys * dim) as usize]);
+            let inputs = Inputs { q: &q, k: &ones, v: &ones, ..Inputs::default() };
+            let _guard = device.enter();
+            let got = blocking::attention(&device.attention, &device.queue, &problem, &inputs).unwrap();
+            // All scores are 0: the LSE is ln Lk, which a lost tile of 32 would move by 32 / Lk.
+            let lost = f64::from(keys) - f64::from(got.lse.unwrap()[0]).exp();
+            assert!(lost.abs() < 16.0, "{}: {lost} of {keys} keys of {dim} are lost", device.name);
+            assert!(got.weights.is_none_or(|p| p.iter().all(|&p| p > 0.0)), "{}: weights of {keys}", device.name);
+        }
+    }
 }
