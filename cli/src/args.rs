@@ -206,7 +206,10 @@ impl From<Storage> for Dtype {
 }
 
 fn window(text: &str) -> Result<Window, String> {
-    let (left, right) = text.split_once(',').ok_or("write two numbers with a comma between, such as 128,0")?;
+    let sides: Vec<&str> = text.split(',').collect();
+    let &[left, right] = sides.as_slice() else {
+        return Err("write two numbers with a comma between, such as 128,0".into());
+    };
     Ok(Window { left: side(left)?, right: side(right)? })
 }
 

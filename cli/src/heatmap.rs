@@ -11,6 +11,7 @@ impl HeatmapArgs {
     /// The batch to show, which must exist.
     pub(crate) fn batch_of(&self, shape: &Shape) -> Result<u32> {
         let (batch, batches) = (self.heatmap_batch.unwrap_or(0), shape.batch);
+        ensure!(batches != 1 || batch == 0, "--heatmap-batch is {batch}; it must be 0, the only batch there is");
         ensure!(batch < batches, "--heatmap-batch is {batch}; it must be below the {batches} batches there are");
         Ok(batch)
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use wgpu_attention::blocking::Outputs;
 use wgpu_attention::{Problem, Shape};
@@ -14,14 +14,13 @@ use crate::device::Engine;
 use crate::heatmap::Maps;
 use crate::input::{self, Input};
 use crate::output::{self, Named, Pending, same_file};
-use crate::tensors::TensorFile;
+use crate::tensors::{TensorFile, read_bytes};
 use crate::{figure, progress};
 
 pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     check_paths(args)?;
     let shown = args.input.display();
-    let bytes = std::fs::read(&args.input)
-        .map_err(|error| anyhow!("cannot read {shown}: {}; name a safetensors file", error.kind()))?;
+    let bytes = read_bytes(&args.input, "a safetensors file")?;
     let file = TensorFile::parse(&bytes).with_context(|| shown.to_string())?;
     let Input { problem, host, shape, element } =
         input::read(&file, args.dtype.map(Into::into)).with_context(|| shown.to_string())?;
@@ -71,8 +70,8 @@ fn check_paths(args: &RunArgs) -> Result<()> {
 }
 
 fn tensors<'a>(args: &RunArgs, shape: &Shape, outputs: &'a Outputs) -> Vec<Named<'a>> {
-    let rows = vec![shape.batch, shape.heads_q, shape.len_q];
-    let with = |last| rows.iter().copied().chain([last]).collect();
+    let rows = [shape.batch, shape.heads_q, shape.len_q].map(|size| size as usize).to_vec();
+    let with = |last: u32| rows.iter().copied().chain([last as usize]).collect();
     let mut tensors = vec![Named { name: "output", shape: with(shape.dim_v), values: &outputs.out }];
     if let Some(values) = &outputs.lse {
         tensors.push(Named { name: "lse", shape: rows.clone(), values });

@@ -1,10 +1,27 @@
 //! Tensors out of a safetensors file, converted on demand, with errors that name the tensor and the remedy.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use safetensors::{Dtype as Stored, SafeTensors};
+use serde::Deserialize as _;
 use wgpu_attention::Dtype;
+
+/// All of a file that holds `what`. A pipe or a device is no such file: it may never end.
+pub(crate) fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let read = path.metadata().and_then(|file| file.is_file().then(|| std::fs::read(path)).transpose());
+    match read {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => bail!("cannot read {shown}: it is not a regular file; name {what}"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("cannot read {shown}: there is no such file; name {what}")
+        }
+        Err(error) => bail!("cannot read {shown}: {}; name {what}", error.kind()),
+    }
+}
 
 /// A parsed file.
 pub(crate) struct TensorFile<'a> {
@@ -22,9 +39,16 @@ pub(crate) struct Tensor<'a> {
 
 impl<'a> TensorFile<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let broken = "this is not a whole safetensors file; write it again with a safetensors library";
-        let tensors = SafeTensors::deserialize(bytes).context(broken)?;
-        let (_, header) = SafeTensors::read_metadata(bytes).context(broken)?;
+        let parsed = SafeTensors::deserialize(bytes).and_then(|file| Ok((file, SafeTensors::read_metadata(bytes)?)));
+        let (tensors, (_, header)) = parsed.map_err(|error| match unknown_type(bytes) {
+            Some((name, stored)) => anyhow!(
+                "`{name}` is stored as {stored}, a type this program does not know; convert it to another, such as F32"
+            ),
+            // Its source is in its text.
+            None => {
+                anyhow!("this is not a whole safetensors file ({error}); write it again with a safetensors library")
+            }
+        })?;
         Ok(Self { tensors, metadata: header.metadata().clone().unwrap_or_default() })
     }
 
@@ -45,6 +69,18 @@ impl<'a> TensorFile<'a> {
             anyhow!("there is no tensor `{name}`; the file holds {}", list(&names))
         })
     }
+}
+
+/// A tensor of a type that safetensors refuses, and that type.
+fn unknown_type(bytes: &[u8]) -> Option<(String, String)> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let header: HashMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let unknown = header.into_iter().filter_map(|(name, tensor)| {
+        let stored = tensor.get("dtype")?.as_str()?;
+        Stored::deserialize(&tensor["dtype"]).is_err().then(|| (name, stored.to_owned()))
+    });
+    unknown.min()
 }
 
 fn list(names: &[&str]) -> String {

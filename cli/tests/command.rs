@@ -67,6 +67,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A named pipe that nobody writes to.
+#[cfg(unix)]
+fn pipe(folder: &Path, name: &str) {
+    let made = Command::new("mkfifo").current_dir(folder).arg(name).status();
+    assert!(made.expect("mkfifo starts").success());
+}
+
 /// Runs on a file of these tensors, which must be refused.
 fn refused_tensors(tensors: &[Tensor], words: &str) {
     let folder = folder();
@@ -127,7 +134,30 @@ fn bad_files_are_refused() {
         std::fs::write(folder.path().join(name), bytes).expect("the folder is writable");
         run(name, "not a whole safetensors file");
     }
-    run(".", "cannot read .");
+    run("absent.safetensors", "there is no such file");
+    run(".", "cannot read .: it is not a regular file; name a safetensors file");
+    #[cfg(unix)]
+    {
+        pipe(folder.path(), "pipe");
+        run("pipe", "cannot read pipe: it is not a regular file; name a safetensors file");
+    }
+}
+
+#[test]
+fn a_broken_header_is_told_once() {
+    let folder = folder();
+    let told = |header: &str, words: &str| {
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 4]].concat();
+        std::fs::write(folder.path().join("in"), bytes).expect("the folder is writable");
+        let args = ["run", "in", "-o", "out.safetensors", "--device", "cpu"];
+        refused(folder.path(), &args, words);
+        let stderr = command(folder.path(), &args).stderr;
+        String::from_utf8_lossy(&stderr).into_owned()
+    };
+    let text = told(r#"{"q": {"dtype": "F32", "data_offsets": [0, 4]}}"#, "not a whole safetensors file");
+    assert_eq!(text.matches("missing field").count(), 1, "{text}");
+    let text = told(r#"{"q": {"dtype": "I7", "shape": [1], "data_offsets": [0, 4]}}"#, "`q` is stored as I7");
+    assert!(!text.contains("whole") && !text.contains("F8_E5M2"), "{text}");
 }
 
 #[test]
@@ -144,6 +174,37 @@ fn bad_places_for_the_output_are_refused() {
     };
     heatmap("map.jpg", "end in .png");
     heatmap("absent/map.png", "cannot write absent/map.png");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+
+        pipe(folder.path(), "pipe.png");
+        std::fs::hard_link(folder.path().join("in.safetensors"), folder.path().join("link")).expect("links work");
+        run("pipe.png", "cannot write pipe.png: it is not a regular file; name one");
+        heatmap("pipe.png", "cannot write pipe.png: it is not a regular file; name one");
+        run("link", "are the same file");
+        let left = folder.path().join("pipe.png").metadata().expect("it is still there");
+        assert!(left.file_type().is_fifo(), "it was replaced");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn outputs_are_ordinary_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    write(&path("in.safetensors"), &qkv());
+    let args = ["run", "in.safetensors", "-o", "out.safetensors", "--heatmap", "map.png", "--device", "cpu"];
+    // Written twice: into an empty place, then over what is there.
+    for _ in 0..2 {
+        let output = command(folder.path(), &args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mode = |name: &str| path(name).metadata().expect("it is there").permissions().mode();
+        // The test wrote the input the ordinary way.
+        assert_eq!([mode("out.safetensors"), mode("map.png")], [mode("in.safetensors"); 2]);
+    }
 }
 
 #[test]
@@ -157,6 +218,7 @@ fn bad_options_are_refused() {
         (&["--softcap", "0"], "above 0"),
         (&["--softcap", "-2"], "above 0"),
         (&["--window", "5"], "two numbers"),
+        (&["--window", "1,2,3"], "two numbers"),
         (&["--window", "-2,0"], "-2"),
         (&["--window", "0,2147483648"], "2147483648"),
         (&["--window", "99999999999999999999,0"], "99999999999999999999"),
@@ -173,6 +235,9 @@ fn bad_options_are_refused() {
         let args = [&["run", "in.safetensors", "-o", "out.safetensors"], *options].concat();
         refused(folder.path(), &args, words);
     }
+    write(&folder.path().join("one.safetensors"), &["q", "k", "v"].map(|name| floats(name, &[1, 2, 5, 8])));
+    let args = ["run", "one.safetensors", "-o", "out.safetensors", "--heatmap", "map.png", "--heatmap-batch", "9"];
+    refused(folder.path(), &args, "--heatmap-batch is 9; it must be 0, the only batch there is");
     refused(folder.path(), &["run", "in.safetensors"], "--output");
     refused(folder.path(), &["runn"], "runn");
 }
@@ -275,10 +340,34 @@ fn check_fails_on_a_broken_case() {
     assert_eq!(report["failed"], 4, "{report}");
     let cases = report["cases"].as_array().expect("a list");
     assert!(cases.iter().any(|case| case["name"] == "right" && case["ok"] == true), "{report}");
+    let absent = cases.iter().find(|case| case["name"] == "absent").expect("it is listed");
+    assert_eq!(absent["detail"], "cannot read ./absent.safetensors: there is no such file; name a safetensors file");
+}
 
-    let output = command(folder.path(), &["check", "--device", "cpu", "--cases", "absent"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("FAILED absent - cannot read"));
+#[test]
+fn check_refuses_a_folder_without_a_manifest() {
+    let folder = folder();
+    let good = at_root("tests/conformance");
+    let check = |bad: &str, words: &str| {
+        // Before any case runs, though the bad one comes last.
+        let args = ["check", "--device", "cpu", "--cases", &good, "--cases", bad];
+        refused(folder.path(), &args, words);
+        assert!(command(folder.path(), &args).stdout.is_empty());
+    };
+    check("absent", "cannot read absent/manifest.json: there is no such file");
+    check(".", "cannot read ./manifest.json: there is no such file");
+    let manifests = [
+        ("", "is not a manifest (EOF"),
+        ("{", "is not a manifest"),
+        ("[1]", "is not a manifest"),
+        ("\u{0}", "is not a"),
+    ];
+    for (text, words) in manifests.into_iter().chain([("{}", "missing field"), (r#"{"cases": []}"#, "lists no cases")])
+    {
+        std::fs::write(folder.path().join("manifest.json"), text).expect("the folder is writable");
+        check(".", "./manifest.json");
+        check(".", words);
+    }
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Deserialize;
 
 use super::{Entry, operator};
-use crate::tensors::TensorFile;
+use crate::tensors::{TensorFile, read_bytes};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -50,21 +50,15 @@ pub(super) struct Attributes {
     pub(super) softmax_precision: Option<i64>,
 }
 
-/// Every case of `folder`, or one that fails where there is no readable manifest.
-pub(super) fn entries(folder: &Path) -> Vec<Entry> {
-    match manifest(folder) {
-        Ok(cases) => cases.into_iter().enumerate().map(|(index, case)| entry(folder, index, case)).collect(),
-        Err(error) => vec![(folder.display().to_string(), Box::new(move || Err(error)))],
-    }
-}
-
-fn manifest(folder: &Path) -> Result<Vec<serde_json::Value>> {
+/// Every case of `folder`, which must have a manifest.
+pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
     let path = folder.join("manifest.json");
     let shown = path.display();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {shown}"))?;
-    let manifest: Manifest = serde_json::from_str(&text).with_context(|| format!("{shown} is not a manifest"))?;
-    ensure!(!manifest.cases.is_empty(), "{shown} lists no cases");
-    Ok(manifest.cases)
+    let text = read_bytes(&path, "a folder with a manifest.json")?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| anyhow!("{shown} is not a manifest ({error}); it must be an object with a list of `cases`"))?;
+    ensure!(!manifest.cases.is_empty(), "{shown} lists no cases; add one, or name another folder");
+    Ok(manifest.cases.into_iter().enumerate().map(|(index, case)| entry(folder, index, case)).collect())
 }
 
 fn entry(folder: &Path, index: usize, case: serde_json::Value) -> Entry {
@@ -73,7 +67,7 @@ fn entry(folder: &Path, index: usize, case: serde_json::Value) -> Entry {
     let load = move || {
         let spec: CaseSpec = serde_json::from_value(case).context("the manifest's entry does not parse")?;
         let path = folder.join(&spec.file);
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = read_bytes(&path, "a safetensors file")?;
         let file = TensorFile::parse(&bytes).with_context(|| path.display().to_string())?;
         operator::read(&spec, &file).with_context(|| spec.name.clone())
     };

@@ -48,13 +48,13 @@ struct Line {
 
 /// Whether at least one case ran and none failed.
 pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<bool> {
+    let mut entries: Vec<Entry> = builtin::entries();
+    for folder in &args.cases {
+        entries.extend(manifest::entries(folder)?);
+    }
     let engine = Engine::open(device)?;
     if !json {
         writeln!(stdout, "{}", engine.describe())?;
-    }
-    let mut entries: Vec<Entry> = builtin::entries();
-    for folder in &args.cases {
-        entries.extend(manifest::entries(folder));
     }
     let bar = progress::bar("cases");
     bar.set_length(entries.len() as u64);
