@@ -112,7 +112,6 @@ fn products(block: Block, thread: u32, kv: u32) -> mat4x4<f32> {
         if (!Q_RESIDENT) { stage_q(block, thread, slice, 0u); }
         stage_k(block, thread, kv, slice);
         workgroupBarrier();
-        // unroll
         for (var i = 0u; i < SLICE; i++) {
             let k4 = mat4x4(kv_tile[i * 32u + key], kv_tile[i * 32u + key + 8u],
                             kv_tile[i * 32u + key + 16u], kv_tile[i * 32u + key + 24u]);

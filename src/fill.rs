@@ -2,11 +2,13 @@
 
 use wgpu::{Buffer, BufferDescriptor, BufferUsages};
 
-/// A buffer that holds `contents`, or nothing where the device is lost or out of memory: wgpu's own helper panics there.
-pub(crate) fn filled(device: &wgpu::Device, label: &str, contents: &[u8], usage: BufferUsages) -> Option<Buffer> {
-    let size = contents.len().next_multiple_of(4) as u64;
+/// A buffer that holds `contents`, padded to whole words, or nothing where the device is lost or out of memory: wgpu's
+/// own helper panics there.
+pub(crate) fn filled(device: &wgpu::Device, label: &str, mut contents: Vec<u8>, usage: BufferUsages) -> Option<Buffer> {
+    contents.resize(contents.len().next_multiple_of(4), 0);
+    let size = contents.len() as u64;
     let buffer = device.create_buffer(&BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: true });
-    buffer.get_mapped_range_mut(..contents.len() as u64).ok()?.copy_from_slice(contents);
+    buffer.get_mapped_range_mut(..).ok()?.copy_from_slice(&contents);
     buffer.unmap();
     Some(buffer)
 }

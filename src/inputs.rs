@@ -61,7 +61,7 @@ impl Inputs<'_> {
         let buffers = problem.views().map(|view| {
             let operand = view.operand;
             let buffer = match self.encode(problem, operand) {
-                Some(contents) => filled(device, operand.name(), &contents, usage),
+                Some(contents) => filled(device, operand.name(), contents, usage),
                 None => Some(device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(operand.name()),
                     size: view.size_bytes(),

@@ -132,7 +132,7 @@ impl Attention {
             launches.push(Launch { params_offset: contents.len() as u64, slices, grid: grid(piece, &variant) });
             contents.extend_from_slice(bytemuck::bytes_of(&params));
         }
-        let params = filled(&self.device, &format!("{variant} params"), &contents, wgpu::BufferUsages::UNIFORM);
+        let params = filled(&self.device, &format!("{variant} params"), contents, wgpu::BufferUsages::UNIFORM);
         let params = params.ok_or(PlanError::DeviceLost)?;
         Ok(Step { variant, pipeline: self.pipeline(variant), params, launches })
     }

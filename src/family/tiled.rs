@@ -49,8 +49,8 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
         ("Q_RESIDENT", Constant::Bool(q_resident)),
         ("SOFTCAP", Constant::Bool(variant.softcap)),
     ];
-    // The loop over tiles itself, and the loop over slices with the round in which it ends.
-    let rounds_per_tile = 1 + variant.dim_qk / 32 + 1;
+    // The loop over tiles; the loop over slices, and in each the loop over its 8 vectors; and the round in which each ends.
+    let rounds_per_tile = 1 + variant.dim_qk / 32 * (1 + 8 + 1) + 1;
     Kernel { sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes, rounds_per_tile }
 }
 

@@ -183,7 +183,7 @@ fn longest(device: &Device, mut len_kv: u32, problem: impl Fn(u32) -> Problem) -
     loop {
         match device.attention.plan(&problem(len_kv)) {
             Ok(plan) => return *plan.problem(),
-            Err(PlanError::TooManyKeys { most, .. }) if (100_000..len_kv).contains(&most) => len_kv = most,
+            Err(PlanError::TooManyKeys { most, .. }) if (20_000..len_kv).contains(&most) => len_kv = most,
             Err(error) => panic!("{}: {error}", device.name),
         }
     }

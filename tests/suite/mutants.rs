@@ -51,8 +51,8 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("*= rescale[0];", "*= 1.0;")], staircase),
     mutation(&[("*= rescale[3];", "*= rescale[2];")], staircase),
     mutation(&[("let m = max(before, ", "let m = (")], || large(1e4)),
-    mutation(&[("i < 8u; i++) { largest", "i < 7u; i++) { largest")], || large(1e5)),
-    mutation(&[("i < 8u; i++) { sum", "i < 7u; i++) { sum")], plain),
+    mutation(&[("largest = max(largest, kv_tile[first + 6u + 1u]);", "")], || large(1e5)),
+    mutation(&[("sum += kv_tile[first + 6u + 1u];", "")], plain),
     mutation(&[("/ l[", "/ l[0u * ")], plain),
     mutation(&[("exp2(((*s)[", "(((*s)[")], plain),
     // Which keys are seen.
