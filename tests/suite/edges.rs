@@ -193,7 +193,7 @@ fn longest(device: &Device, mut len_kv: u32, problem: impl Fn(u32) -> Problem) -
 #[test]
 fn every_key_of_the_longest_sequence_counts() {
     for device in all() {
-        for (dim, weights) in [(4, true), (256, false)] {
+        for (dim, weights) in [(4, false), (4, true), (64, false), (256, false)] {
             let problem = longest(device, 450_000, |len_kv| {
                 let problem = Problem::builder(Shape::new(1, 1, 1, dim).kv_len(len_kv)).lse();
                 if weights { problem.weights() } else { problem }.build().unwrap()

@@ -119,7 +119,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("workgroup.x * BLOCK_Q", "0u")], plain),
     mutation(&[("x = transpose(x);", "")], plain),
     mutation(&[("p_tile[column * BLOCK_Q + row + ", "p_tile[row / 4u * BLOCK_Q + column * 4u + ")], plain),
-    mutation(&[("(keys_done / 4u + i)", "(0u * keys_done + i)")], wide),
+    mutation(&[("(keys_done / 4u + ", "(0u * keys_done + ")], wide),
     mutation(&[("kv + keys_done)", "kv)")], wide),
     mutation(&[("stage_q(block, thread, slice, 0u)", "stage_q(block, thread, 0u, 0u)")], large_q),
     mutation(&[("dim < params.dim_v)", "dim + 4u < params.dim_v)")], plain),
