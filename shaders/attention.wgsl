@@ -2,7 +2,7 @@
 //
 //     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
 //
-// grid        (⌈Lq / 32⌉, Hq, B)
+// grid        (⌈Lq / 32⌉, Hq, B · parts of the keys)
 // workgroup   64 threads, 8 × 8: thread (ty, tx) owns rows 4ty.. of the query block; of S keys 4tx.., of O the
 //             vectors of four columns tx, tx + 8, …; O and the running maximum and sum never leave its registers
 // memory      q_tile 4 KiB (up to 8 KiB where all of Q's rows fit), kv_tile 4 KiB, p_tile 4 KiB: at most 16 KiB
@@ -117,17 +117,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var r = 0u; r < 4u; r++) {
         let query = block.first_row + row + r;
         let saw_any = saw[r] > 0.0;
-        let at = address(params.out, block.batch, block.head, query);
+        let at = Row(block.batch, block.head, query, block.part);
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
             let dim = (c * 8u + column) * 4u;
             if (query < params.len_q && dim < params.dim_v) {
-                store_out(at + dim, params.dim_v - dim, select(vec4(0.0), o[c][r] / l[r], saw_any));
+                store_columns(at, dim, o[c][r], l[r], saw_any);
             }
         }
-        if (query < params.len_q && column == 0u) {
-            let lse = softmax.m[r] * params.natural_scale + log(l[r]);
-            store_lse(address(params.lse, block.batch, block.head, query), select(params.negative_infinity, lse, saw_any));
-        }
+        if (query < params.len_q && column == 0u) { store_statistics(at, softmax.m[r], l[r], saw_any); }
     }
 }

@@ -11,6 +11,8 @@ struct Params {
     lse: View,
     mask: View,
     bias: View,
+    part: View,              // of split keys: statistics and columns of each part of a row, in turn
+    staged: View,            // in keys
 
     len_q: u32,              // query rows of this dispatch
     len_kv: u32,
@@ -35,12 +37,20 @@ struct Params {
     exp2_scale: f32,
     natural_scale: f32,
 
-    negative_infinity: f32,  // WGSL has no literal for it
-    padding_0: u32,
-    padding_1: u32,
-    padding_2: u32,
+    negative_infinity: f32,  // WGSL has no literals for these
+    nan: f32,
+    parts: u32,              // workgroups that see the keys of a row between them
+    part_keys: u32,          // of each
 }
 
 fn address(view: View, batch: u32, head: u32, row: u32) -> u32 {
     return view.x + batch * view.y + head * view.z + row * view.w;
+}
+
+// A query row, as far as one part of the keys goes.
+struct Row {
+    batch: u32,
+    head: u32,
+    query: u32,
+    part: u32,
 }

@@ -28,16 +28,18 @@ struct Block {
     first_row: u32,    // within the dispatch
     valid: u32,        // keys
     diagonal: i32,     // where the band is measured from
+    part: u32,         // of the keys
 }
 
 // Which of a thread's keys each of its rows sees: [row], four keys.
 alias Seen = array<vec4<bool>, 4>;
 
 fn block_of(workgroup: vec3<u32>) -> Block {
-    let valid = valid_keys(workgroup.z);
+    let batch = workgroup.z / params.parts;
+    let valid = valid_keys(batch);
     let kv_head = workgroup.y / params.group;
     let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
-    return Block(workgroup.z, workgroup.y, kv_head, workgroup.x * BLOCK_Q, valid, diagonal);
+    return Block(batch, workgroup.y, kv_head, workgroup.x * BLOCK_Q, valid, diagonal, workgroup.z % params.parts);
 }
 
 fn first_key(block: Block, row: u32) -> i32 { return i32(row) + block.diagonal + params.band_first; }
@@ -45,11 +47,13 @@ fn last_key(block: Block, row: u32) -> i32 { return i32(row) + block.diagonal + 
 
 fn final_row(block: Block) -> u32 { return min(block.first_row + BLOCK_Q, params.len_q) - 1u; }
 
-// The keys any row of the block may see: from the start of a tile up to, not including, the last plus one.
+// The keys of this part that any row of the block may see: from the start of a tile up to, not including, the last plus
+// one.
 fn key_range(block: Block) -> vec2<u32> {
+    let part = block.part * params.part_keys;
     let begin = u32(max(first_key(block, block.first_row), 0)) / BLOCK_KV * BLOCK_KV;
     let end = u32(max(last_key(block, final_row(block)) + 1, 0));
-    return vec2(begin, min(end, block.valid));
+    return vec2(max(begin, part), min(end, min(block.valid, part + params.part_keys)));
 }
 
 // Whether every row of the block sees every key of the tile, so far as positions tell.

@@ -3,6 +3,7 @@
 
 use wgpu::PollType;
 
+pub use crate::tune::{Tuning, tune};
 use crate::{Attention, BindError, Dtype, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Variant};
 
 /// What came back from the device.
@@ -73,10 +74,7 @@ pub fn attention_with(
 ) -> Result<Outputs, RunError> {
     inputs.check(problem)?;
     let device = attention.device();
-    let granted = device.limits().max_buffer_size;
-    if let Some(view) = problem.views().find(|view| view.size_bytes() > granted) {
-        return Err(RunError::BufferTooLarge { operand: view.operand, need: view.size_bytes(), granted });
-    }
+    fit_buffers(device, problem)?;
     let plan = attention.plan_variant(problem, variant)?;
 
     let buffers = inputs.upload(device, problem)?;
@@ -104,4 +102,13 @@ pub fn attention_with(
         lse: values(Operand::Lse, lse)?,
         weights: values(Operand::Weights, weights)?,
     })
+}
+
+/// Whether the device has buffers as large as the operands.
+pub(crate) fn fit_buffers(device: &wgpu::Device, problem: &Problem) -> Result<(), RunError> {
+    let granted = device.limits().max_buffer_size;
+    match problem.views().find(|view| view.size_bytes() > granted) {
+        Some(view) => Err(RunError::BufferTooLarge { operand: view.operand, need: view.size_bytes(), granted }),
+        None => Ok(()),
+    }
 }

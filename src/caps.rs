@@ -1,11 +1,13 @@
 //! What a device grants, as plain data: selection and planning look at nothing else.
 
-/// The limits of a device that decide which kernels run and how they are cut. May be tightened by hand.
+/// The limits and features of a device that decide which kernels run and how they are cut. May be tightened by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Caps {
     /// `max_storage_buffer_binding_size`.
     pub binding_bytes: u64,
+    /// `max_buffer_size`.
+    pub buffer_bytes: u64,
     /// `min_storage_buffer_offset_alignment`.
     pub binding_alignment: u64,
     /// `min_uniform_buffer_offset_alignment`.
@@ -18,6 +20,16 @@ pub struct Caps {
     pub invocations: u32,
     /// `max_compute_workgroups_per_dimension`.
     pub workgroups: u32,
+    /// `max_texture_dimension_2d`.
+    pub texture_side: u32,
+    /// The subgroup size, where the device has `Features::SUBGROUP` and its adapter one size only. Kernels that
+    /// hand values round a subgroup are not built on a guess.
+    pub subgroup_size: Option<u32>,
+    /// Whether the device is a CPU that plays one: what costs time there is another thing.
+    pub is_software: bool,
+    /// How many workgroups keep the device busy. With fewer rows than that, the keys are split over more of them and
+    /// the parts merged. WebGPU does not tell: an estimate from the kind of adapter.
+    pub workgroups_to_fill: u32,
     /// The floating-point operations one dispatch may cost before the work is cut into several.
     ///
     /// Drivers kill a dispatch that runs for about two seconds. The default, 2³⁷, is under one second at 150 GFLOP/s,
@@ -34,21 +46,41 @@ pub struct Caps {
 impl Caps {
     /// What `device` was created with, and what is known of its driver.
     pub fn of(device: &wgpu::Device) -> Self {
-        let is_llvmpipe = device.adapter_info().name.starts_with("llvmpipe");
+        let info = device.adapter_info();
+        let is_llvmpipe = info.name.starts_with("llvmpipe");
         let loop_rounds = if is_llvmpipe { 65_535 } else { u32::MAX };
-        Self { loop_rounds, ..Self::from_limits(&device.limits()) }
+        let has_subgroups = device.features().contains(wgpu::Features::SUBGROUP);
+        let one_size = info.subgroup_min_size == info.subgroup_max_size;
+        let subgroup_size = (has_subgroups && one_size).then_some(info.subgroup_max_size);
+        let is_software = info.device_type == wgpu::DeviceType::Cpu;
+        let workgroups_to_fill = match info.device_type {
+            wgpu::DeviceType::Cpu => 16,
+            wgpu::DeviceType::IntegratedGpu => 128,
+            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 512,
+        };
+        let limits = Self::from_limits(&device.limits());
+        Self { loop_rounds, subgroup_size, is_software, workgroups_to_fill, ..limits }
     }
 
-    /// What a device created with `limits` would grant, its driver being free of faults.
+    /// The features that make kernels faster where an adapter has them; none is needed. Request
+    /// `adapter.features() & Caps::FEATURES` with your own.
+    pub const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP;
+
+    /// What a device created with `limits` and without features would grant, its driver being free of faults.
     pub fn from_limits(limits: &wgpu::Limits) -> Self {
         Self {
             binding_bytes: limits.max_storage_buffer_binding_size,
+            buffer_bytes: limits.max_buffer_size,
             binding_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             uniform_alignment: limits.min_uniform_buffer_offset_alignment,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             workgroups: limits.max_compute_workgroups_per_dimension,
+            texture_side: limits.max_texture_dimension_2d,
+            subgroup_size: None,
+            is_software: false,
+            workgroups_to_fill: 128,
             dispatch_flop: 1 << 37,
             loop_rounds: u32::MAX,
         }

@@ -1,10 +1,12 @@
-//! Cutting a problem into dispatches that the device can bind, count and finish in time.
+//! Cutting a problem into dispatches that the device can bind, count and finish in time, and its keys into parts.
 
 use std::ops::Range;
 
-use crate::{Caps, Operand, PlanError, Problem, Shape, Variant, View};
+use crate::family::TILE_KEYS;
+use crate::{Caps, Family, Operand, PlanError, Problem, Shape, Variant, View};
 
-/// What one dispatch computes: a box of batches, query heads and query rows, over all keys.
+/// What one dispatch computes: a box of batches, query heads and query rows, over all keys. Where a kernel takes a KV head's
+/// query heads together, of KV heads; where keys and values are staged, of KV heads and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) batch: Range<u32>,
@@ -12,10 +14,18 @@ pub(crate) struct Piece {
     pub(crate) rows: Range<u32>,
 }
 
+/// What a slice is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Operand(Operand),
+    /// [`Space::Partial`](crate::scratch::Space::Partial).
+    Partial,
+}
+
 /// The part of an operand that a piece touches, as a binding starting where the device can bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
-    pub(crate) operand: Operand,
+    pub(crate) source: Source,
     /// Binding, from the operand's own start.
     pub(crate) offset_bytes: u64,
     pub(crate) size_bytes: u64,
@@ -25,27 +35,55 @@ pub(crate) struct Slice {
     pub(crate) stride: [u64; 4],
 }
 
+/// How the keys are split: a workgroup sees `keys` of them, and `parts` workgroups see them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) keys: u32,
+    pub(crate) parts: u32,
+}
+
+/// With fewer keys in a part, merging costs more than the parts gain.
+const SHORTEST_PART: u32 = 512;
+/// Of a row in [`Space::Partial`](crate::scratch::Space::Partial): its statistics, before its part of the output.
+pub(crate) const STATISTICS: u32 = 4;
+
+impl Split {
+    /// As many parts as fill the device, and as a driver that ends loops early makes needful.
+    pub(crate) fn of(variant: &Variant, problem: &Problem, caps: &Caps) -> Self {
+        let Shape { len_kv, .. } = problem.shape();
+        if matches!(variant.family, Family::Weights | Family::Stage | Family::Merge) {
+            return Self { keys: len_kv, parts: 1 };
+        }
+        let [x, y, z] = blocks(&whole(problem, variant), problem, variant).map(u64::from);
+        let idle = u64::from(caps.workgroups_to_fill) / (x.saturating_mul(y).saturating_mul(z));
+        let wanted = u32::try_from(idle).unwrap_or(1).min(len_kv / SHORTEST_PART).max(1);
+        let longest = (variant.most_keys(caps) / TILE_KEYS * TILE_KEYS).max(TILE_KEYS);
+        let keys = len_kv.div_ceil(wanted).next_multiple_of(TILE_KEYS).min(longest);
+        Self { keys, parts: len_kv.div_ceil(keys) }
+    }
+
+    /// Where each row's parts lie.
+    pub(crate) fn view(self, problem: &Problem) -> View {
+        let [batch, heads, rows, _] = problem.shape().scores();
+        let columns = self.parts.saturating_mul(STATISTICS + problem.shape().dim_v.next_multiple_of(4));
+        let row = u64::from(columns);
+        let head = row.saturating_mul(rows.into());
+        let stride = [head.saturating_mul(heads.into()), head, row, 1];
+        View { operand: Operand::Out, offset: 0, extent: [batch, heads, rows, columns], stride, element_bytes: 4 }
+    }
+}
+
 /// More dispatches than this is a mistake in the description rather than work for a GPU.
 const MOST_DISPATCHES: usize = 1 << 16;
 
-/// The pieces of `problem` for `variant`, in order.
-pub(crate) fn cut(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<Piece>, PlanError> {
-    let Shape { batch, heads_q, len_q, .. } = problem.shape();
-    let mut waiting = vec![Piece { batch: 0..batch, heads: 0..heads_q, rows: 0..len_q }];
-    let mut pieces = Vec::new();
-    while let Some(piece) = waiting.pop() {
-        let obstacle = obstacle(&piece, problem, variant, caps);
-        match (obstacle, split(&piece, problem, variant)) {
-            (None, _) | (Some(Obstacle::Slow), None) => pieces.push(piece),
-            (Some(_), Some([first, second])) => waiting.extend([second, first]),
-            (Some(Obstacle::Grid), None) => unreachable!("one block always fits the grid"),
-            (Some(Obstacle::Binding(error)), None) => return Err(error),
-        }
-        if pieces.len() + waiting.len() > MOST_DISPATCHES {
-            return Err(PlanError::TooManyDispatches { most: MOST_DISPATCHES });
-        }
-    }
-    Ok(pieces)
+/// One kernel's work on a problem.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) problem: &'a Problem,
+    pub(crate) variant: Variant,
+    /// How the keys are split, by this kernel or, where it merges, by the one before.
+    pub(crate) split: Split,
+    pub(crate) caps: &'a Caps,
 }
 
 /// Why a piece cannot be one dispatch.
@@ -55,89 +93,166 @@ enum Obstacle {
     Slow,
 }
 
-fn obstacle(piece: &Piece, problem: &Problem, variant: &Variant, caps: &Caps) -> Option<Obstacle> {
-    if grid(piece, variant).into_iter().any(|n| n > caps.workgroups) {
-        return Some(Obstacle::Grid);
+impl Job<'_> {
+    /// The pieces, in order.
+    pub(crate) fn cut(&self) -> Result<Vec<Piece>, PlanError> {
+        let mut waiting = vec![whole(self.problem, &self.variant)];
+        let mut pieces = Vec::new();
+        while let Some(piece) = waiting.pop() {
+            match (self.obstacle(&piece), self.halves(&piece)) {
+                (None, _) | (Some(Obstacle::Slow), None) => pieces.push(piece),
+                (Some(_), Some([first, second])) => waiting.extend([second, first]),
+                (Some(Obstacle::Grid), None) => {
+                    return Err(PlanError::TooManyDispatches { most: MOST_DISPATCHES });
+                }
+                (Some(Obstacle::Binding(error)), None) => return Err(error),
+            }
+            if pieces.len() + waiting.len() > MOST_DISPATCHES {
+                return Err(PlanError::TooManyDispatches { most: MOST_DISPATCHES });
+            }
+        }
+        Ok(pieces)
     }
-    for slice in slices(piece, problem, variant, caps) {
-        let Slice { operand, size_bytes: need, .. } = slice;
-        // Shaders index elements, and bytes of a mask, with 32 bits.
-        let granted = caps.binding_bytes.min(u64::from(u32::MAX));
-        if need > granted {
-            return Some(Obstacle::Binding(PlanError::TooLarge { operand, need, granted }));
+
+    fn obstacle(&self, piece: &Piece) -> Option<Obstacle> {
+        if self.grid(piece).into_iter().any(|n| n > self.caps.workgroups) {
+            return Some(Obstacle::Grid);
+        }
+        for Slice { source, size_bytes: need, .. } in self.slices(piece) {
+            // Shaders index elements, and bytes of a mask, with 32 bits.
+            let granted = self.caps.binding_bytes.min(u64::from(u32::MAX));
+            if need > granted {
+                // What is kept of an output is as large as it is.
+                let operand = if let Source::Operand(operand) = source { operand } else { Operand::Out };
+                return Some(Obstacle::Binding(PlanError::TooLarge { operand, need, granted }));
+            }
+        }
+        (self.flop(piece) > self.caps.dispatch_flop).then_some(Obstacle::Slow)
+    }
+
+    /// Two halves along the outermost axis that has two: batches, heads, blocks of rows. Heads go by whole groups while
+    /// there are several: the shader finds the KV head of a dispatch's heads from the first of them.
+    fn halves(&self, piece: &Piece) -> Option<[Piece; 2]> {
+        let halve = |range: &Range<u32>, step: u32| {
+            let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(step);
+            (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
+        };
+        let Piece { batch, heads, rows } = piece;
+        let group = if counts_kv_heads(&self.variant) { 1 } else { self.problem.shape().group() };
+        if let Some(halves) = halve(batch, 1) {
+            return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
+        }
+        if let Some(halves) = halve(heads, group).or_else(|| halve(heads, 1)) {
+            return Some(halves.map(|heads| Piece { heads, ..piece.clone() }));
+        }
+        let block = if counts_kv_heads(&self.variant) { 1 } else { self.variant.block().rows };
+        halve(rows, block).map(|halves| halves.map(|rows| Piece { rows, ..piece.clone() }))
+    }
+
+    /// The parts of a batch's keys are neighbours along its axis.
+    pub(crate) fn grid(&self, piece: &Piece) -> [u32; 3] {
+        let [rows, heads, batches] = blocks(piece, self.problem, &self.variant);
+        let parts = if self.variant.family == Family::Merge { 1 } else { self.split.parts };
+        [rows, heads, batches.saturating_mul(parts)]
+    }
+
+    fn flop(&self, piece: &Piece) -> u64 {
+        let Shape { len_kv, dim_qk, dim_v, .. } = self.problem.shape();
+        let a_row = match self.variant.family {
+            Family::Stage => u64::from(dim_qk) + u64::from(dim_v),
+            Family::Decode(_) => {
+                let group = u64::from(self.problem.shape().group());
+                u64::from(len_kv) * 2 * (u64::from(dim_qk) + u64::from(dim_v)) * group
+            }
+            Family::Merge => u64::from(dim_v) * u64::from(self.split.parts) * 2,
+            _ => u64::from(len_kv) * 2 * (u64::from(dim_qk) + u64::from(dim_v)),
+        };
+        let count = |range: &Range<u32>| u64::from(range.end - range.start);
+        [count(&piece.heads), count(&piece.rows), a_row].into_iter().fold(count(&piece.batch), u64::saturating_mul)
+    }
+
+    /// What `piece` binds, in slot order.
+    pub(crate) fn slices(&self, piece: &Piece) -> impl Iterator<Item = Slice> {
+        let alignment = self.caps.binding_alignment.max(16);
+        let operands = self.variant.operands();
+        let operands = operands.filter_map(|operand| Some((Source::Operand(operand), self.problem.view(operand)?)));
+        let keeps_parts = self.variant.partial || self.variant.family == Family::Merge;
+        let partial = keeps_parts.then(|| (Source::Partial, self.split.view(self.problem)));
+        operands.chain(partial).map(move |(source, view)| slice(source, &view, &self.axes(&view, piece), alignment))
+    }
+
+    /// What of an operand a piece touches.
+    fn axes(&self, view: &View, piece: &Piece) -> [Range<u32>; 4] {
+        let Piece { batch, heads, rows } = piece.clone();
+        let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
+        let group = self.problem.shape().group();
+        match view.operand {
+            Operand::Q | Operand::Out | Operand::Lse | Operand::Mask | Operand::Bias
+                if counts_kv_heads(&self.variant) =>
+            {
+                [batch, heads.start * group..heads.end * group, rows, all_columns]
+            }
+            Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
+                [batch, heads, rows, all_columns]
+            }
+            Operand::K | Operand::V if self.variant.family == Family::Stage => [batch, heads, rows, all_columns],
+            Operand::K | Operand::V if counts_kv_heads(&self.variant) => [batch, heads, all_rows, all_columns],
+            Operand::K | Operand::V => [batch, self.kv_heads(&heads), all_rows, all_columns],
+            Operand::KvLengths => [all_batches, 0..1, 0..1, 0..1],
         }
     }
-    (flop(piece, problem) > caps.dispatch_flop).then_some(Obstacle::Slow)
+
+    fn kv_heads(&self, heads: &Range<u32>) -> Range<u32> {
+        let shape = self.problem.shape();
+        shape.kv_head(heads.start)..shape.kv_head(heads.end - 1) + 1
+    }
+
+    /// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
+    pub(crate) fn staged(&self, piece: &Piece) -> [u64; 4] {
+        let Shape { heads_kv, len_kv, .. } = self.problem.shape();
+        let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
+        let (first_head, first_key) = match self.variant.family {
+            Family::Stage => (piece.heads.start, piece.rows.start),
+            Family::Decode(_) => (piece.heads.start, 0),
+            _ => (self.kv_heads(&piece.heads).start, 0),
+        };
+        let first = u64::from(piece.batch.start) * batch + u64::from(first_head) * head + u64::from(first_key);
+        [first, batch, head, 1]
+    }
 }
 
-/// Two halves along the outermost axis that has two: batches, heads, blocks of rows. Heads go by whole groups while there
-/// are several: the shader finds the KV head of a dispatch's heads from the first of them.
-fn split(piece: &Piece, problem: &Problem, variant: &Variant) -> Option<[Piece; 2]> {
-    let halve = |range: &Range<u32>, step: u32| {
-        let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(step);
-        (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
-    };
-    let Piece { batch, heads, rows } = piece;
-    if let Some(halves) = halve(batch, 1) {
-        return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
-    }
-    if let Some(halves) = halve(heads, problem.shape().group()).or_else(|| halve(heads, 1)) {
-        return Some(halves.map(|heads| Piece { heads, ..piece.clone() }));
-    }
-    halve(rows, variant.family.block().rows).map(|halves| halves.map(|rows| Piece { rows, ..piece.clone() }))
+fn whole(problem: &Problem, variant: &Variant) -> Piece {
+    let Shape { batch, heads_q, heads_kv, len_q, len_kv, .. } = problem.shape();
+    let heads = if counts_kv_heads(variant) { heads_kv } else { heads_q };
+    let rows = if variant.family == Family::Stage { len_kv } else { len_q };
+    Piece { batch: 0..batch, heads: 0..heads, rows: 0..rows }
 }
 
-pub(crate) fn grid(piece: &Piece, variant: &Variant) -> [u32; 3] {
+/// Workgroups along (rows, heads, batches), before the keys are split.
+fn blocks(piece: &Piece, problem: &Problem, variant: &Variant) -> [u32; 3] {
     let count = |range: &Range<u32>| range.end - range.start;
-    [count(&piece.rows).div_ceil(variant.family.block().rows), count(&piece.heads), count(&piece.batch)]
+    let group = if matches!(variant.family, Family::Decode(_)) { problem.shape().group() } else { 1 };
+    let rows = count(&piece.rows).saturating_mul(group);
+    [rows.div_ceil(variant.block().rows), count(&piece.heads), count(&piece.batch)]
 }
 
-fn flop(piece: &Piece, problem: &Problem) -> u64 {
-    let Shape { len_kv, dim_qk, dim_v, .. } = problem.shape();
-    let count = |range: &Range<u32>| u64::from(range.end - range.start);
-    [count(&piece.heads), count(&piece.rows), u64::from(len_kv), 2 * (u64::from(dim_qk) + u64::from(dim_v))]
-        .into_iter()
-        .fold(count(&piece.batch), u64::saturating_mul)
+/// Whether the heads of a piece are KV heads.
+fn counts_kv_heads(variant: &Variant) -> bool {
+    matches!(variant.family, Family::Stage | Family::Decode(_))
 }
 
-/// What `piece` binds, in slot order.
-pub(crate) fn slices<'a>(
-    piece: &'a Piece,
-    problem: &'a Problem,
-    variant: &Variant,
-    caps: &Caps,
-) -> impl Iterator<Item = Slice> + use<'a> {
-    let alignment = caps.binding_alignment.max(16);
-    variant
-        .operands()
-        .filter_map(|operand| problem.view(operand))
-        .map(move |view| slice(&view, piece, problem, alignment))
-}
-
-fn slice(view: &View, piece: &Piece, problem: &Problem, alignment: u64) -> Slice {
-    let Piece { batch, heads, rows } = piece.clone();
-    let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
-    let axes = match view.operand {
-        Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
-            [batch, heads, rows, all_columns]
-        }
-        Operand::K | Operand::V => {
-            let kv_head = |head| problem.shape().kv_head(head);
-            [batch, kv_head(heads.start)..kv_head(heads.end - 1) + 1, all_rows, all_columns]
-        }
-        Operand::KvLengths => [all_batches, 0..1, 0..1, 0..1],
-    };
+fn slice(source: Source, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {
     let first = view.index(axes.clone().map(|axis| axis.start));
     let end = view.index(axes.clone().map(|axis| axis.end - 1)) + 1;
     let start_bytes = first * view.element_bytes / alignment * alignment;
     let mut stride = view.stride;
-    for (stride, axis) in stride.iter_mut().zip(&axes) {
+    for (stride, axis) in stride.iter_mut().zip(axes) {
         if axis.end - axis.start == 1 {
             *stride = 0;
         }
     }
     Slice {
-        operand: view.operand,
+        source,
         offset_bytes: start_bytes,
         size_bytes: (end * view.element_bytes - start_bytes).next_multiple_of(4),
         first: first - start_bytes / view.element_bytes,
@@ -155,7 +270,12 @@ mod tests {
     }
 
     fn pieces(problem: &Problem, caps: &Caps) -> Vec<Piece> {
-        cut(problem, &Variant::of(Family::Tiled, Access::Scalar, problem), caps).expect("can be cut")
+        job(problem, Access::Scalar, caps).cut().expect("can be cut")
+    }
+
+    fn job<'a>(problem: &'a Problem, access: Access, caps: &'a Caps) -> Job<'a> {
+        let variant = Variant::of(Family::Tiled, access, problem, caps);
+        Job { problem, variant, split: Split::of(&variant, problem, caps), caps }
     }
 
     /// Every (batch, head, row) is in exactly one piece.
@@ -199,9 +319,9 @@ mod tests {
                 assert!(pieces.len() > 1);
                 assert_partition(&problem, &pieces);
                 for piece in &pieces {
-                    let variant = Variant::of(Family::Tiled, Access::Scalar, &problem);
-                    assert!(grid(piece, &variant).into_iter().all(|n| n <= tight.workgroups));
-                    for slice in slices(piece, &problem, &variant, &tight) {
+                    let job = job(&problem, Access::Scalar, &tight);
+                    assert!(job.grid(piece).into_iter().all(|n| n <= tight.workgroups));
+                    for slice in job.slices(piece) {
                         assert!(slice.size_bytes <= tight.binding_bytes, "{slice:?}");
                         assert_eq!(slice.offset_bytes % tight.binding_alignment, 0);
                     }
@@ -213,17 +333,31 @@ mod tests {
     #[test]
     fn what_no_cut_can_bind_is_an_error_with_both_sizes() {
         let problem = Problem::builder(Shape::new(1, 1, 10, 64).kv_len(1000)).build().expect("valid");
-        let variant = Variant::of(Family::Tiled, Access::Vec4, &problem);
-        let error =
-            cut(&problem, &variant, &Caps { binding_bytes: 255_999, ..caps() }).expect_err("K is 256 000 bytes");
+        let tight = Caps { binding_bytes: 255_999, ..caps() };
+        let error = job(&problem, Access::Vec4, &tight).cut().expect_err("K is 256 000 bytes");
         assert_eq!(error, PlanError::TooLarge { operand: Operand::K, need: 256_000, granted: 255_999 });
+    }
+
+    #[test]
+    fn keys_are_split_to_fill_the_device_and_no_further() {
+        let split = |shape: Shape, caps: Caps| {
+            let problem = Problem::builder(shape).build().expect("valid");
+            job(&problem, Access::Vec4, &caps).split
+        };
+        let wide = Caps { workgroups_to_fill: 64, ..caps() };
+        assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { keys: 4096, parts: 1 });
+        assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { keys: 1024, parts: 8 });
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { keys: 512, parts: 2 });
+        let impatient = Caps { loop_rounds: 65_535, workgroups_to_fill: 1, ..caps() };
+        let long = split(Shape::new(1, 1, 1, 64).kv_len(1 << 20), impatient);
+        assert!(long.parts > 1 && long.keys * long.parts >= 1 << 20, "{long:?}");
     }
 
     #[test]
     fn absurd_sizes_end_in_an_error_rather_than_a_long_loop() {
         let shape = Shape::new(1 << 30, 1 << 30, 1, 1).kv_heads(1);
         let problem = Problem::builder(shape).build().expect("2^62 bytes can be addressed");
-        let variant = Variant::of(Family::Tiled, Access::Scalar, &problem);
-        assert!(matches!(cut(&problem, &variant, &caps()), Err(PlanError::TooManyDispatches { .. })));
+        let cut = job(&problem, Access::Scalar, &caps()).cut();
+        assert!(matches!(cut, Err(PlanError::TooManyDispatches { .. })));
     }
 }

@@ -79,7 +79,7 @@ pub enum ProblemError {
 }
 
 /// This device cannot run it. From [`crate::Attention::plan`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// A head size no kernel covers.
@@ -147,6 +147,16 @@ pub enum PlanError {
         /// The one selection would take.
         selected: crate::Variant,
     },
+    /// The stored name is no candidate's.
+    #[error(
+        "no candidate for this problem is named {name:?}: the device, its driver or this library has changed since it was stored; tune again, or take {selected}, as selection would"
+    )]
+    UnknownVariant {
+        /// The name asked for.
+        name: String,
+        /// The one selection would take.
+        selected: crate::Variant,
+    },
 }
 
 /// A buffer does not fit its operand. From [`crate::Plan::bind`].
@@ -200,6 +210,16 @@ pub enum BindError {
     DeviceLost {
         /// Which operand.
         operand: Operand,
+    },
+    /// Scratch made for a smaller plan, or one of another kind.
+    #[error(
+        "the plan needs scratch of {need} bytes, and this one, of {got}, does not cover it; make it with `Plan::scratch`"
+    )]
+    Scratch {
+        /// Bytes the plan needs.
+        need: u64,
+        /// Bytes the scratch has.
+        got: u64,
     },
     /// The binding starts where the device cannot bind.
     #[error(

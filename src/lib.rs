@@ -69,13 +69,14 @@
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
 //! | head sizes | 1 to 256, values' own |
 //! | element types | f32, f16, bf16 storage, none of which needs a device feature; softmax and accumulation in f32 |
-//! | determinism | same inputs and adapter, same bits; a row's bits do not depend on the rows and batches around it |
+//! | determinism | same inputs, shape and adapter, same bits; a row's bits do not depend on what the rows and batches around it hold |
 //! | size | a problem past the device's binding size, 65 535 workgroups or a driver's patience becomes several dispatches, or an error that says why not |
 //!
 //! # Cost
 //!
-//! Time grows with `B · Hq · Lq · Lk · (Dqk + Dv)` over the tiles that some row may see; memory beyond the operands is a few
-//! hundred bytes of parameters. The first plan of a [`Variant`] compiles a pipeline; later ones share it.
+//! Time grows with `B · Hq · Lq · Lk · (Dqk + Dv)` over the tiles that some row may see. Memory beyond the operands is a few
+//! hundred bytes of parameters, and [`Plan::scratch_bytes`] where the keys are split or staged: it grows with the lengths, never
+//! with their product. The first plan of a [`Variant`] compiles a pipeline; later ones share it.
 
 // What is asked.
 mod problem;
@@ -93,6 +94,7 @@ mod wgsl;
 
 // How it is cut, bound and recorded.
 mod cut;
+mod scratch;
 mod fill;
 mod params;
 mod plan;
@@ -104,6 +106,8 @@ mod readback;
 mod inputs;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blocking;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune;
 pub mod reference;
 
 mod error;
@@ -120,5 +124,6 @@ pub use operand::Operand;
 pub use plan::{Attention, Plan};
 pub use problem::{Problem, ProblemBuilder, Shape};
 pub use readback::Readback;
+pub use scratch::Scratch;
 pub use select::{candidates, weights_candidates};
-pub use variant::{Access, Family, Variant};
+pub use variant::{Access, Decode, Family, Variant};

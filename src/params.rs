@@ -4,7 +4,7 @@ use std::f64::consts::LOG2_E;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::cut::{Piece, Slice};
+use crate::cut::{Job, Piece, Slice, Source};
 use crate::{Operand, Problem};
 
 /// Mirrors `shaders/params.wgsl`; a test compares the two field by field.
@@ -18,6 +18,8 @@ pub(crate) struct Params {
     lse: [u32; 4],
     mask: [u32; 4],
     bias: [u32; 4],
+    part: [u32; 4],
+    staged: [u32; 4],
     len_q: u32,
     len_kv: u32,
     dim_qk: u32,
@@ -35,11 +37,14 @@ pub(crate) struct Params {
     exp2_scale: f32,
     natural_scale: f32,
     negative_infinity: f32,
-    padding: [u32; 3],
+    nan: f32,
+    parts: u32,
+    part_keys: u32,
 }
 
 impl Params {
-    pub(crate) fn new(problem: &Problem, piece: &Piece, slices: impl Iterator<Item = Slice>) -> Self {
+    pub(crate) fn new(job: &Job<'_>, piece: &Piece, slices: impl Iterator<Item = Slice>) -> Self {
+        let problem = job.problem;
         let shape = problem.shape();
         let band = problem.band();
         let mut params = Self {
@@ -53,7 +58,11 @@ impl Params {
             band_first: band.first,
             band_last: band.last,
             band_from_end: band.from_end.into(),
+            staged: job.staged(piece).map(narrow),
             negative_infinity: f32::NEG_INFINITY,
+            nan: f32::NAN,
+            parts: job.split.parts,
+            part_keys: job.split.keys,
             ..Self::default()
         };
         params.set_scales(problem);
@@ -83,11 +92,16 @@ impl Params {
     }
 
     fn set_view(&mut self, slice: &Slice) {
-        // Cutting has made every slice addressable with 32 bits.
-        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let [batch, head, row, column] = slice.stride.map(narrow);
         let view = [narrow(slice.first), batch, head, row];
-        match slice.operand {
+        let operand = match slice.source {
+            Source::Operand(operand) => operand,
+            Source::Partial => {
+                self.part = view;
+                return;
+            }
+        };
+        match operand {
             Operand::Q => self.q = view,
             Operand::K => self.k = view,
             Operand::V => self.v = view,
@@ -98,6 +112,11 @@ impl Params {
             Operand::KvLengths => {}
         }
     }
+}
+
+/// Cutting has made everything addressable with 32 bits.
+fn narrow(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -112,9 +131,10 @@ mod tests {
             ($($field:ident)*) => { vec![$((stringify!($field), offset_of!(Params, $field))),*] };
         }
         places! {
-            q k v out lse mask bias
+            q k v out lse mask bias part staged
             len_q len_kv dim_qk dim_v group first_row first_batch mask_key bias_key band_first band_last band_from_end
             score_scale softcap_scale exp2_scale natural_scale negative_infinity
+            nan parts part_keys
         }
     }
 

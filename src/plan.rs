@@ -4,18 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::call::{Call, Part};
-use crate::cut::{Slice, cut, grid, slices};
+use crate::cut::{Job, Slice, Source, Split};
+use crate::family::texture_sizes;
 use crate::fill::filled;
 use crate::operand::PARAMS_BINDING;
 use crate::params::Params;
+use crate::scratch::{Need, Scratch, Space};
 use crate::select::{candidates, weights_candidates};
-use crate::{BindError, Caps, Operand, Operands, PlanError, Problem, Variant};
+use crate::{BindError, Caps, Family, Operand, Operands, PlanError, Problem, Variant};
 
 /// Plans attention on one device, and keeps the pipelines it compiled. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Attention {
     device: wgpu::Device,
     caps: Caps,
+    cache: Option<wgpu::PipelineCache>,
     pipelines: Arc<Mutex<HashMap<Variant, Arc<OnceLock<Pipeline>>>>>,
 }
 
@@ -32,6 +35,8 @@ pub struct Plan {
     problem: Problem,
     variant: Variant,
     binding_alignment: u64,
+    split: Split,
+    need: Need,
     steps: Arc<[Step]>,
 }
 
@@ -60,7 +65,19 @@ impl Attention {
 
     /// For a device, within tighter limits than its own.
     pub fn with_caps(device: &wgpu::Device, caps: Caps) -> Self {
-        Self { device: device.clone(), caps, pipelines: Arc::default() }
+        Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
+    }
+
+    /// Compiles by way of `cache`, in which the driver keeps its work. Where it has no cache of its own, as on Android,
+    /// an app then starts without compiling anew.
+    ///
+    /// The cache is the app's: it asks for `Features::PIPELINE_CACHE` (Vulkan alone has it), creates the cache by
+    /// `Device::create_pipeline_cache`, which is unsafe because it trusts the bytes it is given, and keeps what
+    /// [`get_data`](wgpu::PipelineCache::get_data) returns after planning on disk, under the name that
+    /// `wgpu::util::pipeline_cache_key` gives the adapter. Pipelines compiled before are kept as they are.
+    #[must_use]
+    pub fn with_pipeline_cache(self, cache: wgpu::PipelineCache) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 
     /// The device.
@@ -103,33 +120,64 @@ impl Attention {
         self.build(problem, variant)
     }
 
+    /// The candidate whose `Display` is `name`: what an app stored of a [tuning](crate::blocking::tune), to pin it by
+    /// [`plan_variant`](Self::plan_variant).
+    ///
+    /// # Errors
+    /// [`PlanError::UnknownVariant`] where there is none, as on another device or driver, or after an update.
+    pub fn named(&self, problem: &Problem, name: &str) -> Result<Variant, PlanError> {
+        let able = self.candidates(problem)?;
+        let found = able.iter().find(|variant| variant.to_string() == name);
+        found.copied().ok_or_else(|| PlanError::UnknownVariant { name: name.to_owned(), selected: able[0] })
+    }
+
     fn build(&self, problem: &Problem, variant: Variant) -> Result<Plan, PlanError> {
-        let mut steps = vec![self.step(problem, variant)?];
+        let split = Split::of(&variant, problem, &self.caps);
+        let need = self.need(problem, &variant, split)?;
+        let mut steps = Vec::new();
+        let [before, after] = variant.companions();
+        for kernel in [before, Some(variant), after].into_iter().flatten() {
+            steps.push(self.step(problem, kernel.with_access_of(problem), split)?);
+        }
         if problem.uses(Operand::Weights) {
             let weights = weights_candidates(problem, &self.caps)?;
             // Pinning the access pins it for both kernels, where the weights allow it.
             let same = weights.iter().find(|weights| weights.access == variant.access);
-            steps.push(self.step(problem, *same.unwrap_or(&weights[0]))?);
+            let weights = *same.unwrap_or(&weights[0]);
+            steps.push(self.step(problem, weights, Split::of(&weights, problem, &self.caps))?);
         }
         Ok(Plan {
             device: self.device.clone(),
             problem: *problem,
             variant,
             binding_alignment: self.caps.binding_alignment,
+            split,
+            need,
             steps: steps.into(),
         })
     }
 
-    fn step(&self, problem: &Problem, variant: Variant) -> Result<Step, PlanError> {
-        let pieces = cut(problem, &variant, &self.caps)?;
+    fn need(&self, problem: &Problem, variant: &Variant, split: Split) -> Result<Need, PlanError> {
+        let partial_bytes = if variant.partial { split.view(problem).size_bytes() } else { 0 };
+        let granted = self.caps.buffer_bytes;
+        if partial_bytes > granted {
+            return Err(PlanError::Limit { variant: *variant, limit: "max_buffer_size", need: partial_bytes, granted });
+        }
+        let stages = matches!(variant.family, Family::Lanes { .. });
+        Ok(Need { partial_bytes, staged: stages.then(|| texture_sizes(variant, problem)) })
+    }
+
+    fn step(&self, problem: &Problem, variant: Variant, split: Split) -> Result<Step, PlanError> {
+        let job = Job { problem, variant, split, caps: &self.caps };
+        let pieces = job.cut()?;
         let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment.max(4) as usize);
         let mut contents = Vec::new();
         let mut launches = Vec::new();
         for piece in &pieces {
-            let slices: Vec<Slice> = slices(piece, problem, &variant, &self.caps).collect();
-            let params = Params::new(problem, piece, slices.iter().copied());
+            let slices: Vec<Slice> = job.slices(piece).collect();
+            let params = Params::new(&job, piece, slices.iter().copied());
             contents.resize(launches.len() * stride, 0);
-            launches.push(Launch { params_offset: contents.len() as u64, slices, grid: grid(piece, &variant) });
+            launches.push(Launch { params_offset: contents.len() as u64, slices, grid: job.grid(piece) });
             contents.extend_from_slice(bytemuck::bytes_of(&params));
         }
         let params = filled(&self.device, &format!("{variant} params"), contents, wgpu::BufferUsages::UNIFORM);
@@ -140,13 +188,13 @@ impl Attention {
     /// Two threads that want one variant share its compilation; two variants compile side by side.
     fn pipeline(&self, variant: Variant) -> Pipeline {
         let slot = self.slots().entry(variant).or_default().clone();
-        slot.get_or_init(|| compile(&self.device, &variant, variant.wgsl())).clone()
+        slot.get_or_init(|| compile(&self.device, self.cache.as_ref(), &variant, variant.wgsl())).clone()
     }
 
     /// Compiles other text for a variant than its own: how the tests plant a mistake and see that they notice.
     #[doc(hidden)]
     pub fn substitute(&self, variant: Variant, wgsl: String) {
-        let pipeline = compile(&self.device, &variant, wgsl);
+        let pipeline = compile(&self.device, self.cache.as_ref(), &variant, wgsl);
         self.slots().insert(variant, Arc::new(OnceLock::from(pipeline)));
     }
 
@@ -155,7 +203,7 @@ impl Attention {
     }
 }
 
-fn compile(device: &wgpu::Device, variant: &Variant, wgsl: String) -> Pipeline {
+fn compile(device: &wgpu::Device, cache: Option<&wgpu::PipelineCache>, variant: &Variant, wgsl: String) -> Pipeline {
     let label = variant.to_string();
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(&label),
@@ -180,7 +228,7 @@ fn compile(device: &wgpu::Device, variant: &Variant, wgsl: String) -> Pipeline {
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },
-        cache: None,
+        cache,
     });
     Pipeline { pipeline, layout }
 }
@@ -197,7 +245,11 @@ pub(crate) fn layout_entries(variant: &Variant) -> Vec<wgpu::BindGroupLayoutEntr
         let read_only = !operand.is_output();
         entry(operand.binding(), wgpu::BufferBindingType::Storage { read_only }, 0)
     });
-    std::iter::once(params).chain(storage).collect()
+    let spaces = variant.spaces().map(|(space, how)| wgpu::BindGroupLayoutEntry {
+        ty: space.layout(how),
+        ..entry(space.binding(), wgpu::BufferBindingType::Uniform, 0)
+    });
+    std::iter::once(params).chain(storage).chain(spaces).collect()
 }
 
 impl Plan {
@@ -221,22 +273,50 @@ impl Plan {
         self.steps.iter().map(|step| step.launches.len()).sum()
     }
 
-    /// Binds buffers. Offsets and sizes are the operands' own; layouts count from the binding's start.
+    /// How many workgroups share the keys of a row, whose results are then merged.
+    pub fn parts(&self) -> u32 {
+        self.split.parts
+    }
+
+    /// Device memory that a call needs beside its operands and the plan's parameters, in bytes. It grows with the lengths,
+    /// never with their product.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.need.bytes()
+    }
+
+    /// Creates that memory, for [`bind_in`](Self::bind_in): calls that run one after another may share it.
+    pub fn scratch(&self) -> Scratch {
+        Scratch::new(&self.device, self.need)
+    }
+
+    /// Binds buffers. Offsets and sizes are the operands' own; layouts count from the binding's start. The call gets
+    /// [`scratch`](Self::scratch) of its own, where the plan needs any.
     ///
     /// # Errors
     /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
     pub fn bind(&self, operands: &Operands<'_>) -> Result<Call, BindError> {
+        self.bind_in(operands, &self.scratch())
+    }
+
+    /// The same, in scratch that other calls use too.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind), and [`BindError::Scratch`] where the scratch is too small.
+    pub fn bind_in(&self, operands: &Operands<'_>, scratch: &Scratch) -> Result<Call, BindError> {
+        if !scratch.covers(&self.need) {
+            return Err(BindError::Scratch { need: self.need.bytes(), got: scratch.size_bytes() });
+        }
         operands.check(&self.problem, self.binding_alignment)?;
         let mut parts = Vec::new();
         for step in self.steps.iter() {
             for launch in &step.launches {
-                parts.push(self.part(step, launch, operands));
+                parts.push(self.part(step, launch, operands, scratch));
             }
         }
         Ok(Call::new(self.variant, parts))
     }
 
-    fn part(&self, step: &Step, launch: &Launch, operands: &Operands<'_>) -> Part {
+    fn part(&self, step: &Step, launch: &Launch, operands: &Operands<'_>, scratch: &Scratch) -> Part {
         let label = step.variant.to_string();
         let params = wgpu::BufferBinding {
             buffer: &step.params,
@@ -246,14 +326,24 @@ impl Plan {
         let mut entries =
             vec![wgpu::BindGroupEntry { binding: PARAMS_BINDING, resource: wgpu::BindingResource::Buffer(params) }];
         for slice in &launch.slices {
-            let Some(given) = operands.get(slice.operand) else { continue };
-            let binding = wgpu::BufferBinding {
-                buffer: given.buffer,
-                offset: given.offset + slice.offset_bytes,
-                size: wgpu::BufferSize::new(slice.size_bytes),
+            let (binding, buffer, offset) = match slice.source {
+                Source::Operand(operand) => {
+                    let Some(given) = operands.get(operand) else { continue };
+                    (operand.binding(), given.buffer, given.offset)
+                }
+                Source::Partial => {
+                    let Some(buffer) = &scratch.partial else { continue };
+                    (Space::Partial.binding(), buffer, 0)
+                }
             };
-            let resource = wgpu::BindingResource::Buffer(binding);
-            entries.push(wgpu::BindGroupEntry { binding: slice.operand.binding(), resource });
+            let offset = offset + slice.offset_bytes;
+            let range = wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(slice.size_bytes) };
+            entries.push(wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(range) });
+        }
+        for (space, _) in step.variant.spaces().filter(|(space, _)| *space != Space::Partial) {
+            let Some(texture) = scratch.texture(space) else { continue };
+            let resource = wgpu::BindingResource::TextureView(texture);
+            entries.push(wgpu::BindGroupEntry { binding: space.binding(), resource });
         }
         let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&label),

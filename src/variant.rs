@@ -1,6 +1,10 @@
 //! Which code: everything that changes the shader's text or its arrays, and nothing else.
 
-use crate::{Dtype, Operand, Problem};
+use crate::cut::Split;
+use crate::family::DIM_STEP;
+pub use crate::family::decode::Decode;
+use crate::scratch::{Space, SpaceUse};
+use crate::{Caps, Dtype, Operand, Problem};
 
 /// One compiled kernel's identity. It has forgotten the problem's lengths.
 ///
@@ -28,6 +32,8 @@ pub struct Variant {
     pub kv_lengths: bool,
     /// Writes the log-sum-exp.
     pub lse: bool,
+    /// Sees only a part of the keys and leaves its part of the result for a merge.
+    pub partial: bool,
 }
 
 /// A shader and its launch.
@@ -36,8 +42,19 @@ pub struct Variant {
 pub enum Family {
     /// `attention.wgsl`: K/V tiles through workgroup memory; runs on every WebGPU device.
     Tiled,
+    /// `lanes.wgsl`: for CPUs that play a GPU. A workgroup is one subgroup of `size` lanes.
+    Lanes {
+        /// Lanes of a subgroup.
+        size: u32,
+    },
+    /// `decode.wgsl`: few query rows, those of a group's heads together.
+    Decode(Decode),
     /// `weights.wgsl`: the attention weights.
     Weights,
+    /// `stage.wgsl`: copies keys and values to textures, for [`Family::Lanes`].
+    Stage,
+    /// `merge.wgsl`: combines the parts of split keys.
+    Merge,
 }
 
 /// How a thread moves elements.
@@ -58,32 +75,65 @@ impl Variant {
 
     fn binds(&self, operand: Operand) -> bool {
         match operand {
-            Operand::Q | Operand::K => true,
-            Operand::V | Operand::Out => self.family != Family::Weights,
+            Operand::Q => !matches!(self.family, Family::Stage | Family::Merge),
+            Operand::K => !matches!(self.family, Family::Lanes { .. } | Family::Merge),
+            Operand::V => !matches!(self.family, Family::Lanes { .. } | Family::Merge | Family::Weights),
+            Operand::Out => !matches!(self.family, Family::Stage | Family::Weights) && !self.partial,
             Operand::Weights => self.family == Family::Weights,
-            Operand::Lse => self.lse,
+            Operand::Lse => self.lse && !self.partial,
             Operand::Mask => self.mask,
             Operand::Bias => self.bias.is_some(),
             Operand::KvLengths => self.kv_lengths,
         }
     }
 
-    /// The variant of `family` for `problem` with the given access.
-    pub(crate) fn of(family: Family, access: Access, problem: &Problem) -> Self {
+    /// The space of its own that its kernel binds, beside the operands.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = (Space, SpaceUse)> + use<> {
+        let partial = match self.family {
+            Family::Merge => Some(SpaceUse::Read),
+            _ => self.partial.then_some(SpaceUse::Write),
+        };
+        let staged = match self.family {
+            Family::Stage => Some(SpaceUse::Write),
+            Family::Lanes { .. } => Some(SpaceUse::Read),
+            _ => None,
+        };
+        [(Space::Partial, partial), (Space::StagedK, staged), (Space::StagedV, staged)]
+            .into_iter()
+            .filter_map(|(space, how)| Some((space, how?)))
+    }
+
+    /// The variant of `family` for `problem` with the given access, on one such device.
+    pub(crate) fn of(family: Family, access: Access, problem: &Problem, caps: &Caps) -> Self {
         let shape = problem.shape();
         let writes_output = family != Family::Weights;
-        Self {
+        let whole = Self {
             family,
             dtype: problem.dtype(),
             access,
-            dim_qk: shape.dim_qk.next_multiple_of(family.dim_step()),
-            dim_v: if writes_output { shape.dim_v.next_multiple_of(family.dim_step()) } else { 0 },
+            dim_qk: shape.dim_qk.next_multiple_of(DIM_STEP),
+            dim_v: if writes_output { shape.dim_v.next_multiple_of(DIM_STEP) } else { 0 },
             softcap: problem.softcap().is_some(),
             mask: problem.uses(Operand::Mask),
             bias: problem.bias_dtype(),
             kv_lengths: problem.uses(Operand::KvLengths),
             lse: writes_output && problem.uses(Operand::Lse),
-        }
+            partial: false,
+        };
+        Self { partial: Split::of(&whole, problem, caps).parts > 1, ..whole }
+    }
+
+    /// The kernels that prepare for this one and finish its work; neither looks at scores.
+    pub fn companions(&self) -> [Option<Self>; 2] {
+        let plain = Self { softcap: false, mask: false, bias: None, kv_lengths: false, partial: false, ..*self };
+        let stage = Self { family: Family::Stage, lse: false, ..plain };
+        let merge = Self { family: Family::Merge, dim_qk: 0, ..plain };
+        [matches!(self.family, Family::Lanes { .. }).then_some(stage), self.partial.then_some(merge)]
+    }
+
+    /// This variant, or the one without the demand that elements lie in fours, where those it moves do not.
+    pub(crate) fn with_access_of(self, problem: &Problem) -> Self {
+        if self.suits(problem) { self } else { Self { access: Access::Scalar, ..self } }
     }
 
     /// Whether the elements this variant moves lie in fours.
@@ -101,23 +151,35 @@ impl Variant {
 
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let family = match self.family {
-            Family::Tiled => "tiled",
-            Family::Weights => "weights",
-        };
         let access = match self.access {
             Access::Vec4 => "x4",
             Access::Scalar => "",
         };
-        write!(f, "{family}.{}{access}.d{}", self.dtype, self.dim_qk)?;
+        match self.family {
+            Family::Tiled => write!(f, "tiled")?,
+            Family::Lanes { size } => write!(f, "lanes{size}")?,
+            Family::Decode(Decode { rows, share, threads, one_subgroup }) => {
+                let kind = if one_subgroup { "s" } else { "" };
+                write!(f, "decode{rows}x{share}of{threads}{kind}")?;
+            }
+            Family::Weights => write!(f, "weights")?,
+            Family::Stage => write!(f, "stage")?,
+            Family::Merge => write!(f, "merge")?,
+        }
+        write!(f, ".{}{access}.d{}", self.dtype, self.dim_qk)?;
         if self.dim_v != 0 && self.dim_v != self.dim_qk {
             write!(f, "v{}", self.dim_v)?;
         }
         if let Some(bias) = self.bias {
             write!(f, ".bias-{bias}")?;
         }
-        let flags =
-            [(self.softcap, ".softcap"), (self.mask, ".mask"), (self.kv_lengths, ".lengths"), (self.lse, ".lse")];
+        let flags = [
+            (self.softcap, ".softcap"),
+            (self.mask, ".mask"),
+            (self.kv_lengths, ".lengths"),
+            (self.lse, ".lse"),
+            (self.partial, ".part"),
+        ];
         flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))
     }
 }

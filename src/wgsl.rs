@@ -23,7 +23,12 @@ impl Variant {
     }
 }
 
-const MARK: &str = "// unroll\n";
+const MARK: &str = "// unroll";
+/// What follows the mark of a loop that is left alone where a CPU plays the GPU: its driver's compiler takes minutes over
+/// loads from buffers written out many times, and an array out of registers costs little beside those loads.
+const ON_A_GPU: &str = " on a GPU";
+/// How a kernel for such a driver says so.
+const SOFTWARE: &str = "const SOFTWARE = true;";
 
 /// Writes out every loop marked `// unroll`, innermost last.
 ///
@@ -31,31 +36,44 @@ const MARK: &str = "// unroll\n";
 /// added a counter to each loop to bound it, as WebGPU's safety asks. The files stay plain WGSL that means the same.
 /// A marked loop counts `u32` from 0 by 1 to a literal or a `const` that is one, and neither breaks nor continues.
 fn unroll(text: &str) -> String {
-    let Some((before, after)) = text.split_once(MARK) else { return text.to_owned() };
-    let (head, rest) = after.split_once('{').expect("a marked loop has a body");
-    let end = closing_brace(rest);
-    let (body, rest) = (&rest[..end], &rest[end + 1..]);
-    let (variable, count) = loop_head(head, text);
+    expand(text, text)
+}
 
-    let mut unrolled = before.to_owned();
-    for i in 0..count {
-        unrolled += "{";
-        unrolled += &replace_word(body, variable, &format!("{i}u"));
-        unrolled += "}\n";
+/// `declarations` holds the `const`s that bound the loops of `text`.
+fn expand(text: &str, declarations: &str) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, marked)) = rest.split_once(MARK) {
+        expanded += before;
+        let (condition, marked) = marked.split_once('\n').expect("a mark stands before a loop");
+        let (head, body) = marked.split_once('{').expect("a marked loop has a body");
+        if condition == ON_A_GPU && declarations.contains(SOFTWARE) {
+            expanded += head;
+            expanded += "{";
+            rest = body;
+            continue;
+        }
+        let end = closing_brace(body);
+        let (variable, count) = loop_head(head, declarations);
+        for i in 0..count {
+            expanded += "{";
+            expanded += &expand(&replace_word(&body[..end], variable, &format!("{i}u")), declarations);
+            expanded += "}\n";
+        }
+        rest = &body[end + 1..];
     }
-    unrolled += rest;
-    unroll(&unrolled)
+    expanded + rest
 }
 
 /// The variable of `for (var NAME = 0u; NAME < COUNT; NAME++)` and its count.
-fn loop_head<'a>(head: &'a str, text: &str) -> (&'a str, u32) {
+fn loop_head<'a>(head: &'a str, declarations: &str) -> (&'a str, u32) {
     let head = head.trim().strip_prefix("for (var ").expect("a mark stands before a loop");
     let (variable, head) = head.split_once(" = 0u; ").expect("a marked loop counts from 0u");
     let count =
         head.strip_prefix(variable).and_then(|head| head.strip_prefix(" < ")).expect("a marked loop has a bound");
     let (count, step) = count.split_once("; ").expect("a marked loop has a step");
     assert_eq!(step, format!("{variable}++)"), "a marked loop counts by one");
-    let declared = text.split_once(&format!("const {count} = ")).and_then(|(_, value)| value.split(';').next());
+    let declared = declarations.split_once(&format!("const {count} = ")).and_then(|(_, value)| value.split(';').next());
     let literal = declared.unwrap_or(count).strip_suffix('u').and_then(|digits| digits.parse().ok());
     (variable, literal.expect("a marked loop's bound is a literal, or a const that is one"))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wgpu_attention::{Diagonal, Dtype, ProblemBuilder, Shape, Window};
+use wgpu_attention_bench::Options;
 
 /// Exact fused attention on any GPU that wgpu reaches.
 ///
@@ -23,8 +24,15 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "NAME|INDEX|cpu")]
     pub(crate) device: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// How a command prints; `bench` writes its rows to a file instead.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Format {
     /// Print JSON for scripts.
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub(crate) json: bool,
 }
 
@@ -38,9 +46,13 @@ pub(crate) enum Command {
     /// Check every variant this device can run against the f64 reference and against case files.
     Check(CheckArgs),
     /// List the adapters: what each grants, and the variant it gets.
-    Devices,
+    Devices(Format),
     /// List the kernel variants for a problem, or print the exact WGSL of one.
     Dump(DumpArgs),
+    /// Measure how fast attention runs here, beside what the device can do at most.
+    ///
+    /// Each figure is a median, and each limit was measured on the same device in the same run, right before and after.
+    Bench(Options),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +82,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) heatmap: HeatmapArgs,
+
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +103,9 @@ pub(crate) struct CheckArgs {
     /// A folder with a manifest.json of ONNX Attention cases; may be given several times.
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +156,9 @@ pub(crate) struct DumpArgs {
     /// The kernel that writes the attention weights, too.
     #[arg(long)]
     pub(crate) weights: bool,
+
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// What the scores go through, shared by the commands that describe a problem.

@@ -6,9 +6,10 @@ use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use wgpu::{Adapter, Features};
-use wgpu_attention::{Problem, Shape};
+use wgpu_attention::{Problem, Shape, Variant};
+use wgpu_attention_bench::device::{self, all_adapters, backend_name};
 
-use crate::device::{Gpu, all_adapters, backend_name};
+use crate::device::Gpu;
 
 /// What stands for a typical problem in the last line.
 const EXAMPLE: Shape = Shape::new(1, 8, 1024, 64);
@@ -32,6 +33,8 @@ struct Entry {
     timestamps: bool,
     cooperative_matrix: bool,
     variant: Option<String>,
+    /// Where, when and how that kernel's place was earned.
+    provenance: Option<&'static str>,
     /// Why there is no variant.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
@@ -70,14 +73,15 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
         timestamps: has(Features::TIMESTAMP_QUERY),
         cooperative_matrix: has(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         refused: variant.as_ref().err().map(|error| format!("{error:#}")),
-        variant: variant.ok(),
+        provenance: variant.as_ref().ok().map(|variant| variant.family.provenance()),
+        variant: variant.ok().map(|variant| variant.to_string()),
         name: info.name,
     }
 }
 
-fn variant(adapter: &Adapter) -> Result<String> {
+fn variant(adapter: &Adapter) -> Result<Variant> {
     let problem = Problem::builder(EXAMPLE).build()?;
-    Ok(Gpu::open(adapter)?.best(&problem)?.to_string())
+    Gpu::new(device::Gpu::open(adapter, Features::empty())?).best(&problem)
 }
 
 /// What a line of the table says, and of an adapter.
@@ -89,7 +93,7 @@ fn table(entries: &[Entry]) -> Table {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(console::Term::stdout().size_checked().map_or(120, |(_, columns)| columns));
     let variant = format!("variant for B{} H{} L{} D{}", EXAMPLE.batch, EXAMPLE.heads_q, EXAMPLE.len_q, EXAMPLE.dim_qk);
-    let lines: [Line<'_>; 16] = [
+    let lines: [Line<'_>; 17] = [
         ("index", |e| e.index.to_string()),
         ("name", |e| e.name.clone()),
         ("backend", |e| e.backend.into()),
@@ -106,6 +110,7 @@ fn table(entries: &[Entry]) -> Table {
         ("timestamps", |e| yes(e.timestamps)),
         ("cooperative matrices", |e| yes(e.cooperative_matrix)),
         (&variant, |e| e.variant.clone().or_else(|| e.refused.clone()).unwrap_or_default()),
+        ("preferred because", |e| e.provenance.unwrap_or_default().into()),
     ];
     for (name, value) in lines {
         table.add_row(std::iter::once(name.to_owned()).chain(entries.iter().map(value)));

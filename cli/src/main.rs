@@ -1,7 +1,7 @@
 //! Fused attention from the command line: on a file, on the bundled input, and against its own definition.
 //!
 //! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `input`, `host`), what computes
-//! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`), and
+//! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`, `bench`), and
 //! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`).
 
 mod args;
@@ -15,6 +15,7 @@ mod cpu;
 mod tolerance;
 mod visibility;
 
+mod bench;
 mod bundled;
 mod check;
 mod devices;
@@ -58,17 +59,24 @@ fn main() -> ExitCode {
 
 /// Whether all that was checked held.
 fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
-    let (device, json) = (cli.device.as_deref(), cli.json);
+    let (device, json) = (cli.device.as_deref(), cli.format.json);
     ensure!(
         cli.command.is_none() || cli.heatmap.heatmap.is_none(),
         "--heatmap before the command is for the bundled input; write it after `run`"
     );
     match &cli.command {
         None => return bundled::run(&cli.heatmap, device, json, stdout),
-        Some(Command::Run(args)) => run::run(args, device, json, stdout)?,
-        Some(Command::Check(args)) => return check::run(args, device, json, stdout),
-        Some(Command::Devices) => devices::run(device, json, stdout)?,
-        Some(Command::Dump(args)) => dump::run(args, device, json, stdout)?,
+        Some(Command::Run(args)) => run::run(args, device, json || args.format.json, stdout)?,
+        Some(Command::Check(args)) => return check::run(args, device, json || args.format.json, stdout),
+        Some(Command::Devices(format)) => devices::run(device, json || format.json, stdout)?,
+        Some(Command::Dump(args)) => dump::run(args, device, json || args.format.json, stdout)?,
+        Some(Command::Bench(options)) => {
+            ensure!(
+                !json,
+                "`bench` writes its rows to a file: give --json FILE after `bench`, - for the standard output"
+            );
+            bench::run(options, device, stdout)?;
+        }
     }
     Ok(true)
 }

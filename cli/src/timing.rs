@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use wgpu_attention::{Inputs, Problem};
 
 use crate::device::Gpu;
@@ -48,11 +48,10 @@ impl Timing {
             };
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             call.encode(&mut encoder);
-            gpu.queue.submit([encoder.finish()]);
-            device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| anyhow!("the device stopped: {error}"))?;
-            Ok(())
+            gpu.opened.queue.submit([encoder.finish()]);
+            gpu.opened.wait()
         });
-        gpu.complaints()?;
+        gpu.opened.complaints()?;
         timing
     }
 }

@@ -384,7 +384,44 @@ fn devices_and_dump_agree_on_the_variant() {
     let wgsl = command(Path::new("."), &["dump", "--device", "0", variant]);
     assert!(String::from_utf8_lossy(&wgsl.stdout).contains("@compute"));
     refused(folder().path(), &["dump", "nothing.like.it"], "nothing.like.it");
-    // The text needs no device.
-    let anywhere = command(Path::new("."), &["dump", "--device", "cpu", variant]);
-    assert_eq!(anywhere.stdout, wgsl.stdout);
+    // The text needs no device; the kernels that every device can run are among those of this one.
+    let list = command(Path::new("."), &["dump", "--device", "cpu"]).stdout;
+    let common = String::from_utf8_lossy(&list).lines().next().expect("one at least").to_owned();
+    let [anywhere, here] =
+        ["cpu", "0"].map(|device| command(Path::new("."), &["dump", "--device", device, &common]).stdout);
+    assert!(!anywhere.is_empty());
+    assert!(anywhere == here, "{common} differs");
+}
+
+#[test]
+fn bench_writes_a_row_for_each_shape_and_a_plot() {
+    let folder = folder();
+    let files = ["--json", "rows.json", "--plot", "roof.svg"];
+    let shapes = ["--shape", "1,4,2,64,64,32,causal", "--shape", "2,2,2,1,96,32,mask"];
+    let args: Vec<&str> = ["bench", "--dtype", "f16"].into_iter().chain(shapes).chain(files).collect();
+    let output = command(folder.path(), &args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let rows = std::fs::read_to_string(folder.path().join("rows.json")).expect("rows");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&rows).expect("an array");
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        for figure in
+            ["median_ms", "tflops", "gbps", "share_of_fma", "share_of_read", "wall_ms", "plan_us", "record_us"]
+        {
+            assert!(row[figure].as_f64().is_some_and(|value| value > 0.0), "{figure} of {row}");
+        }
+        assert_eq!(row["dtype"], "f16");
+    }
+    assert!(rows[0]["cold_ms"].is_null() && rows[1]["cold_ms"].is_f64());
+    assert!(std::fs::read_to_string(folder.path().join("roof.svg")).expect("a plot").ends_with("</svg>\n"));
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let folder = folder();
+    refused(folder.path(), &["bench", "--device", "cpu"], "measures kernels");
+    refused(folder.path(), &["bench", "--shape", "1,8,8,512,64"], "six whole numbers");
+    refused(folder.path(), &["bench", "--plot", "roof.png"], "SVG");
+    refused(folder.path(), &["--json", "bench"], "--json FILE after");
 }

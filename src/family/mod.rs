@@ -1,9 +1,16 @@
 //! The kernels. Each family is a shader and a launch file here; what follows asks them for their text, their needs and
 //! their grid.
 
+pub(crate) mod decode;
+mod lanes;
+mod merge;
+mod stage;
 mod tiled;
 mod weights;
 
+pub(crate) use stage::{fits as textures_fit, sizes as texture_sizes};
+
+use crate::scratch::Space;
 use crate::{Caps, Family, PlanError, Variant};
 
 /// The WGSL sources of a kernel, and the constants generated for it.
@@ -15,8 +22,8 @@ pub(crate) struct Kernel {
     pub(crate) rounds_per_tile: u32,
 }
 
-/// Keys of a tile, in every family.
-const TILE_KEYS: u32 = 32;
+/// What keys are counted in, in every family.
+pub(crate) const TILE_KEYS: u32 = 32;
 /// More than any family's loops that do not go over the keys.
 const OTHER_ROUNDS: u32 = 64;
 
@@ -26,30 +33,12 @@ pub(crate) enum Constant {
     Bool(bool),
 }
 
-impl Family {
-    /// Head sizes are rounded up to a multiple of this: fewer pipelines, and whole vectors everywhere.
-    pub(crate) const fn dim_step(self) -> u32 {
-        match self {
-            Self::Tiled | Self::Weights => 32,
-        }
-    }
+/// Head sizes are rounded up to a multiple of this: fewer pipelines, and whole vectors everywhere.
+pub(crate) const DIM_STEP: u32 = 32;
+/// The largest head size.
+pub(crate) const DIM_MOST: u32 = 256;
 
-    /// The largest head size it covers.
-    pub(crate) const fn dim_most(self) -> u32 {
-        match self {
-            Self::Tiled | Self::Weights => 256,
-        }
-    }
-
-    /// Query rows and threads of a workgroup.
-    pub(crate) const fn block(self) -> Block {
-        match self {
-            Self::Tiled | Self::Weights => Block { rows: tiled::ROWS, threads: tiled::THREADS },
-        }
-    }
-}
-
-/// What a workgroup covers.
+/// What a workgroup covers: query rows, or keys to stage, by so many threads.
 pub(crate) struct Block {
     pub(crate) rows: u32,
     pub(crate) threads: u32,
@@ -59,7 +48,21 @@ impl Variant {
     pub(crate) fn kernel(&self) -> Kernel {
         match self.family {
             Family::Tiled => tiled::kernel(self),
+            Family::Lanes { size } => lanes::kernel(self, size),
+            Family::Decode(decode) => decode::kernel(self, decode),
             Family::Weights => weights::kernel(self),
+            Family::Stage => stage::kernel(self),
+            Family::Merge => merge::kernel(self),
+        }
+    }
+
+    pub(crate) fn block(&self) -> Block {
+        match self.family {
+            Family::Tiled | Family::Weights => Block { rows: tiled::ROWS, threads: tiled::THREADS },
+            Family::Lanes { size } => Block { rows: size * lanes::rows(self), threads: size },
+            Family::Decode(decode) => Block { rows: decode.rows, threads: decode.threads },
+            Family::Stage => Block { rows: stage::KEYS, threads: stage::KEYS },
+            Family::Merge => Block { rows: merge::rows(self), threads: merge::THREADS },
         }
     }
 
@@ -69,13 +72,14 @@ impl Variant {
     }
 
     /// Threads of a workgroup.
-    pub const fn invocations(&self) -> u32 {
-        self.family.block().threads
+    pub fn invocations(&self) -> u32 {
+        self.block().threads
     }
 
     /// Whether a device can run it.
     pub(crate) fn check(&self, caps: &Caps) -> Result<(), PlanError> {
-        let buffers = u32::try_from(self.operands().count()).unwrap_or(u32::MAX);
+        let parts = self.spaces().filter(|(space, _)| *space == Space::Partial);
+        let buffers = u32::try_from(self.operands().count() + parts.count()).unwrap_or(u32::MAX);
         let limits = [
             ("max_storage_buffers_per_shader_stage", buffers, caps.storage_buffers),
             ("max_compute_workgroup_storage_size", self.workgroup_bytes(), caps.workgroup_bytes),
@@ -91,10 +95,20 @@ impl Variant {
         Ok(())
     }
 
-    /// Whether a driver that ends loops early lets the kernel see all keys.
+    /// How many keys one workgroup may see before a driver that ends loops early ends its own.
+    pub(crate) fn most_keys(&self, caps: &Caps) -> u32 {
+        let other = match self.family {
+            Family::Decode(decode) => decode::final_rounds(self, decode),
+            _ => OTHER_ROUNDS,
+        };
+        let tiles = caps.loop_rounds.saturating_sub(other) / self.kernel().rounds_per_tile;
+        tiles.saturating_mul(TILE_KEYS)
+    }
+
+    /// Whether a kernel that needs to see all keys at once may.
     pub(crate) fn check_rounds(&self, len_kv: u32, caps: &Caps) -> Result<(), PlanError> {
-        let tiles = caps.loop_rounds.saturating_sub(OTHER_ROUNDS) / self.kernel().rounds_per_tile;
-        let most = tiles.saturating_mul(TILE_KEYS);
-        if len_kv > most { Err(PlanError::TooManyKeys { variant: *self, len_kv, most }) } else { Ok(()) }
+        let most = self.most_keys(caps);
+        let in_parts = self.partial || matches!(self.family, Family::Stage | Family::Merge);
+        if !in_parts && len_kv > most { Err(PlanError::TooManyKeys { variant: *self, len_kv, most }) } else { Ok(()) }
     }
 }

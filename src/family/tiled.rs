@@ -15,16 +15,27 @@ const TILE: u32 = 256;
 pub(super) fn kernel(variant: &Variant) -> Kernel {
     let p_tile_bytes = TILE * VEC4_BYTES;
     let mut kernel = scores(variant, p_tile_bytes);
-    kernel.sources.push(if variant.lse {
-        include_str!("../../shaders/pieces/lse_buffer.wgsl")
-    } else {
-        include_str!("../../shaders/pieces/lse_none.wgsl")
-    });
+    kernel.sources.extend(result(variant));
     kernel.sources.push(include_str!("../../shaders/attention.wgsl"));
     kernel.rounds_per_tile += ROWS / keys_per_v_tile(variant.dim_v) + 2;
     kernel.constants.push(("V_COLUMNS", Constant::U32(variant.dim_v / 32)));
     kernel.constants.push(("V_QUADS", Constant::U32(keys_per_v_tile(variant.dim_v) / 4)));
     kernel
+}
+
+/// Where a row's result goes.
+pub(super) fn result(variant: &Variant) -> Vec<&'static str> {
+    match (variant.partial, variant.lse) {
+        (true, _) => vec![include_str!("../../shaders/pieces/result_part.wgsl")],
+        (false, true) => vec![
+            include_str!("../../shaders/pieces/lse_buffer.wgsl"),
+            include_str!("../../shaders/pieces/result_whole.wgsl"),
+        ],
+        (false, false) => vec![
+            include_str!("../../shaders/pieces/lse_none.wgsl"),
+            include_str!("../../shaders/pieces/result_whole.wgsl"),
+        ],
+    }
 }
 
 /// How many keys' values fit in `kv_tile`: a power of two, so that it divides the tile.
@@ -55,7 +66,7 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
     Kernel { sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes, rounds_per_tile }
 }
 
-fn elements(variant: &Variant) -> &'static str {
+pub(super) fn elements(variant: &Variant) -> &'static str {
     match (variant.dtype, variant.access) {
         (Dtype::F32, Access::Vec4) => include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"),
         (Dtype::F32, Access::Scalar) => include_str!("../../shaders/pieces/elements_f32_scalar.wgsl"),
@@ -64,7 +75,7 @@ fn elements(variant: &Variant) -> &'static str {
     }
 }
 
-fn conversions(dtype: Dtype) -> Option<&'static str> {
+pub(super) fn conversions(dtype: Dtype) -> Option<&'static str> {
     match dtype {
         Dtype::F32 => None,
         Dtype::F16 => Some(include_str!("../../shaders/pieces/f16.wgsl")),
@@ -72,7 +83,7 @@ fn conversions(dtype: Dtype) -> Option<&'static str> {
     }
 }
 
-fn mask(variant: &Variant) -> &'static str {
+pub(super) fn mask(variant: &Variant) -> &'static str {
     if variant.mask {
         include_str!("../../shaders/pieces/mask_bytes.wgsl")
     } else {
@@ -80,7 +91,7 @@ fn mask(variant: &Variant) -> &'static str {
     }
 }
 
-fn bias(bias: Option<Dtype>) -> &'static str {
+pub(super) fn bias(bias: Option<Dtype>) -> &'static str {
     match bias {
         None => include_str!("../../shaders/pieces/bias_none.wgsl"),
         Some(Dtype::F32) => include_str!("../../shaders/pieces/bias_f32.wgsl"),
@@ -88,7 +99,7 @@ fn bias(bias: Option<Dtype>) -> &'static str {
     }
 }
 
-fn lengths(variant: &Variant) -> &'static str {
+pub(super) fn lengths(variant: &Variant) -> &'static str {
     if variant.kv_lengths {
         include_str!("../../shaders/pieces/lengths_buffer.wgsl")
     } else {

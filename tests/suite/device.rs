@@ -4,12 +4,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
-use wgpu_attention::{Attention, Call, Dtype, Operand, Operands, Plan, Problem, Readback, Variant};
+use wgpu_attention::{Attention, Call, Caps, Dtype, Operand, Operands, Plan, Problem, Readback, Variant};
 
 use crate::case::{Case, indices};
 use crate::comparator::{Expected, Outputs};
 
-/// An adapter opened with WebGPU's default limits and no features: what every device grants.
+/// An adapter opened with WebGPU's default limits and the features that some kernels use.
 #[derive(Debug)]
 pub struct Device {
     pub name: String,
@@ -50,6 +50,7 @@ fn open(adapter: &wgpu::Adapter) -> Option<Device> {
     }
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("tests"),
+        required_features: adapter.features() & Caps::FEATURES,
         required_limits: wanted.using_resolution(supported),
         ..Default::default()
     };

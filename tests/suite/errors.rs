@@ -110,6 +110,10 @@ fn planning() {
     let error = attention.plan_variant(&odd, even).unwrap_err();
     assert!(matches!(error, PlanError::VariantMismatch { .. }));
     assert_says(&error, &[&even.to_string(), "candidates"]);
+    let error = attention.named(&odd, &even.to_string()).unwrap_err();
+    let selected = attention.candidates(&odd).unwrap()[0];
+    assert_eq!(error, PlanError::UnknownVariant { name: even.to_string(), selected });
+    assert_says(&error, &[&even.to_string(), &selected.to_string(), "tune again"]);
     attention.plan(&odd).unwrap();
 }
 

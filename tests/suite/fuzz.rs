@@ -43,13 +43,12 @@ const ALL: Kernel =
     Kernel { softcap: true, mask: true, bias: Some(Dtype::F32), kv_lengths: true, weights: true, ..PLAIN };
 
 /// Each feature alone, all together, in each element type; wider heads for some.
-const KERNELS: [Kernel; 16] = [
+const KERNELS: [Kernel; 15] = [
     PLAIN,
     Kernel { lse: false, ..PLAIN },
     Kernel { dim_qk: 64, dim_v: 64, ..PLAIN },
-    Kernel { dim_qk: 128, dim_v: 128, ..PLAIN },
-    Kernel { dim_qk: 192, dim_v: 32, ..PLAIN },
-    Kernel { dim_qk: 32, dim_v: 160, ..PLAIN },
+    Kernel { dim_qk: 96, dim_v: 32, ..PLAIN },
+    Kernel { dim_qk: 32, dim_v: 96, ..PLAIN },
     Kernel { softcap: true, ..PLAIN },
     Kernel { mask: true, ..PLAIN },
     Kernel { bias: Some(Dtype::F32), ..PLAIN },

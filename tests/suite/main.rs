@@ -4,8 +4,8 @@
 //! ([`comparator`]) and what that [`rejects`]; how it is made on every adapter of this machine ([`device`]).
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`] and random problems ([`fuzz`]); the
-//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); and, without a GPU,
-//! the [`shaders`] as text, what we [`record`], and every one of the [`errors`].
+//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); what [`tune`]
+//! chooses by trying; and, without a GPU, the [`shaders`] as text, what we [`record`], and every one of the [`errors`].
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes here are far below any bound")]
@@ -28,3 +28,4 @@ mod real_input;
 mod record;
 mod semantics;
 mod shaders;
+mod tune;

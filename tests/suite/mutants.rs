@@ -8,10 +8,10 @@ use wgpu_attention::Dtype;
 use crate::case::Case;
 use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16, gappy,
-    hidden_by_bias, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, mask_keys_outermost, masked,
-    masked_by_bytes, nan_behind_band, nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32,
-    plain, softcapped, some_lengths, staircase, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide,
-    windowed,
+    hidden_by_bias, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long, long_and_mostly_hidden,
+    long_staircase, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band, nan_behind_bias, nan_past_lengths,
+    nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths, staircase, weights_of_stairs,
+    weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, every first of a pair becomes the second.
@@ -26,12 +26,18 @@ pub enum Question {
     Case(fn() -> Case),
     /// The same, cut into as many dispatches as there are blocks of rows.
     Cut(fn() -> Case),
+    /// The same, its keys split over as many workgroups as may be.
+    Split(fn() -> Case),
     /// That 16-bit outputs are the nearest.
     Rounding(Dtype),
 }
 
 const fn mutation(edits: &'static [(&'static str, &'static str)], exposed_by: fn() -> Case) -> Mutation {
     Mutation { edits, exposed_by: Question::Case(exposed_by) }
+}
+
+const fn split(edits: &'static [(&'static str, &'static str)], exposed_by: fn() -> Case) -> Mutation {
+    Mutation { edits, exposed_by: Question::Split(exposed_by) }
 }
 
 pub const ATTENTION: &[Mutation] = &[
@@ -53,7 +59,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("let m = max(before, ", "let m = (")], || large(1e4)),
     mutation(&[("largest = max(largest, kv_tile[first + 6u + 1u]);", "")], || large(1e5)),
     mutation(&[("sum += kv_tile[first + 6u + 1u];", "")], plain),
-    mutation(&[("/ l[", "/ l[0u * ")], plain),
+    mutation(&[("l[1u], saw_any);", "l[0u], saw_any);")], plain),
     mutation(&[("exp2(((*s)[", "(((*s)[")], plain),
     // Which keys are seen.
     mutation(&[(", (*seen)[", ", !(*seen)[")], causal),
@@ -75,7 +81,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("kv + BLOCK_KV <= block.valid", "true")], some_lengths),
     mutation(&[("<= i32(kv)", "<= i32(kv) + 40")], left_window),
     mutation(&[("last_key(block, block.first_row) >=", "last_key(block, block.first_row) + 3 >=")], nearly_full),
-    mutation(&[("min(end, block.valid));", "min(end, block.valid) - 20u);")], plain),
+    mutation(&[("part + params.part_keys)));", "part + params.part_keys) - 20u));")], plain),
     mutation(&[("/ BLOCK_KV * BLOCK_KV;", "/ BLOCK_KV * BLOCK_KV + BLOCK_KV;")], plain),
     mutation(&[(", params.len_kv); }", ", 0xffffffffu); }")], lengths_past_the_end),
     Mutation {
@@ -108,7 +114,7 @@ pub const ATTENTION: &[Mutation] = &[
     ),
     // What is measured in which unit.
     mutation(&[("* params.natural_scale + log", "* params.exp2_scale + log")], plain),
-    mutation(&[("+ log(l[", "+ log2(l[")], plain),
+    mutation(&[("+ log(l)", "+ log2(l)")], plain),
     mutation(&[("softmax.m[", "0.0 * softmax.m[")], plain),
     // Which numbers are read and written.
     mutation(&[("workgroup.y / params.group", "0u")], plain),
@@ -162,4 +168,85 @@ pub const WEIGHTS: &[Mutation] = &[
     mutation(&[(" + kv + key,", " + key,")], all_weights),
     mutation(&[("/ params.group", "/ params.group * 0u")], all_weights),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], all_weights),
+];
+
+/// Those of `lanes.wgsl`, whose loops are written out: an edit of a line edits every copy of it, or names one.
+pub const LANES: &[Mutation] = &[
+    mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
+    mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
+    mutation(&[("sign(x) *", "")], softcapped),
+    mutation(&[("s += bias;", "s += 0.0 * bias;")], biased),
+    mutation(&[("seen[1u] &= attend(at,", "seen[1u] &= vec4(true) | attend(at,")], masked),
+    mutation(&[("before - m[2u]", "before - before")], staircase),
+    mutation(&[("l[1u] *= rescale[1u];", "")], staircase),
+    mutation(&[("] * rescale[3u];", "];")], staircase),
+    mutation(&[("- vec4(m[0u])", "- 0.0 * vec4(m[0u])")], || large(1e4)),
+    mutation(&[("m[0u] = max(m[0u], largest(", "m[0u] = (largest(")], || large(1e4)),
+    mutation(&[("(i >= vec4(first[", "(i > vec4(first[")], windowed),
+    mutation(&[("(i <= vec4(last[", "(i < vec4(last[")], causal),
+    mutation(&[("params.band_last, i32(valid) - 1)", "params.band_last + 1, i32(valid) - 1)")], causal),
+    mutation(&[("i32(valid) - 1)", "i32(valid))")], some_lengths),
+    mutation(&[("+ diagonal + params.band_first;", "+ diagonal + params.band_first - 1;")], windowed),
+    mutation(&[("params.band_from_end)", "0u)")], bottom_right),
+    mutation(&[("/ LANES * LANES,", "/ LANES * LANES + LANES,")], plain),
+    mutation(&[("let end = min(valid, ", "let end = min(valid - 8u, ")], plain),
+    mutation(&[("seen[0u] &= bitcast<vec4<u32>>(bias)", "seen[0u] |= bitcast<vec4<u32>>(bias)")], hidden_by_bias),
+    mutation(&[("saw[0u] |= any(", "saw[0u] = true | any(")], empty_rows),
+    mutation(&[(", weights, seen[", ", weights, vec4(true) | seen[")], deep_weights),
+    mutation(&[("vec4(0.0), not_finite)", "vec4(0.0), false)")], nan_behind_band),
+    mutation(&[("poisoned[0u] |= any(seen[1u] & (", "poisoned[0u] |= any((")], nan_behind_band),
+    mutation(&[("head / params.group", "0u")], plain),
+    mutation(&[("subgroupShuffle(x, 0u * 4u + 1u)", "subgroupShuffle(x, 0u)")], plain),
+    mutation(&[("value[3u] = subgroupShuffle(v[1u], 3u)", "value[3u] = subgroupShuffle(v[1u], 2u)")], plain),
+    mutation(&[("n / K_KEYS_PER_ROW)", "n / K_KEYS_PER_ROW + 1u)")], plain),
+    mutation(&[("n % V_KEYS_PER_ROW", "n % 16u")], plain),
+    mutation(&[("block_row + 1u * LANES + lane;", "block_row + lane;")], plain),
+    mutation(&[("let block_row = workgroup.x * LANES * ROWS;", "let block_row = 0u;")], plain),
+];
+
+/// Those of `decode.wgsl`.
+pub const DECODE: &[Mutation] = &[
+    mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
+    mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
+    mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
+    mutation(&[(" &= attend(", " &= vec4(true) | attend(")], masked),
+    mutation(&[("l[r] = fma(l[r], rescale[r],", "l[r] = fma(l[r], 1.0,")], staircase),
+    mutation(&[("stands_at + params.band_first))", "stands_at + params.band_first + 1))")], windowed),
+    mutation(&[("stands_at + params.band_last))", "stands_at + params.band_last + 1))")], causal),
+    mutation(&[("params.band_from_end)", "0u)")], bottom_right),
+    mutation(&[("min(valid, (part", "min(valid + 1u, (part")], some_lengths),
+    mutation(&[("&= bitcast<vec4<u32>>(bias)", "|= bitcast<vec4<u32>>(bias)")], hidden_by_bias),
+    mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
+    mutation(&[("select(none, m[1], seen.y)", "m[1]")], nan_behind_bias),
+    mutation(
+        &[(
+            "kv_head * params.group + row % params.group, row / params.group)",
+            "kv_head * params.group, row / params.group)",
+        )],
+        plain,
+    ),
+    mutation(&[("row / params.group, part)", "row % params.len_q, part)")], plain),
+    mutation(&[("(m[r] - top.x)", "(0.0 * top.x)")], staircase),
+    mutation(&[("vec4(l[r] * rescale)", "vec4(l[r])")], staircase),
+    mutation(&[("first_row = workgroup.x * ROWS", "first_row = 0u * workgroup.x")], plain),
+];
+
+/// Those of what `attention.wgsl` does with a part of the keys.
+pub const PARTS: &[Mutation] = &[
+    split(&[("let part = block.part * params.part_keys;", "let part = 0u;")], long),
+    split(&[("min(block.valid, part + params.part_keys)", "min(block.valid, part + params.part_keys + 32u)")], long),
+    split(&[("row.part * (1u +", "row.part * (0u +")], long),
+    split(&[("parts[part_at(row)] = vec4(m, l,", "parts[part_at(row)] = vec4(m, 1.0,")], long),
+    split(&[("select(0.0, 1.0, saw_any)", "1.0")], long_and_mostly_hidden),
+    split(&[("workgroup.z / params.parts;", "workgroup.z;")], long),
+];
+
+/// Those of `merge.wgsl`.
+pub const MERGE: &[Mutation] = &[
+    split(&[("m = max(m, parts", "m = min(m, 0.0 * parts")], long_staircase),
+    split(&[("(statistics.x - m)", "(m - m)")], long_staircase),
+    split(&[("statistics.y, rescale, l)", "1.0, rescale, l)")], long),
+    split(&[("let width = 1u +", "let width = 2u +")], long),
+    split(&[("saw > 0.0", "true")], long_and_mostly_hidden),
+    split(&[("for (var i = 0u; i < params.parts; i++)", "for (var i = 1u; i < params.parts; i++)")], long),
 ];

@@ -2,28 +2,44 @@
 //!
 //! The same question put to the honest text must pass, so that what is noticed is the mistake.
 
-use wgpu_attention::{Attention, Family, Problem, Variant};
+use wgpu_attention::{Attention, Family, Problem, Variant, weights_candidates};
 
+use crate::case::Case;
 use crate::comparator::Expected;
 use crate::device::{Device, all};
 use crate::laws;
-use crate::mutants::{ATTENTION, Mutation, Question, WEIGHTS};
+use crate::mutants::{ATTENTION, DECODE, LANES, MERGE, Mutation, PARTS, Question, WEIGHTS};
+use crate::questions::plain;
 
-/// The variants that `attention` would run a case with, as pairs of the one to pin and the one to edit.
-fn editable(attention: &Attention, problem: &Problem, family: Family) -> Vec<(Variant, Variant)> {
-    let edited = |pinned: Variant| {
-        let mut variant = pinned;
-        variant.family = family;
-        if family == Family::Weights {
-            (variant.dim_v, variant.lse) = (0, false);
-        }
-        (pinned, variant)
-    };
-    attention.candidates(problem).unwrap().into_iter().map(edited).collect()
+/// Which kernel's text is edited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Edited {
+    Tiled,
+    Weights,
+    Lanes,
+    Decode,
+    /// The one that combines what the tiled kernel leaves.
+    Merge,
 }
 
-/// Asks the question of the first variant whose text the edits fit. The answer is right or it says what is not.
-fn ask(device: &Device, mutation: &Mutation, family: Family, planted: bool) -> Result<(), String> {
+/// The variants that `attention` would run a case with, as pairs of the one to pin and the one to edit.
+fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Variant, Variant)> {
+    let pairs = attention.candidates(problem).unwrap().into_iter().filter_map(|pinned| match (edited, pinned.family) {
+        (Edited::Tiled, Family::Tiled)
+        | (Edited::Lanes, Family::Lanes { .. })
+        | (Edited::Decode, Family::Decode(_)) => Some((pinned, pinned)),
+        (Edited::Merge, Family::Tiled) => Some((pinned, pinned.companions()[1]?)),
+        (Edited::Weights, Family::Tiled) => {
+            let weights = weights_candidates(problem, attention.caps()).unwrap();
+            Some((pinned, weights.into_iter().find(|weights| weights.access == pinned.access)?))
+        }
+        _ => None,
+    });
+    pairs.collect()
+}
+
+/// The case to ask with, and the limits to plan within.
+fn question(device: &Device, mutation: &Mutation) -> (Case, Attention) {
     let mut caps = *device.attention.caps();
     let case = match mutation.exposed_by {
         Question::Case(case) => case(),
@@ -31,11 +47,35 @@ fn ask(device: &Device, mutation: &Mutation, family: Family, planted: bool) -> R
             caps.dispatch_flop = 1;
             case()
         }
+        Question::Split(case) => {
+            caps.workgroups_to_fill = 1 << 20;
+            case()
+        }
         Question::Rounding(dtype) => laws::between_neighbours(dtype, 2),
     };
-    let attention = Attention::with_caps(device.attention.device(), caps);
+    (case, Attention::with_caps(device.attention.device(), caps))
+}
+
+/// The first variant whose text the edits fit, as the one to pin and the one to edit.
+fn target(attention: &Attention, problem: &Problem, mutation: &Mutation, edited: Edited) -> Option<(Variant, Variant)> {
     let fits = |&(_, edited): &(Variant, Variant)| mutation.edits.iter().all(|(from, _)| edited.wgsl().contains(from));
-    let Some((pinned, edited)) = editable(&attention, &case.problem, family).into_iter().find(fits) else {
+    editable(attention, problem, edited).into_iter().find(fits)
+}
+
+fn applies(device: &Device, mutation: &Mutation, edited: Edited) -> bool {
+    let (case, attention) = question(device, mutation);
+    target(&attention, &case.problem, mutation, edited).is_some()
+}
+
+/// Whether an adapter runs the kernel at all.
+fn runs(device: &Device, edited: Edited) -> bool {
+    !editable(&device.attention, &plain().problem, edited).is_empty()
+}
+
+/// Asks the question of the first variant whose text the edits fit. The answer is right or it says what is not.
+fn ask(device: &Device, mutation: &Mutation, edited: Edited, planted: bool) -> Result<(), String> {
+    let (case, attention) = question(device, mutation);
+    let Some((pinned, edited)) = target(&attention, &case.problem, mutation, edited) else {
         panic!("the mutation no longer applies: {:?} is not in the text", mutation.edits);
     };
     let text = mutation.edits.iter().fold(edited.wgsl(), |text, (from, to)| text.replace(from, to));
@@ -47,8 +87,11 @@ fn ask(device: &Device, mutation: &Mutation, family: Family, planted: bool) -> R
         assert!(invalid.is_none(), "{:?} is no longer WGSL: {invalid:?}", mutation.edits);
     }
     // What is not edited need not be compiled again.
-    let runner =
-        if planted || matches!(mutation.exposed_by, Question::Cut(_)) { &attention } else { &device.attention };
+    let runner = if planted || matches!(mutation.exposed_by, Question::Cut(_) | Question::Split(_)) {
+        &attention
+    } else {
+        &device.attention
+    };
     let (got, _) = device.run_by(runner, &case, pinned);
     match mutation.exposed_by {
         Question::Rounding(_) => laws::assert_nearest(&case, &got),
@@ -57,14 +100,20 @@ fn ask(device: &Device, mutation: &Mutation, family: Family, planted: bool) -> R
 }
 
 /// Plants every mistake, spread over the adapters, and lists those that nobody noticed.
-fn assert_all_noticed(mutations: &[Mutation], family: Family) {
+fn assert_all_noticed(mutations: &[Mutation], edited: Edited) {
+    let somewhere = |mutation: &&Mutation| all().iter().any(|device| applies(device, mutation, edited));
+    let stale: Vec<_> =
+        mutations.iter().filter(|mutation| !somewhere(mutation)).map(|mutation| mutation.edits).collect();
+    assert!(stale.is_empty() || !all().iter().any(|device| runs(device, edited)), "in no text: {stale:?}");
     let mut survivors = Vec::new();
     for (n, mutation) in mutations.iter().enumerate() {
-        let device = &all()[n % all().len()];
-        if let Err(wrong) = ask(device, mutation, family, false) {
+        // Kernels for CPUs that play a GPU run on no other adapter, and their text differs.
+        let devices = all().iter().cycle().skip(n).take(all().len());
+        let Some(device) = devices.into_iter().find(|device| applies(device, mutation, edited)) else { continue };
+        if let Err(wrong) = ask(device, mutation, edited, false) {
             panic!("the honest shader fails where {:?} should: {wrong}", mutation.edits);
         }
-        if ask(device, mutation, family, true).is_ok() {
+        if ask(device, mutation, edited, true).is_ok() {
             survivors.push(format!("{:?}", mutation.edits));
         }
     }
@@ -73,10 +122,26 @@ fn assert_all_noticed(mutations: &[Mutation], family: Family) {
 
 #[test]
 fn every_mistake_in_the_attention_kernel_is_noticed() {
-    assert_all_noticed(ATTENTION, Family::Tiled);
+    assert_all_noticed(ATTENTION, Edited::Tiled);
 }
 
 #[test]
 fn every_mistake_in_the_weights_kernel_is_noticed() {
-    assert_all_noticed(WEIGHTS, Family::Weights);
+    assert_all_noticed(WEIGHTS, Edited::Weights);
+}
+
+#[test]
+fn every_mistake_in_the_kernel_for_software_is_noticed() {
+    assert_all_noticed(LANES, Edited::Lanes);
+}
+
+#[test]
+fn every_mistake_in_the_kernel_for_few_rows_is_noticed() {
+    assert_all_noticed(DECODE, Edited::Decode);
+}
+
+#[test]
+fn every_mistake_in_splitting_and_merging_is_noticed() {
+    assert_all_noticed(PARTS, Edited::Tiled);
+    assert_all_noticed(MERGE, Edited::Merge);
 }

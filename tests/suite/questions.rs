@@ -18,6 +18,20 @@ pub fn plain() -> Case {
     filled(Problem::builder(shape()), Fill::Normal)
 }
 
+/// Keys for three parts, the last a short one.
+pub fn long() -> Case {
+    filled(Problem::builder(Shape::new(2, 2, 5, 32).kv_len(1600)), Fill::Normal)
+}
+
+pub fn long_staircase() -> Case {
+    filled(Problem::builder(Shape::new(2, 2, 5, 32).kv_len(1600)), Fill::Staircase)
+}
+
+/// Rows that see no key at all, others that see none of some parts.
+pub fn long_and_mostly_hidden() -> Case {
+    filled(Problem::builder(Shape::new(2, 2, 5, 32).kv_len(1600)).causal(Diagonal::Offset(-2)), Fill::Normal)
+}
+
 pub fn staircase() -> Case {
     filled(Problem::builder(shape()), Fill::Staircase)
 }

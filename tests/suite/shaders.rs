@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
-use wgpu_attention::{Access, Attention, Dtype, Family, Operand, Problem, Shape, Variant};
+use wgpu_attention::{Access, Attention, Decode, Dtype, Family, Operand, Problem, Shape, Variant};
 
 /// What WebGPU promises everywhere.
 const WORKGROUP_BYTES: u32 = 16 << 10;
@@ -19,13 +19,26 @@ fn noop() -> Attention {
     Attention::new(&wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0)
 }
 
+/// Devices whose variants differ: any at all, one that keys are split for, and CPUs that play a GPU.
+fn kinds_of_device() -> [Attention; 4] {
+    let attention = noop();
+    let caps = |workgroups_to_fill, software_lanes: Option<u32>| {
+        let mut caps = *attention.caps();
+        caps.workgroups_to_fill = workgroups_to_fill;
+        caps.is_software = software_lanes.is_some();
+        caps.subgroup_size = software_lanes;
+        Attention::with_caps(attention.device(), caps)
+    };
+    [caps(1, None), caps(1 << 20, None), caps(1, Some(4)), caps(1, Some(8))]
+}
+
 /// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
 /// at a size of each kind.
 pub fn every_variant() -> BTreeMap<String, Variant> {
-    let attention = noop();
+    let devices = kinds_of_device();
     let mut variants = BTreeMap::new();
-    let mut take = |dim_qk, dim_v, flags: u32, dtype: Dtype, bias: Option<Dtype>| {
-        let mut problem = Problem::builder(Shape::new(1, 2, 8, dim_qk).value_dim(dim_v)).dtype(dtype);
+    let mut take = |devices: &[Attention], dim_qk, dim_v, flags: u32, dtype: Dtype, bias: Option<Dtype>| {
+        let mut problem = Problem::builder(Shape::new(1, 2, 8, dim_qk).kv_len(2048).value_dim(dim_v)).dtype(dtype);
         let flag = |bit: u32| flags >> bit & 1 == 1;
         problem = if flag(0) { problem.softcap(1.0) } else { problem };
         problem = if flag(1) { problem.mask(wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
@@ -36,23 +49,30 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         } else {
             problem
         };
-        for variant in attention.candidates(&problem.build().unwrap()).unwrap() {
-            let mut weights = variant;
-            (weights.family, weights.dim_v, weights.lse) = (Family::Weights, 0, false);
-            for variant in [variant, weights] {
-                variants.insert(variant.to_string(), variant);
+        let problem = problem.build().unwrap();
+        for device in devices {
+            let weights = wgpu_attention::weights_candidates(&problem, device.caps()).unwrap();
+            for variant in device.candidates(&problem).unwrap().into_iter().chain(weights) {
+                for variant in variant.companions().into_iter().flatten().chain([variant]) {
+                    variants.insert(variant.to_string(), variant);
+                }
             }
         }
     };
+    let [any, idle, ..] = &devices;
     for dim_qk in DIMS {
         for dim_v in DIMS {
-            take(dim_qk, dim_v, 0b1000, Dtype::F32, None);
+            take(&[any.clone(), idle.clone()], dim_qk, dim_v, 0b1000, Dtype::F32, None);
         }
     }
-    for dim in [5, 64, 256] {
+    // Straight-line kernels are long: their sizes on the diagonal, their features at a small one.
+    for dim in [64, 128, 256] {
+        take(&devices, dim, dim, 0b1000, Dtype::F16, None);
+    }
+    for (dim, devices) in [(5, &devices[..]), (64, &devices[..2])] {
         for (dtype, flags) in Dtype::ALL.into_iter().flat_map(|dtype| (0..16).map(move |flags| (dtype, flags))) {
             for bias in [None, Some(Dtype::F32), Some(dtype)] {
-                take(dim, dim, flags, dtype, bias);
+                take(devices, dim, dim, flags, dtype, bias);
             }
         }
     }
@@ -60,16 +80,24 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
 }
 
 /// All that the shaders may ask of naga: `unpack2x16float`, which WebGPU's core has and some GL ES drivers lack.
-const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32.union(Capabilities::SUBGROUP);
+
+/// Whether its device must have `Features::SUBGROUP`.
+fn needs_subgroups(variant: &Variant) -> bool {
+    matches!(variant.family, Family::Lanes { .. } | Family::Decode(Decode { one_subgroup: true, .. }))
+}
 
 /// Parses and validates without any feature.
 fn validated(variant: &Variant) -> (Module, ModuleInfo) {
     let text = variant.wgsl();
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
-    let info = Validator::new(ValidationFlags::all(), CAPABILITIES)
-        .validate(&module)
-        .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
+    let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES);
+    if needs_subgroups(variant) {
+        validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
+        validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    }
+    let info = validator.validate(&module).unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
     (module, info)
 }
 
@@ -97,7 +125,7 @@ fn every_variant_is_valid_without_features_and_declares_what_the_host_believes()
 fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
     let main = info.get_entry_point(0);
     let mut storage = BTreeMap::new();
-    let mut uniforms = Vec::new();
+    let (mut uniforms, mut textures) = (Vec::new(), BTreeMap::new());
     for (handle, global) in module.global_variables.iter().filter(|(handle, _)| !main[*handle].is_empty()) {
         let Some(binding) = &global.binding else { continue };
         assert_eq!(binding.group, 0, "{variant}");
@@ -107,18 +135,27 @@ fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
                 let name = global.name.clone().unwrap_or_default();
                 storage.insert(binding.binding, (name, access.contains(StorageAccess::STORE)));
             }
+            AddressSpace::Handle => {
+                textures.insert(binding.binding, global.name.clone().unwrap_or_default());
+            }
             _ => panic!("{variant}: binding {} is in {:?}", binding.binding, global.space),
         }
         assert!(global.space != AddressSpace::Uniform || !main[handle].is_empty());
     }
     assert_eq!(uniforms, [0], "{variant}: the parameters");
     assert!(storage.len() <= STORAGE_BUFFERS, "{variant} binds {storage:?}");
+    let parts =
+        (variant.partial || variant.family == Family::Merge).then(|| (9, ("parts".to_owned(), variant.partial)));
     let wanted: BTreeMap<u32, (String, bool)> = variant
         .operands()
         // The output and the weights, which different kernels write, are one slot and one name in the shaders.
         .map(|operand| (slot(operand), (name(operand), operand.is_output())))
+        .chain(parts)
         .collect();
     assert_eq!(storage, wanted, "{variant}");
+    let staged = [(10, "staged_k".to_owned()), (11, "staged_v".to_owned())];
+    let stages = matches!(variant.family, Family::Stage | Family::Lanes { .. });
+    assert_eq!(textures, staged.into_iter().filter(|_| stages).collect(), "{variant}");
 }
 
 fn name(operand: Operand) -> String {
@@ -156,15 +193,22 @@ fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
 fn every_variant_translates_to_spir_v_msl_hlsl_and_glsl() {
     for variant in every_variant().values() {
         let (module, info) = validated(variant);
-        let spirv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None);
+        let spirv_options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+        let spirv = naga::back::spv::write_vec(&module, &info, &spirv_options, None);
         assert!(!spirv.unwrap_or_else(|error| panic!("{variant}: SPIR-V: {error}")).is_empty());
         let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
         let msl = naga::back::msl::write_string(&module, &info, &options, &Default::default());
         assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
         let mut hlsl = String::new();
-        let (options, pipeline) = Default::default();
+        let options =
+            naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_0, ..Default::default() };
+        let pipeline = Default::default();
         let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None);
         assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
+        // GL has no subgroups.
+        if needs_subgroups(variant) {
+            continue;
+        }
         let glsl = glsl(&module, &info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
         assert!(!glsl.is_empty());
     }
@@ -188,6 +232,8 @@ fn write_every_variant() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("wgsl");
     std::fs::create_dir_all(&folder).unwrap();
     for (name, variant) in every_variant() {
-        std::fs::write(folder.join(format!("{name}.wgsl")), variant.wgsl()).unwrap();
+        // Browsers ask for the directive; naga does not know it yet.
+        let directive = if needs_subgroups(&variant) { "enable subgroups;\n" } else { "" };
+        std::fs::write(folder.join(format!("{name}.wgsl")), format!("{directive}{}", variant.wgsl())).unwrap();
     }
 }

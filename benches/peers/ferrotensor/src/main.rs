@@ -1,0 +1,77 @@
+//! ferrotensor-backend's flash attention on wgpu 0.19; f32 only, head sizes up to 128.
+
+use std::process::ExitCode;
+
+use ferrotensor_backend::{ComputeEngine, UnifiedTensor, WgpuContext};
+use protocol::{Dtype, Peer, Problem};
+
+struct Ferrotensor {
+    context: WgpuContext,
+    engine: ComputeEngine,
+    q: UnifiedTensor,
+    k: UnifiedTensor,
+    v: UnifiedTensor,
+    out: UnifiedTensor,
+    /// Additive, (B, 1, 1, Lk).
+    mask: Option<UnifiedTensor>,
+    causal: bool,
+}
+
+impl Ferrotensor {
+    fn prepare(problem: &Problem) -> Result<Self, String> {
+        if problem.dtype != Dtype::F32 {
+            return Err("f32 only".to_owned());
+        }
+        let s = problem.shape;
+        let context = pollster::block_on(WgpuContext::new());
+        let engine = ComputeEngine::new(&context);
+        let upload = |tensor: &[f32], heads: usize, length: usize| {
+            let swapped = swap_heads_and_rows(tensor, heads, length, s.dim);
+            UnifiedTensor::new(&context, &swapped, &[s.batch, length, heads, s.dim])
+        };
+        let q = upload(&problem.q, s.heads_q, s.len_q);
+        let k = upload(&problem.k, s.heads_kv, s.len_k);
+        let v = upload(&problem.v, s.heads_kv, s.len_k);
+        let out = UnifiedTensor::empty(&context, &q.shape);
+        let mask = problem.keep.as_ref().map(|keep| {
+            // It takes scores of −10³⁰ and below for hidden ones.
+            let bias: Vec<f32> = keep.iter().map(|&keep| if keep { 0.0 } else { -2.0e30 }).collect();
+            UnifiedTensor::new(&context, &bias, &[s.batch, 1, 1, s.len_k])
+        });
+        Ok(Self { context, engine, q, k, v, out, mask, causal: s.causal })
+    }
+}
+
+impl Peer for Ferrotensor {
+    type Output = Vec<f32>;
+
+    fn device(&self) -> String {
+        self.context.adapter_info()
+    }
+
+    fn run(&mut self) -> Vec<f32> {
+        let Self { context, engine, q, k, v, out, mask, causal } = self;
+        engine.flash_attention_v2(context, q, k, v, out, *causal, 0.0, 0, mask.as_ref());
+        pollster::block_on(out.to_vec(context))
+    }
+
+    fn values(&self, output: Vec<f32>) -> Vec<f32> {
+        let [_, length, heads, dim] = self.q.shape[..] else { return Vec::new() };
+        swap_heads_and_rows(&output, length, heads, dim)
+    }
+}
+
+/// (B, M, N, D) as (B, N, M, D).
+fn swap_heads_and_rows(tensor: &[f32], m: usize, n: usize, dim: usize) -> Vec<f32> {
+    let mut swapped = Vec::with_capacity(tensor.len());
+    for batch in tensor.chunks(m * n * dim) {
+        for (j, i) in (0..n).flat_map(|j| (0..m).map(move |i| (j, i))) {
+            swapped.extend_from_slice(&batch[(i * n + j) * dim..][..dim]);
+        }
+    }
+    swapped
+}
+
+fn main() -> ExitCode {
+    protocol::main::<Ferrotensor>(&[("ferrotensor", Ferrotensor::prepare)])
+}

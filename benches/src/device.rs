@@ -1,0 +1,170 @@
+//! Which device computes: the adapters there are, the one asked for, and opening it with all it has.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use wgpu::{Adapter, AdapterInfo, Backend, Backends, DeviceType, DownlevelFlags, Features};
+use wgpu_attention::Caps;
+
+/// An opened adapter.
+#[derive(Debug)]
+pub struct Gpu {
+    /// What it says of itself.
+    pub info: AdapterInfo,
+    /// The device.
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+    /// What wgpu reported outside any call's result, such as running out of memory.
+    errors: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gpu {
+    /// Opens an adapter with its full limits, what kernels are faster with, and whatever it has of `wanted`.
+    ///
+    /// # Errors
+    /// Where the driver refuses.
+    pub fn open(adapter: &Adapter, wanted: Features) -> Result<Self> {
+        let info = adapter.get_info();
+        let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("wgpu-attention"),
+            required_features: adapter.features() & (Caps::FEATURES | wanted),
+            // All it has: large tensors are bound whole where the adapter can.
+            required_limits: adapter.limits(),
+            ..Default::default()
+        }));
+        let (device, queue) = opened.with_context(|| format!("{} does not open", info.name))?;
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let log = errors.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+        }));
+        Ok(Self { info, device, queue, errors })
+    }
+
+    /// Opens the adapter asked for, or the best there is; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the one asked for is not there or does not open.
+    pub fn request(request: Option<&str>, wanted: Features) -> Result<Option<Self>> {
+        match request {
+            Some(request) => Ok(Some(Self::open(&find(request)?, wanted)?)),
+            None => Ok(best().iter().find_map(|adapter| Self::open(adapter, wanted).ok())),
+        }
+    }
+
+    /// Waits for all that was submitted.
+    ///
+    /// # Errors
+    /// Where the device stopped.
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        polled.map(|_| ()).map_err(|error| anyhow!("the device stopped: {error}"))
+    }
+
+    /// Whatever wgpu reported since the last call.
+    ///
+    /// # Errors
+    /// If it reported anything.
+    pub fn complaints(&self) -> Result<()> {
+        let errors = std::mem::take(&mut *self.errors.lock().unwrap_or_else(PoisonError::into_inner));
+        ensure!(errors.is_empty(), "{} reported: {}", self.info.name, errors.join("; "));
+        Ok(())
+    }
+
+    /// The driver's name and version, as far as it tells them.
+    pub fn driver(&self) -> String {
+        format!("{} {}", self.info.driver, self.info.driver_info).trim().to_owned()
+    }
+}
+
+/// Every adapter of these backends, in the drivers' order.
+fn adapters(backends: Backends) -> Vec<Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+/// Every adapter there is, in the order of their indices: those of OpenGL last.
+pub fn all_adapters() -> Vec<Adapter> {
+    let mut found = adapters(Backends::PRIMARY);
+    found.extend(adapters(Backends::GL));
+    found
+}
+
+/// Those that compute, best first.
+fn best() -> Vec<Adapter> {
+    let mut able = with_compute(adapters(Backends::PRIMARY));
+    if able.is_empty() {
+        able = with_compute(adapters(Backends::GL));
+    }
+    able.sort_by_key(|adapter| rank(&adapter.get_info()));
+    able
+}
+
+fn with_compute(mut adapters: Vec<Adapter>) -> Vec<Adapter> {
+    adapters.retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS));
+    adapters
+}
+
+/// The adapter asked for by index, backend or part of its name. OpenGL is left alone unless nothing else fits, as its
+/// drivers are slow to start and noisy where there is no display.
+fn find(request: &str) -> Result<Adapter> {
+    let primary = adapters(Backends::PRIMARY);
+    if let Some(adapter) = pick(&primary, 0, request) {
+        return Ok(adapter);
+    }
+    let gl = adapters(Backends::GL);
+    if let Some(adapter) = pick(&gl, primary.len(), request) {
+        return Ok(adapter);
+    }
+    let names: Vec<String> = (primary.iter().chain(&gl).enumerate())
+        .map(|(index, adapter)| (index, adapter.get_info()))
+        .map(|(index, info)| format!("{index} = {} ({})", info.name, backend_name(info.backend)))
+        .collect();
+    let there_is = names.into_iter().chain(["cpu".into()]).collect::<Vec<_>>().join(", ");
+    bail!("--device {request:?} matches nothing here; there is {there_is}")
+}
+
+/// A number is an index and nothing else: part of a name, it would match by accident.
+fn pick(adapters: &[Adapter], first_index: usize, request: &str) -> Option<Adapter> {
+    if let Ok(index) = request.parse::<usize>() {
+        return adapters.get(index.checked_sub(first_index)?).cloned();
+    }
+    let wanted = request.to_lowercase();
+    let fits = |info: &AdapterInfo| {
+        let backend = backend_name(info.backend).to_lowercase();
+        !wanted.is_empty() && (info.name.to_lowercase().contains(&wanted) || backend.contains(&wanted))
+    };
+    let matching = adapters.iter().filter(|adapter| fits(&adapter.get_info()));
+    matching.min_by_key(|adapter| rank(&adapter.get_info())).cloned()
+}
+
+/// Lower is better: real hardware first, then the backend its driver is best at.
+fn rank(info: &AdapterInfo) -> (u8, u8) {
+    let device = match info.device_type {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    };
+    let backend = match info.backend {
+        Backend::Vulkan | Backend::Metal => 0,
+        Backend::Dx12 => 1,
+        _ => 2,
+    };
+    (device, backend)
+}
+
+/// What a backend is called.
+pub const fn backend_name(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Vulkan => "Vulkan",
+        Backend::Metal => "Metal",
+        Backend::Dx12 => "DX12",
+        Backend::Gl => "OpenGL",
+        Backend::BrowserWebGpu => "WebGPU",
+        Backend::Noop => "noop",
+    }
+}

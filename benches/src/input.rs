@@ -1,0 +1,63 @@
+//! What the kernels compute on: standard normal values, the same in every run, cheap to make for large shapes.
+
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rand_distr::{Distribution as _, StandardNormal};
+use wgpu_attention::{Inputs, Operand, Problem};
+
+use crate::Workload;
+
+/// A prime, so that a table repeated so often gives rows that differ.
+const TABLE: usize = 65_521;
+
+/// The inputs of one problem, rounded as they are stored.
+#[derive(Debug)]
+pub(crate) struct Host {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    mask: Option<Vec<bool>>,
+}
+
+impl Host {
+    pub(crate) fn new(workload: &Workload, problem: &Problem) -> Self {
+        let normal: Vec<f32> = StandardNormal.sample_iter(SmallRng::seed_from_u64(1)).take(TABLE).collect();
+        let dtype = problem.dtype();
+        let table = dtype.decode(&dtype.encode(&normal));
+        let values = |operand, seed: usize| {
+            let count = problem.view(operand).map_or(0, |view| view.end());
+            let count = usize::try_from(count).expect("a tensor that fits the memory");
+            table.iter().copied().cycle().skip(seed).take(count).collect()
+        };
+        let shape = problem.shape();
+        let mask = problem.uses(Operand::Mask).then(|| {
+            let batches = 0..shape.batch;
+            batches.flat_map(|batch| (0..shape.len_kv).map(move |key| key < workload.kept_keys(batch))).collect()
+        });
+        Self { q: values(Operand::Q, 0), k: values(Operand::K, 20_011), v: values(Operand::V, 40_009), mask }
+    }
+
+    pub(crate) fn borrow(&self) -> Inputs<'_> {
+        Inputs { q: &self.q, k: &self.k, v: &self.v, mask: self.mask.as_deref(), ..Inputs::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wgpu_attention::Dtype;
+
+    use super::*;
+
+    #[test]
+    fn inputs_fit_their_problem_and_are_normal() {
+        let workload: Workload = "2,4,2,96,200,64,mask".parse().expect("a shape");
+        let problem = workload.problem(Dtype::F16).expect("a problem");
+        let host = Host::new(&workload, &problem);
+        host.borrow().check(&problem).expect("inputs that fit");
+        let count = host.q.len() as f32;
+        let mean = host.q.iter().sum::<f32>() / count;
+        let variance = host.q.iter().map(|q| (q - mean).powi(2)).sum::<f32>() / count;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.05, "mean {mean}, variance {variance}");
+        assert_eq!(host.mask.iter().flatten().filter(|&&kept| kept).count(), 150 + 195);
+    }
+}

@@ -1,0 +1,114 @@
+//! One shape on one device: every figure that is measured, before it is set against the limits.
+
+use std::hint::black_box;
+
+use anyhow::{Result, anyhow};
+use wgpu_attention::{Attention, Buffers, Call, Dtype, Operand, PlanError, Problem, Variant};
+
+use crate::input::Host;
+use crate::limits::Probes;
+use crate::samples::{Effort, Samples};
+use crate::timer::Timer;
+use crate::{Gpu, Workload, guard};
+
+/// What measuring needs.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) attention: Attention,
+    pub(crate) timer: Timer<'a>,
+    pub(crate) probes: Probes<'a>,
+}
+
+/// What one variant takes for one problem.
+#[derive(Clone, Debug)]
+pub(crate) struct Measurement {
+    pub(crate) variant: Variant,
+    /// Of the pass, with warm caches.
+    pub(crate) pass: Samples,
+    /// Of the pass, with caches full of something else; for decode shapes.
+    pub(crate) cold: Option<Samples>,
+    /// From recording to the output on the host.
+    pub(crate) wall: Samples,
+    /// Planning with the pipeline compiled.
+    pub(crate) plan: Samples,
+    /// Recording a call into an encoder of its own.
+    pub(crate) record: Samples,
+    pub(crate) extra_bytes: u64,
+}
+
+/// The variants to measure, or why there is none.
+pub(crate) type Chosen = Result<Vec<Variant>, String>;
+
+impl<'a> Bench<'a> {
+    pub(crate) fn new(gpu: &'a Gpu) -> Result<Self> {
+        let timer = Timer::new(gpu);
+        let probes = Probes::new(gpu, &timer)?;
+        Ok(Self { gpu, attention: Attention::new(&gpu.device), timer, probes })
+    }
+
+    /// The variant that is selected, or all that have `text` in their names.
+    pub(crate) fn choose(&self, problem: &Problem, text: Option<&str>) -> Chosen {
+        let too_large = problem.views().find(|view| view.size_bytes() > self.attention.caps().buffer_bytes);
+        if let Some(view) = too_large {
+            return Err(format!("`{}` takes more than a buffer of this device holds", view.operand));
+        }
+        let able = self.attention.candidates(problem).map_err(|error: PlanError| error.to_string())?;
+        let Some(text) = text else { return Ok(able.into_iter().take(1).collect()) };
+        let names: Vec<String> = able.iter().map(Variant::to_string).collect();
+        let chosen: Vec<Variant> = able.into_iter().filter(|variant| variant.to_string().contains(text)).collect();
+        if chosen.is_empty() {
+            return Err(format!("no variant has {text:?} in its name; there is {}", names.join(", ")));
+        }
+        Ok(chosen)
+    }
+
+    pub(crate) fn measure(
+        &self,
+        workload: &Workload,
+        problem: &Problem,
+        chosen: &[Variant],
+    ) -> Result<Vec<Measurement>> {
+        let host = Host::new(workload, problem);
+        let buffers = host.borrow().upload(&self.gpu.device, problem)?;
+        chosen.iter().map(|&variant| self.variant(workload, problem, &host, &buffers, variant)).collect()
+    }
+
+    fn variant(
+        &self,
+        workload: &Workload,
+        problem: &Problem,
+        host: &Host,
+        buffers: &Buffers,
+        variant: Variant,
+    ) -> Result<Measurement> {
+        let plan = self.attention.plan_variant(problem, variant)?;
+        let call = plan.bind(&buffers.operands())?;
+        let out = buffers.get(Operand::Out).ok_or_else(|| anyhow!("every problem has an output"))?;
+        guard::check(self.gpu, problem, &host.borrow(), (variant, &call), out)?;
+
+        let once = || self.timer.pass(|pass| call.dispatch(pass));
+        let pass = Samples::of(Effort::RUN, once)?;
+        let swept = || self.probes.sweep(&self.timer).and_then(|()| once());
+        let cold = workload.is_decode().then(|| Samples::of(Effort::COLD, swept)).transpose()?;
+        let wall = Samples::timed(Effort::WALL, || read_back(self.gpu, &call, out, problem.dtype()))?;
+        let plan_again = || self.attention.plan_variant(problem, variant).map(|plan| drop(black_box(plan)));
+        let planning = Samples::timed(Effort::HOST, || Ok(plan_again()?))?;
+        let record = Samples::timed(Effort::HOST, || {
+            self.record(&call);
+            Ok(())
+        })?;
+        self.gpu.complaints()?;
+        Ok(Measurement { variant, pass, cold, wall, plan: planning, record, extra_bytes: plan.scratch_bytes() })
+    }
+
+    fn record(&self, call: &Call) {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        call.encode(&mut encoder);
+        black_box(encoder.finish());
+    }
+}
+
+fn read_back(gpu: &Gpu, call: &Call, out: &wgpu::Buffer, dtype: Dtype) -> Result<()> {
+    guard::output(gpu, call, out, dtype).map(|values| drop(black_box(values)))
+}

@@ -1,0 +1,90 @@
+//! What to measure and where the figures go, as the command line says it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use wgpu_attention::Dtype;
+
+use crate::Workload;
+
+/// The arguments of a run.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Options {
+    /// Which shapes; all of them unless given, or none but those of --shape.
+    #[arg(long, value_enum, value_name = "SUITE")]
+    pub suite: Option<Suite>,
+
+    /// A shape of your own; may be given several times.
+    #[arg(long = "shape", value_name = "B,HQ,HKV,LQ,LK,D[,causal][,mask]")]
+    pub shapes: Vec<Workload>,
+
+    /// How the elements are stored: f32, f16, bf16; may be given several times. All unless given, on a CPU f32.
+    #[arg(long = "dtype", value_name = "TYPE", value_parser = dtype)]
+    pub dtypes: Vec<Dtype>,
+
+    /// Every variant whose name contains this text; the one that is selected unless given.
+    #[arg(long, value_name = "TEXT")]
+    pub variant: Option<String>,
+
+    /// Write the figures as an array of rows; - for the standard output, and the table then goes to the standard error.
+    #[arg(id = "rows", long = "json", value_name = "FILE", value_parser = json_path)]
+    pub json: Option<PathBuf>,
+
+    /// Draw them below the limits of the device.
+    #[arg(long, value_name = "FILE.svg", value_parser = svg_path)]
+    pub plot: Option<PathBuf>,
+}
+
+/// A set of shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Many queries.
+    Prefill,
+    /// Few queries, many keys.
+    Decode,
+    /// Both.
+    All,
+}
+
+fn dtype(text: &str) -> Result<Dtype, String> {
+    let named = Dtype::ALL.into_iter().find(|dtype| dtype.to_string() == text);
+    named.ok_or_else(|| "it is one of f32, f16, bf16".into())
+}
+
+fn json_path(text: &str) -> Result<PathBuf, String> {
+    if text == "-" { Ok(text.into()) } else { in_a_folder(text) }
+}
+
+fn svg_path(text: &str) -> Result<PathBuf, String> {
+    let path = in_a_folder(text)?;
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
+        _ => Err("the plot is written as SVG; let the name end in .svg".into()),
+    }
+}
+
+/// Told before the measuring, not after it.
+fn in_a_folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(format!("there is no folder {}", folder.display()))
+        }
+        _ => Ok(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_anything_is_measured() {
+        assert_eq!(svg_path("roof.svg"), Ok("roof.svg".into()));
+        assert!(svg_path("roof.png").is_err());
+        assert!(json_path("no/such/folder/rows.json").is_err());
+        assert_eq!(json_path("-"), Ok("-".into()));
+        assert_eq!(dtype("bf16"), Ok(Dtype::Bf16));
+        assert!(dtype("f64").is_err());
+    }
+}

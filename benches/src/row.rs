@@ -1,0 +1,155 @@
+//! What is told of one measurement: the figures, what they are a share of, and where they are from.
+
+use serde::{Deserialize, Serialize};
+use wgpu_attention::{Problem, Shape};
+
+use crate::Workload;
+use crate::limits::Limits;
+use crate::measure::Measurement;
+use crate::workload::bytes;
+
+/// One variant on one problem. Times in the unit their names end in; shares from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `prefill`, `decode`, or `shape` for one given by hand.
+    pub suite: String,
+    /// What the shape is called, where it has a name.
+    pub name: Option<String>,
+    /// B.
+    pub batch: u32,
+    /// Hq.
+    pub heads_q: u32,
+    /// Hkv.
+    pub heads_kv: u32,
+    /// Lq.
+    pub len_q: u32,
+    /// Lk.
+    pub len_k: u32,
+    /// D, of keys and of values.
+    pub dim: u32,
+    /// Whether it is causal.
+    pub causal: bool,
+    /// Whether a mask hides keys.
+    pub mask: bool,
+    /// How the elements are stored.
+    pub dtype: String,
+    /// Which kernel.
+    pub variant: String,
+    /// The adapter.
+    pub device: String,
+    /// Time on the device, the median of several runs.
+    pub median_ms: f64,
+    /// Operations for each second of it.
+    pub tflops: f64,
+    /// Bytes of q, k, v and the output, each once, for each second of it.
+    pub gbps: f64,
+    /// `tflops` of `fma_tflops`.
+    pub share_of_fma: f64,
+    /// `gbps` of `read_gbps`.
+    pub share_of_read: f64,
+    /// The fastest run.
+    pub min_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+    /// From recording to the output on the host.
+    pub wall_ms: f64,
+    /// Time on the device after its caches were filled with something else; for decode shapes.
+    pub cold_ms: Option<f64>,
+    /// Planning, with the kernel compiled.
+    pub plan_us: f64,
+    /// Recording a call.
+    pub record_us: f64,
+    /// Memory beyond inputs and outputs.
+    pub extra_bytes: u64,
+    /// The driver and its version.
+    pub driver: String,
+    /// The API it is reached through.
+    pub backend: String,
+    /// What `median_ms` is of: `timestamps` around the pass, or `wall` for the submission.
+    pub timer: String,
+    /// Limit: multiply-adds in registers.
+    pub fma_tflops: f64,
+    /// Limit: reading a large buffer in a kernel.
+    pub read_gbps: f64,
+    /// Limit: copying one, bytes read and bytes written.
+    pub copy_gbps: f64,
+    /// An empty dispatch, from recording to completion.
+    pub dispatch_us: f64,
+    /// When, in UTC.
+    pub date: String,
+    /// The command that measured it.
+    pub command: String,
+}
+
+/// Where and when a run takes place: the same for all its rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) device: String,
+    pub(crate) driver: String,
+    pub(crate) backend: String,
+    pub(crate) timer: String,
+    pub(crate) date: String,
+    pub(crate) command: String,
+}
+
+impl Row {
+    pub(crate) fn new(
+        origin: &Origin,
+        workload: &Workload,
+        problem: &Problem,
+        measured: &Measurement,
+        limits: &Limits,
+    ) -> Self {
+        let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, .. } = workload.shape;
+        let seconds = measured.pass.median().max(1e-9);
+        let (tflops, gbps) = (workload.flop() / seconds * 1e-12, bytes(problem) / seconds * 1e-9);
+        let origin = origin.clone();
+        Self {
+            suite: workload.suite.into(),
+            name: workload.name.map(Into::into),
+            batch,
+            heads_q,
+            heads_kv,
+            len_q,
+            len_k: len_kv,
+            dim: dim_qk,
+            causal: workload.causal,
+            mask: workload.mask,
+            dtype: problem.dtype().to_string(),
+            variant: measured.variant.to_string(),
+            device: origin.device,
+            median_ms: seconds * 1e3,
+            tflops,
+            gbps,
+            share_of_fma: tflops / limits.fma_tflops(),
+            share_of_read: gbps / limits.read_gbps(),
+            min_ms: measured.pass.min() * 1e3,
+            max_ms: measured.pass.max() * 1e3,
+            wall_ms: measured.wall.median() * 1e3,
+            cold_ms: measured.cold.as_ref().map(|cold| cold.median() * 1e3),
+            plan_us: measured.plan.median() * 1e6,
+            record_us: measured.record.median() * 1e6,
+            extra_bytes: measured.extra_bytes,
+            driver: origin.driver,
+            backend: origin.backend,
+            timer: origin.timer,
+            fma_tflops: limits.fma_tflops(),
+            read_gbps: limits.read_gbps(),
+            copy_gbps: limits.copy_gbps(),
+            dispatch_us: limits.dispatch_us(),
+            date: origin.date,
+            command: origin.command,
+        }
+    }
+
+    /// The kernel's family: the letters its name begins with.
+    pub(crate) fn family(&self) -> &str {
+        let end = self.variant.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(self.variant.len());
+        &self.variant[..end]
+    }
+
+    /// Operations a byte: what decides which limit is the lower.
+    pub(crate) fn intensity(&self) -> f64 {
+        self.tflops * 1e3 / self.gbps
+    }
+}

@@ -1,0 +1,42 @@
+// Combines each row's results over parts of the keys, which some workgroups each left, into the one over all.
+//
+//     m ← max mᵢ;  l ← Σ lᵢ·exp(mᵢ − m);  O ← Σ Oᵢ·exp(mᵢ − m) / l
+//
+// grid        (⌈Lq / ROWS⌉, Hq, B)
+// workgroup   64 threads, each four columns of a row
+// memory      none; barriers: none
+//
+// The same algebra as from tile to tile in attention.wgsl; Rabe & Staats 2021, Dao et al., Flash-Decoding, 2023.
+
+const THREADS = 64u;
+const VECTORS = DIM_V / 4u;
+
+const_assert ROWS * VECTORS <= THREADS;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(9) var<storage, read> parts: array<vec4<f32>>;  // (B, Hq, Lq, parts): (m, l, saw, 0), O
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let row = Row(workgroup.z, workgroup.y, workgroup.x * ROWS + thread / VECTORS, 0u);
+    let vector = thread % VECTORS;
+    if (thread >= ROWS * VECTORS || row.query >= params.len_q) { return; }
+    let first = address(params.part, row.batch, row.head, row.query) >> 2u;
+    let width = 1u + (params.dim_v + 3u) / 4u;
+
+    var m = parts[first].x;
+    for (var i = 1u; i < params.parts; i++) { m = max(m, parts[first + i * width].x); }
+
+    var l = 0.0;
+    var saw = 0.0;
+    var o = vec4(0.0);
+    for (var i = 0u; i < params.parts; i++) {
+        let statistics = parts[first + i * width];
+        let rescale = select(exp2((statistics.x - m) * params.exp2_scale), 1.0, statistics.x == m);
+        l = fma(statistics.y, rescale, l);
+        saw = max(saw, statistics.z);
+        if (vector * 4u < params.dim_v) { o = fma(parts[first + i * width + 1u + vector], vec4(rescale), o); }
+    }
+    if (vector * 4u < params.dim_v) { store_columns(row, vector * 4u, o, l, saw > 0.0); }
+    if (vector == 0u) { store_statistics(row, m, l, saw > 0.0); }
+}

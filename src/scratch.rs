@@ -1,0 +1,130 @@
+//! Space that a plan needs beside its operands: asked for, and the caller's to share.
+
+use wgpu::{BufferUsages, Device, TextureUsages};
+
+/// What a kernel keeps for the one after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Each row's result over each part of the keys.
+    Partial,
+    /// The keys, four elements a texel.
+    StagedK,
+    /// The values, likewise.
+    StagedV,
+}
+
+/// What a kernel does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpaceUse {
+    Read,
+    Write,
+}
+
+impl Space {
+    /// The `@binding` in group 0, after the operands'.
+    pub(crate) const fn binding(self) -> u32 {
+        match self {
+            Self::Partial => 9,
+            Self::StagedK => 10,
+            Self::StagedV => 11,
+        }
+    }
+
+    pub(crate) fn layout(self, how: SpaceUse) -> wgpu::BindingType {
+        let read_only = how == SpaceUse::Read;
+        match (self, how) {
+            (Self::Partial, _) => wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            (Self::StagedK | Self::StagedV, SpaceUse::Write) => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::WriteOnly,
+                format: TEXELS,
+                view_dimension: wgpu::TextureViewDimension::D2,
+            },
+            (Self::StagedK | Self::StagedV, SpaceUse::Read) => wgpu::BindingType::Texture {
+                sample_type: wgpu::TextureSampleType::Float { filterable: false },
+                view_dimension: wgpu::TextureViewDimension::D2,
+                multisampled: false,
+            },
+        }
+    }
+}
+
+const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
+const TEXEL_BYTES: u64 = 16;
+
+/// How much of each space a plan needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) partial_bytes: u64,
+    /// Width and height of the textures of keys and of values, in texels.
+    pub(crate) staged: Option<[[u32; 2]; 2]>,
+}
+
+impl Need {
+    pub(crate) fn bytes(&self) -> u64 {
+        let texels = |[width, height]: [u32; 2]| u64::from(width) * u64::from(height);
+        self.partial_bytes + self.staged.map_or(0, |sizes| sizes.map(texels).iter().sum::<u64>() * TEXEL_BYTES)
+    }
+}
+
+/// Space for calls of one plan at a time: those that share it run one after another, which on one queue they do.
+///
+/// Made by [`Plan::scratch`](crate::Plan::scratch); its contents mean nothing between calls.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    pub(crate) need: Need,
+    pub(crate) partial: Option<wgpu::Buffer>,
+    pub(crate) staged: Option<[wgpu::TextureView; 2]>,
+}
+
+impl Scratch {
+    pub(crate) fn new(device: &Device, need: Need) -> Self {
+        let partial = (need.partial_bytes > 0).then(|| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("attention parts"),
+                size: need.partial_bytes,
+                usage: BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        });
+        let texture = |[width, height]: [u32; 2]| {
+            let texture = device.create_texture(&wgpu::TextureDescriptor {
+                label: Some("attention keys and values"),
+                size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: TEXELS,
+                usage: TextureUsages::STORAGE_BINDING | TextureUsages::TEXTURE_BINDING,
+                view_formats: &[],
+            });
+            texture.create_view(&wgpu::TextureViewDescriptor::default())
+        };
+        Self { need, partial, staged: need.staged.map(|sizes| sizes.map(texture)) }
+    }
+
+    /// Its size.
+    pub fn size_bytes(&self) -> u64 {
+        self.need.bytes()
+    }
+
+    /// Whether it has all that is needed. Textures may be larger than needed, but not narrower: their width is how the
+    /// shader finds its way, by a constant no wider than any texture made for it.
+    pub(crate) fn covers(&self, need: &Need) -> bool {
+        let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
+        self.need.partial_bytes >= need.partial_bytes
+            && match (&self.need.staged, &need.staged) {
+                (_, None) => true,
+                (None, Some(_)) => false,
+                (Some(had), Some(needed)) => had.iter().zip(needed).all(large_enough),
+            }
+    }
+
+    pub(crate) fn texture(&self, space: Space) -> Option<&wgpu::TextureView> {
+        let [k, v] = self.staged.as_ref()?;
+        Some(if space == Space::StagedK { k } else { v })
+    }
+}
