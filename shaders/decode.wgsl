@@ -39,22 +39,6 @@ fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, seen: vec4<bool>, sum: vec4<f32
                              select(none, m[2], seen.z), select(none, m[3], seen.w)), p, sum);
 }
 
-// WGSL lets tanh overflow, and lose the digits of a small x to the difference of two exponentials. Those are taken from
-// its continued fraction, whose error below ½ is far below f32's.
-fn accurate_tanh(x: vec4<f32>) -> vec4<f32> {
-    let y = x * x;
-    let small = x * fma(y, y + 105.0, vec4(945.0)) / fma(y, fma(y, vec4(15.0), vec4(420.0)), vec4(945.0));
-    let t = exp(-2.0 * abs(x));
-    let large = sign(x) * (1.0 - t) / (1.0 + t);
-    return select(large, small, y < vec4(0.25));
-}
-
-fn shape_scores(product: vec4<f32>) -> vec4<f32> {
-    let x = product * params.score_scale;
-    if (SOFTCAP) { return params.softcap_scale * accurate_tanh(x); }
-    return x;
-}
-
 fn sum(x: vec4<f32>) -> f32 { return (x.x + x.y) + (x.z + x.w); }
 fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
 

@@ -9,44 +9,36 @@
 // workgroup   one subgroup of LANES; lane i owns rows i, i + LANES, … of the block, with Q and O in its registers
 // memory      none; barriers: none. K and V come from textures, staged by stage.wgsl
 //
-//     for each LANES keys that some row may see, a key and its value to a lane:
-//         S ← Q Kᵀ, scaled, capped, biased, masked            each lane its rows, the keys handed round by shuffles
+//     for each KEYS keys that some row may see, lane i reading texels i, i + LANES, … of each:
+//         S ← Q Kᵀ, scaled, capped, biased, masked            each lane its rows, K handed round by shuffles
 //         m′ ← max(m, rowmax S);  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
-//         O ← O·exp(m − m′) + P V                              the values handed round
+//         O ← O·exp(m − m′) + P V                              V handed round
 //     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
 //
-// All of it is straight-line: what a driver of this kind spends on a loop or a branch is more than what it would save. No
-// branch depends on the parameters alone: lavapipe would compile the kernel anew for each dispatch's.
+// All of it is straight-line: what a driver of this kind spends on a loop or a branch is more than what it would save. But
+// one round must fit the first-level instruction cache, which bounds ROWS · KEYS · D: with twice the text it runs at
+// half the speed. No branch depends on the parameters alone: lavapipe would compile the kernel anew for each dispatch's.
 
-// From the host: LANES, ROWS of a lane, Q_VECTORS and V_VECTORS of four dimensions, and how K and V are staged.
+// From the host: LANES, ROWS of a lane, KEYS of a round; Q_VECTORS and V_VECTORS of four dimensions, of which a lane reads
+// K_TEXELS and V_TEXELS; and how K and V are staged.
 const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
-const INFINITE = 0x7f800000u;                                  // the bits from which a number is infinite or NaN
+const INFINITE = 0x7f800000u;                                  // the bits above which a number is NaN
 
-const_assert LANES * ROWS > 0u && LANES % 4u == 0u;
+const Q_ARRAY = ROWS * Q_VECTORS;
+const O_ARRAY = ROWS * DIM_V;
+const S_ARRAY = ROWS * KEYS;
+const K_ARRAY = KEYS * K_TEXELS;
+const V_ARRAY = KEYS * V_TEXELS;
+
+const_assert LANES * ROWS > 0u && K_TEXELS * LANES == Q_VECTORS && V_TEXELS * LANES == V_VECTORS;
+const_assert KEYS == 1u || KEYS == 2u || KEYS == 4u;  // so that a tile's keys are whole rounds
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(10) var staged_k: texture_2d<f32>;
-@group(0) @binding(11) var staged_v: texture_2d<f32>;
+@group(0) @binding(10) var staged_k: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(11) var staged_v: texture_storage_2d<rgba32float, read>;
 
-// WGSL lets tanh overflow, and lose the digits of a small x to the difference of two exponentials. Those are taken from
-// its continued fraction, whose error below ½ is far below f32's.
-fn accurate_tanh(x: vec4<f32>) -> vec4<f32> {
-    let y = x * x;
-    let small = x * fma(y, y + 105.0, vec4(945.0)) / fma(y, fma(y, vec4(15.0), vec4(420.0)), vec4(945.0));
-    let t = exp(-2.0 * abs(x));
-    let large = sign(x) * (1.0 - t) / (1.0 + t);
-    return select(large, small, y < vec4(0.25));
-}
-
-fn shape_scores(product: vec4<f32>) -> vec4<f32> {
-    let x = product * params.score_scale;
-    if (SOFTCAP) { return params.softcap_scale * accurate_tanh(x); }
-    return x;
-}
-
-fn sum(x: vec4<f32>) -> f32 { return (x.x + x.y) + (x.z + x.w); }
-fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
-fn magnitude(x: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(x) & vec4(0x7fffffffu); }
+// The keys of a round, as masks and biases are read. Past KEYS they begin again, which compilers find out.
+fn keys_at(kv: u32) -> vec4<u32> { return kv + vec4(0u, 1u, 2u, 3u) % KEYS; }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
@@ -60,11 +52,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     let block_end = min(block_row + LANES * ROWS, params.len_q);
 
     var q: array<vec4<f32>, Q_ARRAY>;                          // [row][dim / 4]
-    var o: array<vec4<f32>, O_ARRAY>;                          // [row][dim / 4]
+    var o: array<f32, O_ARRAY>;                                // [row][dim]
     var m: array<f32, ROWS>;                                   // the largest score
     var l: array<f32, ROWS>;                                   // the sum of weights relative to it
     var saw: array<bool, ROWS>;                                // whether the row sees any key, which no sum tells
-    var poisoned: array<bool, ROWS>;                           // whether it sees one that is not finite
     var first: array<i32, ROWS>;                               // the keys it sees by position
     var last: array<i32, ROWS>;
     // unroll
@@ -80,107 +71,97 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         }
     }
 
-    let begin = max(u32(max(i32(block_row) + diagonal + params.band_first, 0)) / LANES * LANES, part * params.part_keys);
+    let begin = max(u32(max(i32(block_row) + diagonal + params.band_first, 0)) / KEYS * KEYS, part * params.part_keys);
     let end = min(valid, u32(max(i32(block_end) + diagonal + params.band_last, 0)));
-    for (var kv = begin; kv < end; kv += LANES) {
-        let n = address(params.staged, batch, kv_head, min(kv + lane, params.len_kv - 1u));
-
-        // This lane's key, and its value: of keys that are not finite, zeroes, and their rows are told.
-        let k_texel = vec2(n % K_KEYS_PER_ROW * Q_VECTORS, n / K_KEYS_PER_ROW);
-        let v_texel = vec2(n % V_KEYS_PER_ROW * V_VECTORS, n / V_KEYS_PER_ROW);
-        var k: array<vec4<f32>, Q_VECTORS>;
-        var v: array<vec4<f32>, V_VECTORS>;
-        var size = vec4(0u);
+    for (var kv = begin; kv < end; kv += KEYS) {
+        // This lane's texels of each key and value.
+        var k: array<vec4<f32>, K_ARRAY>;                      // [key][texel / LANES]
+        var v: array<vec4<f32>, V_ARRAY>;
+        var poison: array<bool, KEYS>;                         // whether something in them is not finite
         // unroll
-        for (var d = 0u; d < Q_VECTORS; d++) {
-            k[d] = textureLoad(staged_k, k_texel + vec2(d, 0u), 0);
-            size = max(size, magnitude(k[d]));
-        }
-        // unroll
-        for (var d = 0u; d < V_VECTORS; d++) {
-            v[d] = textureLoad(staged_v, v_texel + vec2(d, 0u), 0);
-            size = max(size, magnitude(v[d]));
-        }
-        let not_finite = max(max(size.x, size.y), max(size.z, size.w)) >= INFINITE;
-        let poison = subgroupBallot(not_finite).x;
-        // unroll
-        for (var d = 0u; d < V_VECTORS; d++) { v[d] = select(v[d], vec4(0.0), not_finite); }
-
-        // S, and P in its place.
-        var p: array<vec4<f32>, P_ARRAY>;                      // [row][key / 4]
-        var rescale: array<f32, ROWS>;
-        // unroll
-        for (var c = 0u; c < LANE_QUADS; c++) {
-            var keys: array<vec4<f32>, DIM_QK>;                // [dim], four keys
+        for (var t = 0u; t < KEYS; t++) {
+            let n = address(params.staged, batch, kv_head, min(kv + t, params.len_kv - 1u));
+            let k_texel = vec2(n % K_KEYS_PER_ROW * Q_VECTORS + lane, n / K_KEYS_PER_ROW);
+            let v_texel = vec2(n % V_KEYS_PER_ROW * V_VECTORS + lane, n / V_KEYS_PER_ROW);
             // unroll
-            for (var d = 0u; d < Q_VECTORS; d++) {
-                // unroll
-                for (var i = 0u; i < 4u; i++) {
-                    let x = k[d][i];
-                    keys[d * 4u + i] = vec4(subgroupShuffle(x, c * 4u), subgroupShuffle(x, c * 4u + 1u),
-                                            subgroupShuffle(x, c * 4u + 2u), subgroupShuffle(x, c * 4u + 3u));
-                }
+            for (var c = 0u; c < K_TEXELS; c++) { k[t * K_TEXELS + c] = textureLoad(staged_k, k_texel + vec2(c * LANES, 0u)); }
+            // unroll
+            for (var c = 0u; c < V_TEXELS; c++) { v[t * V_TEXELS + c] = textureLoad(staged_v, v_texel + vec2(c * LANES, 0u)); }
+            poison[t] = (bitcast<u32>(subgroupShuffle(k[t * K_TEXELS].x, 0u)) & 0x7fffffffu) > INFINITE;
+        }
+
+        // S = Q Kᵀ: each number of K is handed to all lanes and used for all their rows.
+        var s: array<f32, S_ARRAY>;                            // [row][key]
+        // unroll
+        for (var d = 0u; d < DIM_QK; d++) {
+            var key: array<f32, KEYS>;
+            // unroll
+            for (var t = 0u; t < KEYS; t++) {
+                key[t] = subgroupShuffle(k[t * K_TEXELS + d / 4u / LANES][d % 4u], d / 4u % LANES);
             }
             // unroll
             for (var r = 0u; r < ROWS; r++) {
-                var s = vec4(0.0);
                 // unroll
-                for (var d = 0u; d < Q_VECTORS; d++) {
-                    // unroll
-                    for (var i = 0u; i < 4u; i++) { s = fma(vec4(q[r * Q_VECTORS + d][i]), keys[d * 4u + i], s); }
-                }
-                p[r * LANE_QUADS + c] = s;
+                for (var t = 0u; t < KEYS; t++) { s[r * KEYS + t] = fma(key[t], q[r * Q_VECTORS + d / 4u][d % 4u], s[r * KEYS + t]); }
             }
         }
+
+        // P in the place of S.
+        var rescale: array<f32, ROWS>;
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             let row = min(block_row + r * LANES + lane, params.len_q - 1u);
-            var seen: array<vec4<bool>, LANE_QUADS>;
-            var before = m[r];
+            var seen: array<bool, KEYS>;
+            let before = m[r];
+            let shaped = shape_scores(vec4(s[r * KEYS], s[r * KEYS + 1u % KEYS], s[r * KEYS + 2u % KEYS], s[r * KEYS + 3u % KEYS]));
             // unroll
-            for (var c = 0u; c < LANE_QUADS; c++) {
-                let keys = kv + c * 4u + vec4(0u, 1u, 2u, 3u);
-                let i = vec4<i32>(keys);
-                seen[c] = (i >= vec4(first[r])) & (i <= vec4(last[r]));
-                var s = shape_scores(p[r * LANE_QUADS + c]);
-                if (HAS_MASK) {
-                    let at = address(params.mask, batch, head, row);
-                    seen[c] &= attend(at, min(keys, vec4(params.len_kv - 1u)));
+            for (var t = 0u; t < KEYS; t++) {
+                let j = i32(kv + t);
+                seen[t] = (j >= first[r]) & (j <= last[r]);
+                s[r * KEYS + t] = shaped[t];
+            }
+            if (HAS_MASK) {
+                let attended = attend(address(params.mask, batch, head, row), min(keys_at(kv), vec4(params.len_kv - 1u)));
+                // unroll
+                for (var t = 0u; t < KEYS; t++) { seen[t] &= attended[t]; }
+            }
+            if (HAS_BIAS) {
+                let bias = load_bias(address(params.bias, batch, head, row), min(keys_at(kv), vec4(params.len_kv - 1u)));
+                // unroll
+                for (var t = 0u; t < KEYS; t++) {
+                    s[r * KEYS + t] += bias[t];
+                    seen[t] &= bitcast<u32>(bias[t]) != 0xff800000u;  // −∞ hides
                 }
-                if (HAS_BIAS) {
-                    let at = address(params.bias, batch, head, row);
-                    let bias = load_bias(at, min(keys, vec4(params.len_kv - 1u)));
-                    s += bias;
-                    seen[c] &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);  // −∞ hides
-                }
-                p[r * LANE_QUADS + c] = select(vec4(LOWEST), s, seen[c]);
-                m[r] = max(m[r], largest(p[r * LANE_QUADS + c]));
-                let marks = vec4(poison) & (vec4(1u, 2u, 4u, 8u) << vec4(c * 4u));
-                poisoned[r] |= any(seen[c] & (marks != vec4(0u)));
-                saw[r] |= any(seen[c]);
+            }
+            // unroll
+            for (var t = 0u; t < KEYS; t++) {
+                s[r * KEYS + t] = select(LOWEST, s[r * KEYS + t], seen[t] & !poison[t]);
+                m[r] = max(m[r], s[r * KEYS + t]);
+                saw[r] |= seen[t];
             }
             // Keys of which a row sees none leave its bits alone: the factor is then 1, whatever exp2(0) is.
             rescale[r] = select(exp2((before - m[r]) * params.exp2_scale), 1.0, before == m[r]);
-            l[r] *= rescale[r];
+            var sum = 0.0;
             // unroll
-            for (var c = 0u; c < LANE_QUADS; c++) {
-                let weights = exp2((p[r * LANE_QUADS + c] - vec4(m[r])) * params.exp2_scale);
-                p[r * LANE_QUADS + c] = select(vec4(0.0), weights, seen[c]);
-                l[r] += sum(p[r * LANE_QUADS + c]);
+            for (var t = 0u; t < KEYS; t++) {
+                let weight = select(exp2((s[r * KEYS + t] - m[r]) * params.exp2_scale), params.nan, poison[t]);
+                s[r * KEYS + t] = select(0.0, weight, seen[t]);
+                sum += s[r * KEYS + t];
             }
+            l[r] = fma(l[r], rescale[r], sum);
         }
 
         // unroll
-        for (var d = 0u; d < V_VECTORS; d++) {
-            var value: array<vec4<f32>, LANES>;
+        for (var d = 0u; d < DIM_V; d++) {
+            var value: array<f32, KEYS>;
             // unroll
-            for (var t = 0u; t < LANES; t++) { value[t] = subgroupShuffle(v[d], t); }
+            for (var t = 0u; t < KEYS; t++) { value[t] = subgroupShuffle(v[t * V_TEXELS + d / 4u / LANES][d % 4u], d / 4u % LANES); }
             // unroll
             for (var r = 0u; r < ROWS; r++) {
-                var sum_o = o[r * V_VECTORS + d] * rescale[r];
+                var sum = o[r * DIM_V + d] * rescale[r];
                 // unroll
-                for (var t = 0u; t < LANES; t++) { sum_o = fma(vec4(p[r * LANE_QUADS + t / 4u][t % 4u]), value[t], sum_o); }
-                o[r * V_VECTORS + d] = sum_o;
+                for (var t = 0u; t < KEYS; t++) { sum = fma(value[t], s[r * KEYS + t], sum); }
+                o[r * DIM_V + d] = sum;
             }
         }
     }
@@ -191,8 +172,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         let at = Row(batch, head, query, part);
         // unroll
         for (var d = 0u; d < V_VECTORS; d++) {
-            let x = select(o[r * V_VECTORS + d], vec4(params.nan), poisoned[r]);
-            if ((query < params.len_q) & (d * 4u < params.dim_v)) { store_columns(at, d * 4u, x, l[r], saw[r]); }
+            let i = r * DIM_V + d * 4u;
+            if ((query < params.len_q) & (d * 4u < params.dim_v)) { store_columns(at, d * 4u, vec4(o[i], o[i + 1u], o[i + 2u], o[i + 3u]), l[r], saw[r]); }
         }
         if (query < params.len_q) { store_statistics(at, m[r], l[r], saw[r]); }
     }

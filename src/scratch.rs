@@ -38,15 +38,14 @@ impl Space {
                 has_dynamic_offset: false,
                 min_binding_size: None,
             },
-            (Self::StagedK | Self::StagedV, SpaceUse::Write) => wgpu::BindingType::StorageTexture {
-                access: wgpu::StorageTextureAccess::WriteOnly,
+            // Read as storage, not sampled: without levels of detail to choose from, a driver on a CPU does half the work.
+            (Self::StagedK | Self::StagedV, _) => wgpu::BindingType::StorageTexture {
+                access: match how {
+                    SpaceUse::Read => wgpu::StorageTextureAccess::ReadOnly,
+                    SpaceUse::Write => wgpu::StorageTextureAccess::WriteOnly,
+                },
                 format: TEXELS,
                 view_dimension: wgpu::TextureViewDimension::D2,
-            },
-            (Self::StagedK | Self::StagedV, SpaceUse::Read) => wgpu::BindingType::Texture {
-                sample_type: wgpu::TextureSampleType::Float { filterable: false },
-                view_dimension: wgpu::TextureViewDimension::D2,
-                multisampled: false,
             },
         }
     }
@@ -98,7 +97,7 @@ impl Scratch {
                 sample_count: 1,
                 dimension: wgpu::TextureDimension::D2,
                 format: TEXELS,
-                usage: TextureUsages::STORAGE_BINDING | TextureUsages::TEXTURE_BINDING,
+                usage: TextureUsages::STORAGE_BINDING,
                 view_formats: &[],
             });
             texture.create_view(&wgpu::TextureViewDescriptor::default())

@@ -51,7 +51,7 @@ pub(crate) fn family(problem: &Problem, caps: &Caps) -> Family {
 pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads, one_subgroup }: Decode) -> Kernel {
     let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
     sources.extend(tiled::conversions(variant.dtype));
-    sources.extend([tiled::mask(variant), tiled::bias(variant.bias), tiled::lengths(variant)]);
+    sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
     sources.push(if one_subgroup {
         include_str!("../../shaders/pieces/keys_subgroup.wgsl")
@@ -70,7 +70,6 @@ pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads, one_subgr
         ("V_VECTORS", Constant::U32(v_vectors)),
         ("Q_ARRAY", Constant::U32(rows * q_vectors)),
         ("O_ARRAY", Constant::U32(rows * v_vectors)),
-        ("SOFTCAP", Constant::Bool(variant.softcap)),
         ("SOFTWARE", Constant::Bool(one_subgroup)),
     ];
     let workgroup_bytes = if one_subgroup { 0 } else { threads * 16 };

@@ -54,12 +54,9 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
 
     let mut sources = vec![include_str!("../../shaders/params.wgsl"), elements(variant)];
     sources.extend(conversions(variant.dtype));
-    sources.extend([mask(variant), bias(variant.bias), lengths(variant), include_str!("../../shaders/scores.wgsl")]);
-    let constants = vec![
-        ("DIM_QK", Constant::U32(variant.dim_qk)),
-        ("Q_RESIDENT", Constant::Bool(q_resident)),
-        ("SOFTCAP", Constant::Bool(variant.softcap)),
-    ];
+    sources.extend(score_pieces(variant));
+    sources.push(include_str!("../../shaders/scores.wgsl"));
+    let constants = vec![("DIM_QK", Constant::U32(variant.dim_qk)), ("Q_RESIDENT", Constant::Bool(q_resident))];
     // The loop over tiles; the loop over slices, and in each the loop over its 8 vectors. Two rounds more for each loop than
     // it does work in: one in which it ends, and one because what the driver counts is measured, not documented.
     let rounds_per_tile = 1 + variant.dim_qk / 32 * (1 + 8 + 2) + 2;
@@ -83,26 +80,27 @@ pub(super) fn conversions(dtype: Dtype) -> Option<&'static str> {
     }
 }
 
-pub(super) fn mask(variant: &Variant) -> &'static str {
-    if variant.mask {
+/// What shapes the scores and hides some of them.
+pub(super) fn score_pieces(variant: &Variant) -> [&'static str; 4] {
+    let softcap = if variant.softcap {
+        include_str!("../../shaders/pieces/softcap_tanh.wgsl")
+    } else {
+        include_str!("../../shaders/pieces/softcap_none.wgsl")
+    };
+    let mask = if variant.mask {
         include_str!("../../shaders/pieces/mask_bytes.wgsl")
     } else {
         include_str!("../../shaders/pieces/mask_none.wgsl")
-    }
-}
-
-pub(super) fn bias(bias: Option<Dtype>) -> &'static str {
-    match bias {
+    };
+    let bias = match variant.bias {
         None => include_str!("../../shaders/pieces/bias_none.wgsl"),
         Some(Dtype::F32) => include_str!("../../shaders/pieces/bias_f32.wgsl"),
         Some(Dtype::F16 | Dtype::Bf16) => include_str!("../../shaders/pieces/bias_packed.wgsl"),
-    }
-}
-
-pub(super) fn lengths(variant: &Variant) -> &'static str {
-    if variant.kv_lengths {
+    };
+    let lengths = if variant.kv_lengths {
         include_str!("../../shaders/pieces/lengths_buffer.wgsl")
     } else {
         include_str!("../../shaders/pieces/lengths_all.wgsl")
-    }
+    };
+    [softcap, mask, bias, lengths]
 }
