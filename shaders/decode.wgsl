@@ -7,7 +7,7 @@
 // grid        (⌈Lq · group / ROWS⌉, Hkv, B · parts of the keys)
 // workgroup   KEYS × SHARE threads; the SHARE threads of a key take a vector of four dimensions each in turn, so that
 //             neighbours read neighbours. A thread keeps its dimensions of Q and O for all rows in its registers
-// memory      16 bytes a thread, where the threads are not one subgroup; else none
+// memory      16 bytes a thread
 // barriers    a round: 2 for each row where SHARE > 1, else none; at the end 2 for each sum over the keys
 //
 //     for each 4 · KEYS keys of this part that some row may see, four to a thread:
@@ -26,6 +26,41 @@ const LOWEST = -3.4028234e38f;                                 // below every sc
 const_assert Q_VECTORS * SHARE * 4u == DIM_QK && V_VECTORS * SHARE * 4u == DIM_V;
 
 @group(0) @binding(0) var<uniform> params: Params;
+
+// What the threads of a workgroup tell each other, through workgroup memory.
+var<workgroup> told: array<vec4<f32>, THREADS>;
+
+// The sum of what the SHARE threads of a key bring, in one order for all.
+fn sum_of_share(thread: u32, x: vec4<f32>) -> vec4<f32> {
+    if (SHARE == 1u) { return x; }
+    workgroupBarrier();  // the last readers are done
+    told[thread] = x;
+    workgroupBarrier();
+    let first = thread / SHARE * SHARE;
+    var sum = told[first];
+    for (var i = 1u; i < SHARE; i++) { sum += told[first + i]; }
+    return sum;
+}
+
+// The largest of what the threads of all keys bring, dimension for dimension.
+fn largest_of_keys(thread: u32, x: vec4<f32>) -> vec4<f32> {
+    workgroupBarrier();  // the last readers are done
+    told[thread] = x;
+    workgroupBarrier();
+    var most = told[thread % SHARE];
+    for (var i = 1u; i < KEYS; i++) { most = max(most, told[thread % SHARE + i * SHARE]); }
+    return most;
+}
+
+// And their sum, in one order for all.
+fn sum_of_keys(thread: u32, x: vec4<f32>) -> vec4<f32> {
+    workgroupBarrier();  // the last readers are done
+    told[thread] = x;
+    workgroupBarrier();
+    var sum = told[thread % SHARE];
+    for (var i = 1u; i < KEYS; i++) { sum += told[thread % SHARE + i * SHARE]; }
+    return sum;
+}
 
 // sum + m x, as four fused multiply-adds.
 fn accumulate(m: mat4x4<f32>, x: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
@@ -72,12 +107,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var m: array<f32, ROWS>;                                   // the largest score of this thread's keys
     var l: array<f32, ROWS>;                                   // the sum of weights relative to it
     var saw: array<f32, ROWS>;                                 // 1 where the row sees a key, which no sum tells
-    // unroll on a GPU
+    // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = min(first_row + r, final_row);
         let at = address(params.q, batch, kv_head * params.group + row % params.group, row / params.group);
         m[r] = LOWEST;
-        // unroll on a GPU
+        // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
             if ((row < rows) & (i < params.dim_qk)) { q[r * Q_VECTORS + d] = load_q(at + i, params.dim_qk - i); }
@@ -96,18 +131,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let v_at = address(params.v, batch, kv_head, 0u) + within * params.v.w;
 
         var s: array<vec4<f32>, ROWS>;
-        // unroll on a GPU
+        // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
             let k = transpose(mat4x4(key_vector(k_at.x, i, readable.x), key_vector(k_at.y, i, readable.y),
                                      key_vector(k_at.z, i, readable.z), key_vector(k_at.w, i, readable.w)));
-            // unroll on a GPU
+            // unroll
             for (var r = 0u; r < ROWS; r++) { s[r] = accumulate(k, q[r * Q_VECTORS + d], s[r]); }
         }
 
         var seen: array<vec4<bool>, ROWS>;
         var rescale: array<f32, ROWS>;
-        // unroll on a GPU
+        // unroll
         for (var r = 0u; r < ROWS; r++) {
             let row = min(first_row + r, final_row);
             let query = row / params.group;
@@ -132,19 +167,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             saw[r] = select(saw[r], 1.0, any(seen[r]));
         }
 
-        // unroll on a GPU
+        // unroll
         for (var d = 0u; d < V_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
             let v = mat4x4(value_vector(v_at.x, i, readable.x), value_vector(v_at.y, i, readable.y),
                            value_vector(v_at.z, i, readable.z), value_vector(v_at.w, i, readable.w));
-            // unroll on a GPU
+            // unroll
             for (var r = 0u; r < ROWS; r++) {
                 o[r * V_VECTORS + d] = accumulate_seen(v, s[r], seen[r], o[r * V_VECTORS + d] * rescale[r]);
             }
         }
     }
 
-    // unroll on a GPU
+    // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = first_row + r;
         let at = Row(batch, kv_head * params.group + row % params.group, row / params.group, part);
@@ -152,7 +187,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let rescale = select(exp2((m[r] - top.x) * params.exp2_scale), 1.0, m[r] == top.x);
         let all_l = sum_of_keys(thread, vec4(l[r] * rescale)).x;
         let saw_any = top.y > 0.0;
-        // unroll on a GPU
+        // unroll
         for (var d = 0u; d < V_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
             let all_o = sum_of_keys(thread, o[r * V_VECTORS + d] * rescale);

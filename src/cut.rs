@@ -160,7 +160,7 @@ impl Job<'_> {
         let Shape { len_kv, dim_qk, dim_v, .. } = self.problem.shape();
         let a_row = match self.variant.family {
             Family::Stage => u64::from(dim_qk) + u64::from(dim_v),
-            Family::Decode(_) => {
+            Family::Decode(_) | Family::Streams { .. } => {
                 let group = u64::from(self.problem.shape().group());
                 u64::from(len_kv) * 2 * (u64::from(dim_qk) + u64::from(dim_v)) * group
             }
@@ -213,7 +213,7 @@ impl Job<'_> {
         let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
         let (first_head, first_key) = match self.variant.family {
             Family::Stage => (piece.heads.start, piece.rows.start),
-            Family::Decode(_) => (piece.heads.start, 0),
+            Family::Decode(_) | Family::Streams { .. } => (piece.heads.start, 0),
             _ => (self.kv_heads(&piece.heads).start, 0),
         };
         let first = u64::from(piece.batch.start) * batch + u64::from(first_head) * head + u64::from(first_key);
@@ -231,14 +231,15 @@ fn whole(problem: &Problem, variant: &Variant) -> Piece {
 /// Workgroups along (rows, heads, batches), before the keys are split.
 fn blocks(piece: &Piece, problem: &Problem, variant: &Variant) -> [u32; 3] {
     let count = |range: &Range<u32>| range.end - range.start;
-    let group = if matches!(variant.family, Family::Decode(_)) { problem.shape().group() } else { 1 };
+    let takes_groups = matches!(variant.family, Family::Decode(_) | Family::Streams { .. });
+    let group = if takes_groups { problem.shape().group() } else { 1 };
     let rows = count(&piece.rows).saturating_mul(group);
     [rows.div_ceil(variant.block().rows), count(&piece.heads), count(&piece.batch)]
 }
 
 /// Whether the heads of a piece are KV heads.
 fn counts_kv_heads(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Stage | Family::Decode(_))
+    matches!(variant.family, Family::Stage | Family::Decode(_) | Family::Streams { .. })
 }
 
 fn slice(source: Source, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {

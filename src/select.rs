@@ -13,14 +13,19 @@ struct Row {
 
 const TABLE: &[Row] = &[
     Row {
-        family: |problem, caps| Some(family::decode::family(problem, caps)),
-        suits: few_rows,
-        provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md; not measured on a GPU",
+        family: streams,
+        suits: |problem, _| few_for_streams(problem),
+        provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
     },
     Row {
-        family: |_, caps| Some(Family::Lanes { size: caps.subgroup_size.filter(|&size| LANES.contains(&size))? }),
-        suits: |_, caps| caps.is_software,
+        family: |_, caps| Some(Family::Lanes { size: software_lanes(caps)? }),
+        suits: |_, _| true,
         provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
+    },
+    Row {
+        family: |problem, _| Some(family::decode::family(problem)),
+        suits: |problem, _| few_rows(problem),
+        provenance: "not measured on a GPU",
     },
     Row {
         family: |_, _| Some(Family::Tiled),
@@ -28,40 +33,54 @@ const TABLE: &[Row] = &[
         provenance: "runs everywhere; not measured on a GPU",
     },
     Row {
-        family: |problem, caps| Some(family::decode::family(problem, caps)),
-        suits: |problem, caps| !few_rows(problem, caps),
+        family: streams,
+        suits: |problem, _| !few_for_streams(problem),
+        provenance: "right for any number of rows, and slower than the others for many",
+    },
+    Row {
+        family: |problem, _| Some(family::decode::family(problem)),
+        suits: |problem, _| !few_rows(problem),
         provenance: "right for any number of rows, and slower than the others for many",
     },
 ];
 
 /// Subgroups of the CPUs that play a GPU; the text of a kernel grows with them.
 const LANES: [u32; 2] = [4, 8];
+
+fn software_lanes(caps: &Caps) -> Option<u32> {
+    caps.subgroup_size.filter(|size| caps.is_software && LANES.contains(size))
+}
+
+fn streams(problem: &Problem, caps: &Caps) -> Option<Family> {
+    Some(family::streams::family(problem, software_lanes(caps)?))
+}
+
+/// Query rows of a KV head.
+fn rows_together(problem: &Problem) -> u32 {
+    let shape = problem.shape();
+    shape.len_q.saturating_mul(shape.group())
+}
+
 /// Query rows of a KV head up to which a GPU takes longer to read K and V than to compute with them.
 const FEW_ROWS: u32 = 16;
 
-/// Whether time goes into reading K and V rather than into arithmetic.
-///
-/// On a CPU that plays a GPU, reading both from buffers once costs 5 where a block of rows of [`Family::Lanes`] costs 2;
-/// `decode` reads them for each of its blocks, and `lanes` once, to stage them (lavapipe, D 64: benches/NOTES.md).
-fn few_rows(problem: &Problem, caps: &Caps) -> bool {
-    let shape = problem.shape();
-    let rows = shape.len_q.saturating_mul(shape.group());
-    match family::decode::family(problem, caps) {
-        Family::Decode(decode) if decode.one_subgroup => {
-            let blocks = u64::from(shape.group()) * u64::from(shape.len_q.div_ceil(32));
-            5 * u64::from(rows.div_ceil(decode.rows)) <= 5 + 2 * blocks
-        }
-        _ => rows <= FEW_ROWS,
-    }
+fn few_rows(problem: &Problem) -> bool {
+    rows_together(problem) <= FEW_ROWS
+}
+
+/// Whether reading K and V from buffers once for every few rows takes less time than staging them.
+fn few_for_streams(problem: &Problem) -> bool {
+    rows_together(problem) <= 8
 }
 
 impl Family {
     /// Why selection prefers this family where it does.
     pub fn provenance(self) -> &'static str {
         match self {
-            Self::Decode(_) => TABLE[0].provenance,
+            Self::Streams { .. } => TABLE[0].provenance,
             Self::Lanes { .. } => TABLE[1].provenance,
-            Self::Tiled => TABLE[2].provenance,
+            Self::Decode(_) => TABLE[2].provenance,
+            Self::Tiled => TABLE[3].provenance,
             Self::Weights | Self::Stage | Self::Merge => "the only kernel for its purpose",
         }
     }
@@ -88,7 +107,7 @@ fn runnable(families: impl Iterator<Item = Family>, problem: &Problem, caps: &Ca
     let mut able = Vec::new();
     let mut refused = None;
     for family in families {
-        for access in [Access::Vec4, Access::Scalar] {
+        for access in accesses(family, caps) {
             let able_if_in_range = head_sizes(problem).and_then(|()| {
                 let variant = Variant::of(family, access, problem, caps);
                 variant.check(caps)?;
@@ -106,6 +125,11 @@ fn runnable(families: impl Iterator<Item = Family>, problem: &Problem, caps: &Ca
         Some(error) if able.is_empty() => Err(error),
         _ => Ok(able),
     }
+}
+
+fn accesses(family: Family, caps: &Caps) -> [Access; 2] {
+    let is_for_software = matches!(family, Family::Streams { .. } | Family::Lanes { .. });
+    [if is_for_software && caps.has_int64 { Access::Words } else { Access::Vec4 }, Access::Scalar]
 }
 
 fn fits(variant: &Variant, problem: &Problem, caps: &Caps) -> bool {

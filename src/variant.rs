@@ -49,6 +49,13 @@ pub enum Family {
     },
     /// `decode.wgsl`: few query rows, those of a group's heads together.
     Decode(Decode),
+    /// `streams.wgsl`: the same for CPUs that play a GPU. A workgroup is one subgroup of `size` lanes.
+    Streams {
+        /// Lanes of a subgroup.
+        size: u32,
+        /// Query rows of a workgroup.
+        rows: u32,
+    },
     /// `weights.wgsl`: the attention weights.
     Weights,
     /// `stage.wgsl`: copies keys and values to textures, for [`Family::Lanes`].
@@ -62,6 +69,8 @@ pub enum Family {
 pub enum Access {
     /// Four at a time: every row of every operand starts at a multiple of four elements and is a multiple of four long.
     Vec4,
+    /// The same, as 64-bit words: half as many loads, for a driver that takes the numbers of a vector one by one.
+    Words,
     /// One at a time, wherever they lie.
     Scalar,
 }
@@ -127,7 +136,9 @@ impl Variant {
     pub fn companions(&self) -> [Option<Self>; 2] {
         let plain = Self { softcap: false, mask: false, bias: None, kv_lengths: false, partial: false, ..*self };
         let stage = Self { family: Family::Stage, lse: false, ..plain };
-        let merge = Self { family: Family::Merge, dim_qk: 0, ..plain };
+        // It reads none of the elements.
+        let access = if self.access == Access::Words { Access::Vec4 } else { self.access };
+        let merge = Self { family: Family::Merge, access, dim_qk: 0, ..plain };
         [matches!(self.family, Family::Lanes { .. }).then_some(stage), self.partial.then_some(merge)]
     }
 
@@ -153,15 +164,14 @@ impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let access = match self.access {
             Access::Vec4 => "x4",
+            Access::Words => "x4w",
             Access::Scalar => "",
         };
         match self.family {
             Family::Tiled => write!(f, "tiled")?,
             Family::Lanes { size } => write!(f, "lanes{size}")?,
-            Family::Decode(Decode { rows, share, threads, one_subgroup }) => {
-                let kind = if one_subgroup { "s" } else { "" };
-                write!(f, "decode{rows}x{share}of{threads}{kind}")?;
-            }
+            Family::Decode(Decode { rows, share, threads }) => write!(f, "decode{rows}x{share}of{threads}")?,
+            Family::Streams { size, rows } => write!(f, "streams{size}x{rows}")?,
             Family::Weights => write!(f, "weights")?,
             Family::Stage => write!(f, "stage")?,
             Family::Merge => write!(f, "merge")?,

@@ -24,11 +24,6 @@ impl Variant {
 }
 
 const MARK: &str = "// unroll";
-/// What follows the mark of a loop that is left alone where a CPU plays the GPU: its driver's compiler takes minutes over
-/// loads from buffers written out many times, and an array out of registers costs little beside those loads.
-const ON_A_GPU: &str = " on a GPU";
-/// How a kernel for such a driver says so.
-const SOFTWARE: &str = "const SOFTWARE = true;";
 
 /// Writes out every loop marked `// unroll`, innermost last.
 ///
@@ -45,14 +40,7 @@ fn expand(text: &str, declarations: &str) -> String {
     let mut rest = text;
     while let Some((before, marked)) = rest.split_once(MARK) {
         expanded += before;
-        let (condition, marked) = marked.split_once('\n').expect("a mark stands before a loop");
         let (head, body) = marked.split_once('{').expect("a marked loop has a body");
-        if condition == ON_A_GPU && declarations.contains(SOFTWARE) {
-            expanded += head;
-            expanded += "{";
-            rest = body;
-            continue;
-        }
         let end = closing_brace(body);
         let (variable, count) = loop_head(head, declarations);
         for i in 0..count {

@@ -1,7 +1,7 @@
 //! `decode.wgsl`: few query rows over many keys.
 
 use super::{Constant, DIM_MOST, DIM_STEP, Kernel, tiled};
-use crate::{Caps, Family, Problem, Variant};
+use crate::{Family, Problem, Variant};
 
 /// How a workgroup divides the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,20 +12,17 @@ pub struct Decode {
     pub share: u32,
     /// Threads in all.
     pub threads: u32,
-    /// Whether they are one subgroup, each with keys of its own.
-    pub one_subgroup: bool,
 }
 
 /// Rows a workgroup takes at most: with more, their registers overflow.
 const MOST_ROWS: u32 = 8;
 /// Numbers of Q that a thread keeps, and as many of O.
 const REGISTERS: u32 = 64;
-/// The same where a CPU plays the GPU: its compiler's time is what bounds it.
-const SOFTWARE_REGISTERS: u32 = 512;
 const THREADS: u32 = 128;
+const SHARE: u32 = 8;
 
 /// The family for a problem, whatever its number of rows.
-pub(crate) fn family(problem: &Problem, caps: &Caps) -> Family {
+pub(crate) fn family(problem: &Problem) -> Family {
     let shape = problem.shape();
     // Few sizes, for few pipelines: a row too many costs little beside what is read for all of them.
     let wanted = match shape.len_q.saturating_mul(shape.group()) {
@@ -35,29 +32,15 @@ pub(crate) fn family(problem: &Problem, caps: &Caps) -> Family {
     };
     // Larger head sizes are refused elsewhere.
     let dim = shape.dim_qk.max(shape.dim_v).min(DIM_MOST).next_multiple_of(DIM_STEP);
-    let software = if caps.is_software { caps.subgroup_size } else { None };
-    Family::Decode(match software {
-        Some(size) if size.is_power_of_two() && (2..=16).contains(&size) => {
-            let rows = wanted.min((SOFTWARE_REGISTERS / dim).clamp(1, 4));
-            Decode { rows, share: 1, threads: size, one_subgroup: true }
-        }
-        _ => {
-            let rows = wanted.min((REGISTERS * 8 / dim).max(1));
-            Decode { rows, share: 8, threads: THREADS, one_subgroup: false }
-        }
-    })
+    let rows = wanted.min((REGISTERS * SHARE / dim).max(1));
+    Family::Decode(Decode { rows, share: SHARE, threads: THREADS })
 }
 
-pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads, one_subgroup }: Decode) -> Kernel {
+pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads }: Decode) -> Kernel {
     let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
-    sources.push(if one_subgroup {
-        include_str!("../../shaders/pieces/keys_subgroup.wgsl")
-    } else {
-        include_str!("../../shaders/pieces/keys_workgroup.wgsl")
-    });
     sources.push(include_str!("../../shaders/decode.wgsl"));
     let (q_vectors, v_vectors) = (variant.dim_qk / 4 / share, variant.dim_v / 4 / share);
     let constants = vec![
@@ -70,14 +53,11 @@ pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads, one_subgr
         ("V_VECTORS", Constant::U32(v_vectors)),
         ("Q_ARRAY", Constant::U32(rows * q_vectors)),
         ("O_ARRAY", Constant::U32(rows * v_vectors)),
-        ("SOFTWARE", Constant::Bool(one_subgroup)),
     ];
-    let workgroup_bytes = if one_subgroup { 0 } else { threads * 16 };
     // A round for 4 keys of each thread, with the sums over those that share one inside; two more because what the driver
     // counts is measured, not documented. The rounds at the end, of sums over the keys, are charged to every tile.
-    let sums = if share == 1 { 0 } else { rows * share };
-    let rounds_per_tile = (super::TILE_KEYS / (4 * threads / share)).max(1) * (1 + sums) + 2;
-    Kernel { sources, constants, workgroup_bytes, rounds_per_tile }
+    let rounds_per_tile = (super::TILE_KEYS / (4 * threads / share)).max(1) * (1 + rows * share) + 2;
+    Kernel { sources, constants, workgroup_bytes: threads * 16, rounds_per_tile }
 }
 
 /// Rounds of the sums over the keys, at the end.

@@ -5,6 +5,7 @@ pub(crate) mod decode;
 mod lanes;
 mod merge;
 mod stage;
+pub(crate) mod streams;
 mod tiled;
 mod weights;
 
@@ -50,6 +51,7 @@ impl Variant {
             Family::Tiled => tiled::kernel(self),
             Family::Lanes { size } => lanes::kernel(self, size),
             Family::Decode(decode) => decode::kernel(self, decode),
+            Family::Streams { size, rows } => streams::kernel(self, size, rows),
             Family::Weights => weights::kernel(self),
             Family::Stage => stage::kernel(self),
             Family::Merge => merge::kernel(self),
@@ -61,6 +63,7 @@ impl Variant {
             Family::Tiled | Family::Weights => Block { rows: tiled::ROWS, threads: tiled::THREADS },
             Family::Lanes { size } => Block { rows: size * lanes::rows(self), threads: size },
             Family::Decode(decode) => Block { rows: decode.rows, threads: decode.threads },
+            Family::Streams { size, rows } => Block { rows, threads: size },
             Family::Stage => Block { rows: stage::KEYS, threads: stage::KEYS },
             Family::Merge => Block { rows: merge::rows(self), threads: merge::THREADS },
         }

@@ -67,7 +67,9 @@ pub(super) fn elements(variant: &Variant) -> &'static str {
     match (variant.dtype, variant.access) {
         (Dtype::F32, Access::Vec4) => include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"),
         (Dtype::F32, Access::Scalar) => include_str!("../../shaders/pieces/elements_f32_scalar.wgsl"),
+        (Dtype::F32, Access::Words) => include_str!("../../shaders/pieces/elements_f32_words.wgsl"),
         (_, Access::Vec4) => include_str!("../../shaders/pieces/elements_packed_vec4.wgsl"),
+        (_, Access::Words) => include_str!("../../shaders/pieces/elements_packed_words.wgsl"),
         (_, Access::Scalar) => include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"),
     }
 }

@@ -8,7 +8,7 @@ use crate::case::Case;
 use crate::comparator::Expected;
 use crate::device::{Device, all};
 use crate::laws;
-use crate::mutants::{ATTENTION, DECODE, LANES, MERGE, Mutation, PARTS, Question, WEIGHTS};
+use crate::mutants::{ATTENTION, DECODE, LANES, MERGE, Mutation, PARTS, Question, STAGE, WEIGHTS};
 use crate::questions::plain;
 
 /// Which kernel's text is edited.
@@ -17,6 +17,8 @@ enum Edited {
     Tiled,
     Weights,
     Lanes,
+    /// The one that prepares for it.
+    Stage,
     Decode,
     /// The one that combines what the tiled kernel leaves.
     Merge,
@@ -28,6 +30,7 @@ fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Va
         (Edited::Tiled, Family::Tiled)
         | (Edited::Lanes, Family::Lanes { .. })
         | (Edited::Decode, Family::Decode(_)) => Some((pinned, pinned)),
+        (Edited::Stage, Family::Lanes { .. }) => Some((pinned, pinned.companions()[0]?)),
         (Edited::Merge, Family::Tiled) => Some((pinned, pinned.companions()[1]?)),
         (Edited::Weights, Family::Tiled) => {
             let weights = weights_candidates(problem, attention.caps()).unwrap();
@@ -133,6 +136,7 @@ fn every_mistake_in_the_weights_kernel_is_noticed() {
 #[test]
 fn every_mistake_in_the_kernel_for_software_is_noticed() {
     assert_all_noticed(LANES, Edited::Lanes);
+    assert_all_noticed(STAGE, Edited::Stage);
 }
 
 #[test]
