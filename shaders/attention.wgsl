@@ -6,7 +6,7 @@
 // workgroup   64 threads, 8 × 8: thread (ty, tx) owns rows 4ty.. of the query block; of S keys 4tx.., of O the
 //             vectors of four columns tx, tx + 8, …; O and the running maximum and sum never leave its registers
 // memory      q_tile 4 KiB (up to 8 KiB where all of Q's rows fit), kv_tile 4 KiB, p_tile 4 KiB: at most 16 KiB
-// barriers    a tile: 2 for each 32 dims of K, 2, 2 for each 4 KiB of V; 3 more with a boolean mask
+// barriers    a tile: 2 for each 32 dims of K, 1 or 2 (rows_*.wgsl), 2 for each 4 KiB of V; 3 more with a boolean mask
 //
 //     for each tile of keys that some row may see:
 //         S ← Q Kᵀ, scaled, capped, biased, masked            scores.wgsl
@@ -49,7 +49,8 @@ fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
+    let thread = thread_of(invocation);
     let block = block_of(workgroup);
     let row = thread / 8u * 4u;
     let column = thread % 8u;

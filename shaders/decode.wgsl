@@ -7,8 +7,8 @@
 // grid        (⌈Lq · group / ROWS⌉, Hkv, B · parts of the keys)
 // workgroup   KEYS × SHARE threads; the SHARE threads of a key take a vector of four dimensions each in turn, so that
 //             neighbours read neighbours. A thread keeps its dimensions of Q and O for all rows in its registers
-// memory      16 bytes a thread
-// barriers    a round: 2 for each row where SHARE > 1, else none; at the end 2 for each sum over the keys
+// memory      16 bytes a thread and row
+// barriers    a round: none or 2 (share_*.wgsl); at the end 2 for each sum over the keys
 //
 //     for each 4 · KEYS keys of this part that some row may see, four to a thread:
 //         S ← Q Kᵀ, scaled, capped, biased, masked
@@ -21,44 +21,43 @@
 
 // From the host: ROWS, KEYS, SHARE; Q_VECTORS and V_VECTORS of a row that a thread holds.
 const THREADS = KEYS * SHARE;
+const TOLD = ROWS * THREADS;
 const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
 
 const_assert Q_VECTORS * SHARE * 4u == DIM_QK && V_VECTORS * SHARE * 4u == DIM_V;
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// What the threads of a workgroup tell each other, through workgroup memory.
-var<workgroup> told: array<vec4<f32>, THREADS>;
+// What the threads of a workgroup tell each other: a vector for each row.
+alias Rows = array<vec4<f32>, ROWS>;
+var<workgroup> told: array<vec4<f32>, TOLD>;                   // [row][thread]
 
-// The sum of what the SHARE threads of a key bring, in one order for all.
-fn sum_of_share(thread: u32, x: vec4<f32>) -> vec4<f32> {
-    if (SHARE == 1u) { return x; }
+fn tell(thread: u32, x: Rows) {
     workgroupBarrier();  // the last readers are done
-    told[thread] = x;
+    // unroll
+    for (var r = 0u; r < ROWS; r++) { told[r * THREADS + thread] = x[r]; }
     workgroupBarrier();
-    let first = thread / SHARE * SHARE;
-    var sum = told[first];
-    for (var i = 1u; i < SHARE; i++) { sum += told[first + i]; }
-    return sum;
 }
 
 // The largest of what the threads of all keys bring, dimension for dimension.
-fn largest_of_keys(thread: u32, x: vec4<f32>) -> vec4<f32> {
-    workgroupBarrier();  // the last readers are done
-    told[thread] = x;
-    workgroupBarrier();
-    var most = told[thread % SHARE];
-    for (var i = 1u; i < KEYS; i++) { most = max(most, told[thread % SHARE + i * SHARE]); }
+fn largest_of_keys(thread: u32, x: Rows) -> Rows {
+    tell(thread, x);
+    var most = x;
+    for (var i = 0u; i < KEYS; i++) {
+        // unroll
+        for (var r = 0u; r < ROWS; r++) { most[r] = max(most[r], told[r * THREADS + thread % SHARE + i * SHARE]); }
+    }
     return most;
 }
 
 // And their sum, in one order for all.
-fn sum_of_keys(thread: u32, x: vec4<f32>) -> vec4<f32> {
-    workgroupBarrier();  // the last readers are done
-    told[thread] = x;
-    workgroupBarrier();
-    var sum = told[thread % SHARE];
-    for (var i = 1u; i < KEYS; i++) { sum += told[thread % SHARE + i * SHARE]; }
+fn sum_of_keys(thread: u32, x: Rows) -> Rows {
+    tell(thread, x);
+    var sum = Rows();
+    for (var i = 0u; i < KEYS; i++) {
+        // unroll
+        for (var r = 0u; r < ROWS; r++) { sum[r] += told[r * THREADS + thread % SHARE + i * SHARE]; }
+    }
     return sum;
 }
 
@@ -89,8 +88,13 @@ fn value_vector(at: u32, dim: u32, readable: bool) -> vec4<f32> {
     return x;
 }
 
+fn row_of(batch: u32, kv_head: u32, row: u32, part: u32) -> Row {
+    return Row(batch, kv_head * params.group + row % params.group, row / params.group, part);
+}
+
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
+    let thread = thread_of(invocation);
     let batch = workgroup.z / params.parts;
     let part = workgroup.z % params.parts;
     let kv_head = workgroup.y;
@@ -130,7 +134,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let k_at = address(params.k, batch, kv_head, 0u) + within * params.k.w;
         let v_at = address(params.v, batch, kv_head, 0u) + within * params.v.w;
 
-        var s: array<vec4<f32>, ROWS>;
+        var s: Rows;
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
@@ -140,6 +144,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             for (var r = 0u; r < ROWS; r++) { s[r] = accumulate(k, q[r * Q_VECTORS + d], s[r]); }
         }
 
+        s = sum_of_share(thread, s);
         var seen: array<vec4<bool>, ROWS>;
         var rescale: array<f32, ROWS>;
         // unroll
@@ -150,7 +155,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let stands_at = i32(query) + diagonal;
             let j = vec4<i32>(keys);
             seen[r] = readable & (j >= vec4(stands_at + params.band_first)) & (j <= vec4(stands_at + params.band_last));
-            s[r] = shape_scores(sum_of_share(thread, s[r]));
+            s[r] = shape_scores(s[r]);
             if (HAS_MASK) { seen[r] &= attend(address(params.mask, batch, head, query), within); }
             if (HAS_BIAS) {
                 let bias = load_bias(address(params.bias, batch, head, query), within);
@@ -179,20 +184,36 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
 
+    // Each thread's results become relative to the largest score of all.
+    var tops: Rows;
+    var sums: Rows;
+    // unroll
+    for (var r = 0u; r < ROWS; r++) { tops[r] = vec4(m[r], saw[r], 0.0, 0.0); }
+    tops = largest_of_keys(thread, tops);
+    var rescale: array<f32, ROWS>;
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let row = first_row + r;
-        let at = Row(batch, kv_head * params.group + row % params.group, row / params.group, part);
-        let top = largest_of_keys(thread, vec4(m[r], saw[r], 0.0, 0.0));
-        let rescale = select(exp2((m[r] - top.x) * params.exp2_scale), 1.0, m[r] == top.x);
-        let all_l = sum_of_keys(thread, vec4(l[r] * rescale)).x;
-        let saw_any = top.y > 0.0;
+        rescale[r] = select(exp2((m[r] - tops[r].x) * params.exp2_scale), 1.0, m[r] == tops[r].x);
+        sums[r] = vec4(l[r] * rescale[r]);
+    }
+    sums = sum_of_keys(thread, sums);
+    // unroll
+    for (var d = 0u; d < V_VECTORS; d++) {
+        var all_o: Rows;
         // unroll
-        for (var d = 0u; d < V_VECTORS; d++) {
-            let i = dim + d * SHARE * 4u;
-            let all_o = sum_of_keys(thread, o[r * V_VECTORS + d] * rescale);
-            if ((lane == 0u) & (row < rows) & (i < params.dim_v)) { store_columns(at, i, all_o, all_l, saw_any); }
+        for (var r = 0u; r < ROWS; r++) { all_o[r] = o[r * V_VECTORS + d] * rescale[r]; }
+        all_o = sum_of_keys(thread, all_o);
+        let i = dim + d * SHARE * 4u;
+        // unroll
+        for (var r = 0u; r < ROWS; r++) {
+            let at = row_of(batch, kv_head, first_row + r, part);
+            let stored = (lane == 0u) & (first_row + r < rows) & (i < params.dim_v);
+            if (stored) { store_columns(at, i, all_o[r], sums[r].x, tops[r].y > 0.0); }
         }
-        if ((thread == 0u) & (row < rows)) { store_statistics(at, top.x, all_l, saw_any); }
+    }
+    // unroll
+    for (var r = 0u; r < ROWS; r++) {
+        let at = row_of(batch, kv_head, first_row + r, part);
+        if ((thread == 0u) & (first_row + r < rows)) { store_statistics(at, tops[r].x, sums[r].x, tops[r].y > 0.0); }
     }
 }

@@ -3,6 +3,7 @@
 // The tile is 32 queries × 32 keys; thread (ty, tx) of 8 × 8 owns rows 4ty.. and keys 4tx.. of it, as four rows of
 // four keys in registers. Q and K come through workgroup memory 32 dimensions at a time; both are read as vectors of
 // four, so that 8 reads feed 64 multiply-adds. Barriers: 2 for each 32 dimensions, 3 more with a boolean mask.
+// pieces/rows_*.wgsl is how the 8 threads of a row learn the largest score and the sum of weights from each other.
 
 const BLOCK_Q = 32u;
 const BLOCK_KV = 32u;
@@ -168,28 +169,6 @@ fn score_tile(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> 
     }
     workgroupBarrier();  // kv_tile's last readers are done
     return s;
-}
-
-// Each thread brings a number for each of its four rows; the eight threads that share them get the largest.
-fn largest_of_row(thread: u32, x: vec4<f32>) -> vec4<f32> {
-    kv_tile[thread] = x;
-    workgroupBarrier();
-    let first = thread / 8u * 8u;
-    var largest = kv_tile[first];
-    // unroll
-    for (var i = 0u; i < 7u; i++) { largest = max(largest, kv_tile[first + i + 1u]); }
-    return largest;
-}
-
-// The same for the sum, in one order for all.
-fn sum_of_row(thread: u32, x: vec4<f32>) -> vec4<f32> {
-    kv_tile[thread] = x;
-    workgroupBarrier();
-    let first = thread / 8u * 8u;
-    var sum = kv_tile[first];
-    // unroll
-    for (var i = 0u; i < 7u; i++) { sum += kv_tile[first + i + 1u]; }
-    return sum;
 }
 
 fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }

@@ -14,7 +14,8 @@
 // from an LSE: exp(s − lse) would lose the digits that a large lse has no room for.
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
+    let thread = thread_of(invocation);
     let block = block_of(workgroup);
     let row = block.first_row + thread / 8u * 4u;
     let key = thread % 8u * 4u;

@@ -38,7 +38,8 @@ impl Call {
     }
 
     /// The dispatches one by one, for an app that must spread long work over several submissions: some drivers (amdgpu
-    /// among them) time a whole submission, not a dispatch. Any order and grouping gives the same result.
+    /// among them) time a whole submission, not a dispatch. They go in this order, in as many submissions as is wanted: some
+    /// read what those before them leave in the scratch.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }

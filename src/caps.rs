@@ -25,6 +25,8 @@ pub struct Caps {
     /// The subgroup size, where the device has `Features::SUBGROUP` and its adapter one size only. Kernels that
     /// hand values round a subgroup are not built on a guess.
     pub subgroup_size: Option<u32>,
+    /// The smallest size a subgroup may have, where the device has `Features::SUBGROUP`.
+    pub subgroup_least: Option<u32>,
     /// Whether shaders may use 64-bit integers: `Features::SHADER_INT64`.
     pub has_int64: bool,
     /// Whether the device is a CPU that plays one: what costs time there is another thing.
@@ -52,6 +54,7 @@ impl Caps {
         let is_llvmpipe = info.name.starts_with("llvmpipe");
         let loop_rounds = if is_llvmpipe { 65_535 } else { u32::MAX };
         let has_subgroups = device.features().contains(wgpu::Features::SUBGROUP);
+        let subgroup_least = has_subgroups.then_some(info.subgroup_min_size);
         let has_int64 = device.features().contains(wgpu::Features::SHADER_INT64);
         let one_size = info.subgroup_min_size == info.subgroup_max_size;
         let subgroup_size = (has_subgroups && one_size).then_some(info.subgroup_max_size);
@@ -62,7 +65,7 @@ impl Caps {
             wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 512,
         };
         let limits = Self::from_limits(&device.limits());
-        Self { loop_rounds, subgroup_size, has_int64, is_software, workgroups_to_fill, ..limits }
+        Self { loop_rounds, subgroup_size, subgroup_least, has_int64, is_software, workgroups_to_fill, ..limits }
     }
 
     /// The features that make kernels faster where an adapter has them; none is needed. Request
@@ -82,6 +85,7 @@ impl Caps {
             workgroups: limits.max_compute_workgroups_per_dimension,
             texture_side: limits.max_texture_dimension_2d,
             subgroup_size: None,
+            subgroup_least: None,
             has_int64: false,
             is_software: false,
             workgroups_to_fill: 128,

@@ -264,7 +264,7 @@ fn slice(source: Source, view: &View, axes: &[Range<u32>; 4], alignment: u64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Access, Family, Layout, ScoreLayout};
+    use crate::{Access, Exchange, Family, Layout, ScoreLayout};
 
     fn caps() -> Caps {
         Caps::from_limits(&wgpu::Limits::default())
@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn job<'a>(problem: &'a Problem, access: Access, caps: &'a Caps) -> Job<'a> {
-        let variant = Variant::of(Family::Tiled, access, problem, caps);
+        let variant = Variant::of((Family::Tiled, Exchange::Workgroup), access, problem, caps);
         Job { problem, variant, split: Split::of(&variant, problem, caps), caps }
     }
 

@@ -126,4 +126,4 @@ pub use problem::{Problem, ProblemBuilder, Shape};
 pub use readback::Readback;
 pub use scratch::Scratch;
 pub use select::{candidates, weights_candidates};
-pub use variant::{Access, Decode, Family, Variant};
+pub use variant::{Access, Decode, Exchange, Family, Variant};

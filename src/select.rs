@@ -1,10 +1,11 @@
 //! Which variant runs a problem on a device: a pure function over a table.
 
 use crate::family::{self, DIM_MOST, textures_fit};
-use crate::{Access, Caps, Family, PlanError, Problem, Variant};
+use crate::{Access, Caps, Exchange, Family, PlanError, Problem, Variant};
 
 /// One line of the table. The first whose `suits` holds is taken.
 struct Row {
+    exchange: Exchange,
     family: fn(&Problem, &Caps) -> Option<Family>,
     suits: fn(&Problem, &Caps) -> bool,
     /// Why this row stands where it does: device, date and command of the measurement, or that there was none.
@@ -13,33 +14,57 @@ struct Row {
 
 const TABLE: &[Row] = &[
     Row {
+        exchange: Exchange::Workgroup,
         family: streams,
         suits: |problem, _| few_for_streams(problem),
         provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
     },
     Row {
+        exchange: Exchange::Workgroup,
         family: |_, caps| Some(Family::Lanes { size: software_lanes(caps)? }),
         suits: |_, _| true,
         provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
     },
     Row {
-        family: |problem, _| Some(family::decode::family(problem)),
+        exchange: Exchange::Subgroup,
+        family: decode,
+        suits: |problem, caps| few_rows(problem) && has_eight_lanes(caps),
+        provenance: "no barrier in the loop; not measured on a GPU",
+    },
+    Row {
+        exchange: Exchange::Workgroup,
+        family: decode,
         suits: |problem, _| few_rows(problem),
         provenance: "not measured on a GPU",
     },
     Row {
+        exchange: Exchange::Workgroup,
         family: |_, _| Some(Family::Tiled),
         suits: |_, _| true,
         provenance: "runs everywhere; not measured on a GPU",
     },
     Row {
+        exchange: Exchange::Subgroup,
+        family: |_, _| Some(Family::Tiled),
+        suits: |_, caps| has_eight_lanes(caps) && !caps.is_software,
+        provenance: "one barrier a tile less; not measured on a GPU",
+    },
+    Row {
+        exchange: Exchange::Workgroup,
         family: streams,
         suits: |problem, _| !few_for_streams(problem),
         provenance: "right for any number of rows, and slower than the others for many",
     },
     Row {
-        family: |problem, _| Some(family::decode::family(problem)),
-        suits: |problem, _| !few_rows(problem),
+        exchange: Exchange::Subgroup,
+        family: decode,
+        suits: |problem, caps| !few_rows(problem) && has_eight_lanes(caps),
+        provenance: "right for any number of rows, and slower than the others for many",
+    },
+    Row {
+        exchange: Exchange::Workgroup,
+        family: decode,
+        suits: |problem, caps| !few_rows(problem) && !caps.is_software,
         provenance: "right for any number of rows, and slower than the others for many",
     },
 ];
@@ -49,6 +74,16 @@ const LANES: [u32; 2] = [4, 8];
 
 fn software_lanes(caps: &Caps) -> Option<u32> {
     caps.subgroup_size.filter(|size| caps.is_software && LANES.contains(size))
+}
+
+/// Not where [`streams`] does the same, with subgroups and so much sooner.
+fn decode(problem: &Problem, caps: &Caps) -> Option<Family> {
+    software_lanes(caps).is_none().then(|| family::decode::family(problem))
+}
+
+/// What [`Exchange::Subgroup`] needs.
+fn has_eight_lanes(caps: &Caps) -> bool {
+    caps.subgroup_least.is_some_and(|least| least >= 8)
 }
 
 fn streams(problem: &Problem, caps: &Caps) -> Option<Family> {
@@ -73,16 +108,19 @@ fn few_for_streams(problem: &Problem) -> bool {
     rows_together(problem) <= 8
 }
 
-impl Family {
-    /// Why selection prefers this family where it does.
-    pub fn provenance(self) -> &'static str {
-        match self {
-            Self::Streams { .. } => TABLE[0].provenance,
-            Self::Lanes { .. } => TABLE[1].provenance,
-            Self::Decode(_) => TABLE[2].provenance,
-            Self::Tiled => TABLE[3].provenance,
-            Self::Weights | Self::Stage | Self::Merge => "the only kernel for its purpose",
-        }
+impl Variant {
+    /// Why selection prefers this kernel where it does.
+    pub fn provenance(&self) -> &'static str {
+        let row = match (self.family, self.exchange) {
+            (Family::Streams { .. }, _) => 0,
+            (Family::Lanes { .. }, _) => 1,
+            (Family::Decode(_), Exchange::Subgroup) => 2,
+            (Family::Decode(_), Exchange::Workgroup) => 3,
+            (Family::Tiled, Exchange::Workgroup) => 4,
+            (Family::Tiled, Exchange::Subgroup) => 5,
+            (Family::Weights | Family::Stage | Family::Merge, _) => return "the only kernel for its purpose",
+        };
+        TABLE[row].provenance
     }
 }
 
@@ -92,7 +130,7 @@ impl Family {
 /// Why the device can run none of them.
 pub fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     let rows = TABLE.iter().filter(|row| (row.suits)(problem, caps));
-    runnable(rows.filter_map(|row| (row.family)(problem, caps)), problem, caps)
+    runnable(rows.filter_map(|row| Some(((row.family)(problem, caps)?, row.exchange))), problem, caps)
 }
 
 /// The variants that compute the weights of `problem`, best first.
@@ -100,14 +138,18 @@ pub fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanEr
 /// # Errors
 /// Why the device can run none of them.
 pub fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
-    runnable([Family::Weights].into_iter(), problem, caps)
+    runnable([(Family::Weights, Exchange::Workgroup)].into_iter(), problem, caps)
 }
 
-fn runnable(families: impl Iterator<Item = Family>, problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+fn runnable(
+    families: impl Iterator<Item = (Family, Exchange)>,
+    problem: &Problem,
+    caps: &Caps,
+) -> Result<Vec<Variant>, PlanError> {
     let mut able = Vec::new();
     let mut refused = None;
     for family in families {
-        for access in accesses(family, caps) {
+        for &access in accesses(family, caps) {
             let able_if_in_range = head_sizes(problem).and_then(|()| {
                 let variant = Variant::of(family, access, problem, caps);
                 variant.check(caps)?;
@@ -127,9 +169,14 @@ fn runnable(families: impl Iterator<Item = Family>, problem: &Problem, caps: &Ca
     }
 }
 
-fn accesses(family: Family, caps: &Caps) -> [Access; 2] {
+/// With shuffles, elements come in fours or not at all: fewer kernels, and those that do not are few.
+fn accesses((family, exchange): (Family, Exchange), caps: &Caps) -> &'static [Access] {
     let is_for_software = matches!(family, Family::Streams { .. } | Family::Lanes { .. });
-    [if is_for_software && caps.has_int64 { Access::Words } else { Access::Vec4 }, Access::Scalar]
+    match exchange {
+        Exchange::Subgroup => &[Access::Vec4],
+        Exchange::Workgroup if is_for_software && caps.has_int64 => &[Access::Words, Access::Scalar],
+        Exchange::Workgroup => &[Access::Vec4, Access::Scalar],
+    }
 }
 
 fn fits(variant: &Variant, problem: &Problem, caps: &Caps) -> bool {

@@ -18,6 +18,8 @@ pub struct Variant {
     pub dtype: Dtype,
     /// How many of them a thread moves at once.
     pub access: Access,
+    /// How threads that share a row or a key tell each other, where the family has a choice.
+    pub exchange: Exchange,
     /// Head size of queries and keys, rounded up to what the family's arrays come in.
     pub dim_qk: u32,
     /// Head size of values, rounded up likewise; 0 where the kernel reads none.
@@ -62,6 +64,15 @@ pub enum Family {
     Stage,
     /// `merge.wgsl`: combines the parts of split keys.
     Merge,
+}
+
+/// How threads tell each other numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// Through workgroup memory, with barriers.
+    Workgroup,
+    /// By shuffles within a subgroup, of whatever size from eight lanes on.
+    Subgroup,
 }
 
 /// How a thread moves elements.
@@ -113,13 +124,14 @@ impl Variant {
     }
 
     /// The variant of `family` for `problem` with the given access, on one such device.
-    pub(crate) fn of(family: Family, access: Access, problem: &Problem, caps: &Caps) -> Self {
+    pub(crate) fn of((family, exchange): (Family, Exchange), access: Access, problem: &Problem, caps: &Caps) -> Self {
         let shape = problem.shape();
         let writes_output = family != Family::Weights;
         let whole = Self {
             family,
             dtype: problem.dtype(),
             access,
+            exchange,
             dim_qk: shape.dim_qk.next_multiple_of(DIM_STEP),
             dim_v: if writes_output { shape.dim_v.next_multiple_of(DIM_STEP) } else { 0 },
             softcap: problem.softcap().is_some(),
@@ -134,7 +146,9 @@ impl Variant {
 
     /// The kernels that prepare for this one and finish its work; neither looks at scores.
     pub fn companions(&self) -> [Option<Self>; 2] {
-        let plain = Self { softcap: false, mask: false, bias: None, kv_lengths: false, partial: false, ..*self };
+        let exchange = Exchange::Workgroup;
+        let plain =
+            Self { exchange, softcap: false, mask: false, bias: None, kv_lengths: false, partial: false, ..*self };
         let stage = Self { family: Family::Stage, lse: false, ..plain };
         // It reads none of the elements.
         let access = if self.access == Access::Words { Access::Vec4 } else { self.access };
@@ -175,6 +189,9 @@ impl std::fmt::Display for Variant {
             Family::Weights => write!(f, "weights")?,
             Family::Stage => write!(f, "stage")?,
             Family::Merge => write!(f, "merge")?,
+        }
+        if self.exchange == Exchange::Subgroup {
+            write!(f, "-sub")?;
         }
         write!(f, ".{}{access}.d{}", self.dtype, self.dim_qk)?;
         if self.dim_v != 0 && self.dim_v != self.dim_qk {

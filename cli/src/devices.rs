@@ -73,7 +73,7 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
         timestamps: has(Features::TIMESTAMP_QUERY),
         cooperative_matrix: has(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         refused: variant.as_ref().err().map(|error| format!("{error:#}")),
-        provenance: variant.as_ref().ok().map(|variant| variant.family.provenance()),
+        provenance: variant.as_ref().ok().map(|variant| variant.provenance()),
         variant: variant.ok().map(|variant| variant.to_string()),
         name: info.name,
     }

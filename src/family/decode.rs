@@ -1,7 +1,7 @@
 //! `decode.wgsl`: few query rows over many keys.
 
 use super::{Constant, DIM_MOST, DIM_STEP, Kernel, tiled};
-use crate::{Family, Problem, Variant};
+use crate::{Exchange, Family, Problem, Variant};
 
 /// How a workgroup divides the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,10 @@ pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads }: Decode)
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
+    sources.push(match variant.exchange {
+        Exchange::Workgroup => include_str!("../../shaders/pieces/share_workgroup.wgsl"),
+        Exchange::Subgroup => include_str!("../../shaders/pieces/share_subgroup.wgsl"),
+    });
     sources.push(include_str!("../../shaders/decode.wgsl"));
     let (q_vectors, v_vectors) = (variant.dim_qk / 4 / share, variant.dim_v / 4 / share);
     let constants = vec![
@@ -56,12 +60,12 @@ pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads }: Decode)
     ];
     // A round for 4 keys of each thread, with the sums over those that share one inside; two more because what the driver
     // counts is measured, not documented. The rounds at the end, of sums over the keys, are charged to every tile.
-    let rounds_per_tile = (super::TILE_KEYS / (4 * threads / share)).max(1) * (1 + rows * share) + 2;
-    Kernel { sources, constants, workgroup_bytes: threads * 16, rounds_per_tile }
+    let rounds_per_tile = (super::TILE_KEYS / (4 * threads / share)).max(1) * (1 + share + 1) + 2;
+    Kernel { sources, constants, workgroup_bytes: rows * threads * 16, rounds_per_tile }
 }
 
 /// Rounds of the sums over the keys, at the end.
 pub(super) fn final_rounds(variant: &Variant, decode: Decode) -> u32 {
     let keys = decode.threads / decode.share;
-    decode.rows * (2 + variant.dim_v / 4 / decode.share) * (keys + 1)
+    (2 + variant.dim_v / 4 / decode.share) * (keys + 2)
 }

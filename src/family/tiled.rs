@@ -1,7 +1,7 @@
 //! `attention.wgsl`: the baseline. Its shape is the shader's: 64 threads over 32 queries × 32 keys.
 
 use super::{Constant, Kernel};
-use crate::{Access, Dtype, Variant};
+use crate::{Access, Dtype, Exchange, Variant};
 
 pub(super) const ROWS: u32 = 32;
 pub(super) const THREADS: u32 = 64;
@@ -55,6 +55,10 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
     let mut sources = vec![include_str!("../../shaders/params.wgsl"), elements(variant)];
     sources.extend(conversions(variant.dtype));
     sources.extend(score_pieces(variant));
+    sources.push(match variant.exchange {
+        Exchange::Workgroup => include_str!("../../shaders/pieces/rows_workgroup.wgsl"),
+        Exchange::Subgroup => include_str!("../../shaders/pieces/rows_subgroup.wgsl"),
+    });
     sources.push(include_str!("../../shaders/scores.wgsl"));
     let constants = vec![("DIM_QK", Constant::U32(variant.dim_qk)), ("Q_RESIDENT", Constant::Bool(q_resident))];
     // The loop over tiles; the loop over slices, and in each the loop over its 8 vectors. Two rounds more for each loop than

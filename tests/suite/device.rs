@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
-use wgpu_attention::{Attention, Call, Caps, Dtype, Operand, Operands, Plan, Problem, Readback, Variant};
+use wgpu_attention::{Attention, Call, Caps, Dtype, Exchange, Operand, Operands, Plan, Problem, Readback, Variant};
 
 use crate::case::{Case, indices};
 use crate::comparator::{Expected, Outputs};
@@ -14,6 +14,8 @@ use crate::comparator::{Expected, Outputs};
 pub struct Device {
     pub name: String,
     pub attention: Attention,
+    /// What is tried: all candidates, or those that a CPU takes for slow and only a GPU would run.
+    tried: fn(&Variant) -> bool,
     pub queue: wgpu::Queue,
     /// A GL context serves one thread at a time, and wgpu panics rather than wait long for it.
     gate: Option<Mutex<()>>,
@@ -33,7 +35,7 @@ pub fn all() -> &'static [Device] {
     DEVICES.get_or_init(|| {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        let devices: Vec<Device> = adapters.iter().filter_map(open).collect();
+        let devices: Vec<Device> = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu).collect();
         assert!(!devices.is_empty(), "no adapter: install a driver; Mesa's lavapipe runs everywhere");
         devices
     })
@@ -57,10 +59,34 @@ fn open(adapter: &wgpu::Adapter) -> Option<Device> {
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
     eprintln!("testing on {name}");
     let gate = (info.backend == wgpu::Backend::Gl).then(Mutex::default);
-    Some(Device { name, attention: Attention::new(&device), queue, gate })
+    Some(Device { name, attention: Attention::new(&device), tried: |_| true, queue, gate })
 }
 
 impl Device {
+    /// This device; and where it is a CPU that plays a GPU, the same as if it were one, for the kernels made for GPUs.
+    fn and_as_a_gpu(self) -> Vec<Self> {
+        let mut caps = *self.attention.caps();
+        if !caps.is_software || caps.subgroup_least.is_none() {
+            return vec![self];
+        }
+        caps.is_software = false;
+        let gpu = Self {
+            name: format!("{} as a GPU", self.name),
+            attention: Attention::with_caps(self.attention.device(), caps),
+            tried: |variant| variant.exchange == Exchange::Subgroup,
+            queue: self.queue.clone(),
+            gate: None,
+        };
+        vec![self, gpu]
+    }
+
+    /// The variants to run a problem with.
+    pub fn variants(&self, problem: &Problem) -> Vec<Variant> {
+        let mut variants = self.attention.candidates(problem).unwrap();
+        variants.retain(self.tried);
+        variants
+    }
+
     /// Runs a case as one pinned variant.
     pub fn run(&self, case: &Case, variant: Variant) -> Outputs {
         self.run_by(&self.attention, case, variant).0
@@ -175,7 +201,7 @@ fn strays(problem: &Problem, operand: Operand, bytes: &[u8]) -> Option<String> {
 /// Does something with every variant that can run a case, on every adapter.
 pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
     for device in all() {
-        for variant in device.attention.candidates(problem).unwrap() {
+        for variant in device.variants(problem) {
             act(device, variant);
         }
     }

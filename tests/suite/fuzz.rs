@@ -227,7 +227,7 @@ fn holds(draw: &Draw, devices: &[Device]) -> Result<(), TestCaseError> {
     let expected = Expected::of(&case);
     expected.check(&naive(&case)).map_err(TestCaseError::fail)?;
     for device in devices {
-        for variant in device.attention.candidates(&case.problem).unwrap() {
+        for variant in device.variants(&case.problem) {
             let verdict = expected.check(&device.run(&case, variant));
             verdict.map_err(|wrong| TestCaseError::fail(format!("{variant} on {}: {wrong}", device.name)))?;
         }

@@ -8,10 +8,10 @@ use wgpu_attention::Dtype;
 use crate::case::Case;
 use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16, gappy,
-    hidden_by_bias, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long, long_and_mostly_hidden,
-    long_staircase, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band, nan_behind_bias, nan_past_lengths,
-    nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths, staircase, weights_of_stairs,
-    weights_of_the_first, weights_of_the_last, wide, windowed,
+    hidden_by_bias, huge_first, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long,
+    long_and_mostly_hidden, long_staircase, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
+    nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
+    staircase, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, every first of a pair becomes the second.
@@ -60,6 +60,9 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("largest = max(largest, kv_tile[first + 6u + 1u]);", "")], || large(1e5)),
     mutation(&[("sum += kv_tile[first + 6u + 1u];", "")], plain),
     mutation(&[("l[1u], saw_any);", "l[0u], saw_any);")], plain),
+    mutation(&[("largest = max(largest, subgroupShuffleXor(largest, 2u));", "")], || large(1e5)),
+    mutation(&[("return sum + subgroupShuffleXor(sum, 4u);", "return sum;")], plain),
+    mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),
     mutation(&[("exp2(((*s)[", "(((*s)[")], plain),
     // Which keys are seen.
     mutation(&[(", (*seen)[", ", !(*seen)[")], causal),
@@ -212,19 +215,18 @@ pub const STAGE: &[Mutation] = &[
     mutation(&[("key >= params.len_q", "key + 1u >= params.len_q")], plain),
 ];
 
-/// Those of `decode.wgsl`.
+/// Those of `decode.wgsl`, whose loops are written out.
 pub const DECODE: &[Mutation] = &[
-    mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
     mutation(&[(" &= attend(", " &= vec4(true) | attend(")], masked),
-    mutation(&[("l[r] = fma(l[r], rescale[r],", "l[r] = fma(l[r], 1.0,")], staircase),
+    mutation(&[("l[1u] = fma(l[1u], rescale[1u],", "l[1u] = fma(l[1u], 1.0,")], staircase),
     mutation(&[("stands_at + params.band_first))", "stands_at + params.band_first + 1))")], windowed),
     mutation(&[("stands_at + params.band_last))", "stands_at + params.band_last + 1))")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("min(valid, (part", "min(valid + 1u, (part")], some_lengths),
     mutation(&[("&= bitcast<vec4<u32>>(bias)", "|= bitcast<vec4<u32>>(bias)")], hidden_by_bias),
-    mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
+    mutation(&[("tops[2u].y > 0.0", "true")], empty_rows),
     mutation(&[("select(none, m[1], seen.y)", "m[1]")], nan_behind_bias),
     mutation(
         &[(
@@ -234,9 +236,47 @@ pub const DECODE: &[Mutation] = &[
         plain,
     ),
     mutation(&[("row / params.group, part)", "row % params.len_q, part)")], plain),
-    mutation(&[("(m[r] - top.x)", "(0.0 * top.x)")], staircase),
-    mutation(&[("vec4(l[r] * rescale)", "vec4(l[r])")], staircase),
+    mutation(&[("(m[3u] - tops[3u].x)", "(0.0 * tops[3u].x)")], staircase),
+    mutation(&[("vec4(l[2u] * rescale[2u])", "vec4(l[2u])")], staircase),
     mutation(&[("first_row = workgroup.x * ROWS", "first_row = 0u * workgroup.x")], plain),
+    mutation(&[("thread / SHARE * SHARE + i", "thread % SHARE * SHARE + i")], plain),
+    mutation(&[("sum[0u] += subgroupShuffleXor(sum[0u], 4u);", "")], plain),
+    mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),
+];
+
+/// Those of `streams.wgsl`, likewise.
+pub const STREAMS: &[Mutation] = &[
+    mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
+    mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
+    mutation(&[("seen[2u] &= attend(", "seen[2u] &= true | attend(")], masked),
+    mutation(&[("l[1u] = fma(l[1u], rescale[1u],", "l[1u] = fma(l[1u], 1.0,")], staircase),
+    mutation(&[("] * rescale[0u]);", "]);")], staircase),
+    mutation(&[("stands_at + params.band_first;", "stands_at + params.band_first + 1;")], windowed),
+    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
+    mutation(&[("params.band_from_end)", "0u)")], bottom_right),
+    mutation(&[("i32(end) - 1)", "i32(end))")], some_lengths),
+    mutation(&[("seen[0u] &= bitcast<u32>(bias)", "seen[0u] |= bitcast<u32>(bias)")], hidden_by_bias),
+    mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
+    mutation(&[("select(0.0, v4[1u], seen[3u])", "v4[1u]")], nan_behind_bias),
+    mutation(&[("m[0u]) * params.exp2_scale), seen[0u]);", "m[0u]) * params.exp2_scale), true);")], empty_rows),
+    mutation(&[("/ TILE * RUN;", "/ TILE * RUN - 1u;")], || huge_first(127)),
+    mutation(&[("step = first_seen / TILE * RUN;", "step = first_seen / TILE * RUN + 1u;")], || huge_first(0)),
+    mutation(&[("+ lane * RUN +", "+ lane * (RUN - 1u) +")], plain),
+    mutation(
+        &[(
+            "kv_head * params.group + row % params.group, row / params.group)",
+            "kv_head * params.group, row / params.group)",
+        )],
+        plain,
+    ),
+    mutation(&[("row / params.group, workgroup.z", "row % params.len_q, workgroup.z")], plain),
+    mutation(&[("(m[3u] - top)", "(0.0 * top)")], staircase),
+    mutation(&[("sum_of_lanes(l[2u] * rescale)", "sum_of_lanes(l[2u])")], staircase),
+    mutation(&[("sum += subgroupShuffleXor(sum, 2u);", "")], plain),
+    mutation(&[("lane == 2u", "lane == 3u")], plain),
+    mutation(&[("first_row = workgroup.x * ROWS", "first_row = 0u * workgroup.x")], plain),
+    split(&[("workgroup.z % params.parts * params.part_keys;", "0u;")], long),
+    split(&[("min(valid, part + params.part_keys);", "min(valid, part + params.part_keys + 9u);")], long),
 ];
 
 /// Those of what `attention.wgsl` does with a part of the keys.

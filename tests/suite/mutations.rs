@@ -8,7 +8,7 @@ use crate::case::Case;
 use crate::comparator::Expected;
 use crate::device::{Device, all};
 use crate::laws;
-use crate::mutants::{ATTENTION, DECODE, LANES, MERGE, Mutation, PARTS, Question, STAGE, WEIGHTS};
+use crate::mutants::{ATTENTION, DECODE, LANES, MERGE, Mutation, PARTS, Question, STAGE, STREAMS, WEIGHTS};
 use crate::questions::plain;
 
 /// Which kernel's text is edited.
@@ -20,6 +20,7 @@ enum Edited {
     /// The one that prepares for it.
     Stage,
     Decode,
+    Streams,
     /// The one that combines what the tiled kernel leaves.
     Merge,
 }
@@ -29,7 +30,8 @@ fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Va
     let pairs = attention.candidates(problem).unwrap().into_iter().filter_map(|pinned| match (edited, pinned.family) {
         (Edited::Tiled, Family::Tiled)
         | (Edited::Lanes, Family::Lanes { .. })
-        | (Edited::Decode, Family::Decode(_)) => Some((pinned, pinned)),
+        | (Edited::Decode, Family::Decode(_))
+        | (Edited::Streams, Family::Streams { .. }) => Some((pinned, pinned)),
         (Edited::Stage, Family::Lanes { .. }) => Some((pinned, pinned.companions()[0]?)),
         (Edited::Merge, Family::Tiled) => Some((pinned, pinned.companions()[1]?)),
         (Edited::Weights, Family::Tiled) => {
@@ -142,6 +144,7 @@ fn every_mistake_in_the_kernel_for_software_is_noticed() {
 #[test]
 fn every_mistake_in_the_kernel_for_few_rows_is_noticed() {
     assert_all_noticed(DECODE, Edited::Decode);
+    assert_all_noticed(STREAMS, Edited::Streams);
 }
 
 #[test]

@@ -104,6 +104,12 @@ pub fn nan_past_lengths() -> Case {
     case
 }
 
+/// One key that outshines all others of 128.
+pub fn huge_first(key: u32) -> Case {
+    let case = filled(Problem::builder(Shape::new(1, 1, 5, 32).kv_len(128)), Fill::Constant);
+    case.edited(Operand::V, |[_, _, j, _], v| if j == key { 100.0 } else { v })
+}
+
 /// Keys past the valid ones that would outshine them.
 pub fn huge_past_lengths() -> Case {
     let mut case = some_lengths();

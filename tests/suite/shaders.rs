@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
-use wgpu_attention::{Access, Attention, Decode, Dtype, Family, Operand, Problem, Shape, Variant};
+use wgpu_attention::{Access, Attention, Dtype, Exchange, Family, Operand, Problem, Shape, Variant};
 
 /// What WebGPU promises everywhere.
 const WORKGROUP_BYTES: u32 = 16 << 10;
@@ -19,17 +19,25 @@ fn noop() -> Attention {
     Attention::new(&wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0)
 }
 
-/// Devices whose variants differ: any at all, one that keys are split for, and CPUs that play a GPU.
+/// Devices whose variants differ: any at all, one with subgroups that keys are split for, and CPUs that play a GPU, with
+/// 64-bit words and without.
 fn kinds_of_device() -> [Attention; 4] {
     let attention = noop();
-    let caps = |workgroups_to_fill, software_lanes: Option<u32>| {
+    let caps = |workgroups_to_fill, subgroup_least, software_lanes: Option<u32>, has_int64| {
         let mut caps = *attention.caps();
         caps.workgroups_to_fill = workgroups_to_fill;
         caps.is_software = software_lanes.is_some();
+        caps.subgroup_least = subgroup_least;
         caps.subgroup_size = software_lanes;
+        caps.has_int64 = has_int64;
         Attention::with_caps(attention.device(), caps)
     };
-    [caps(1, None), caps(1 << 20, None), caps(1, Some(4)), caps(1, Some(8))]
+    [
+        caps(1, None, None, false),
+        caps(1 << 20, Some(8), None, false),
+        caps(1, None, Some(4), false),
+        caps(1, None, Some(8), true),
+    ]
 }
 
 /// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
@@ -84,7 +92,12 @@ const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32.union
 
 /// Whether its device must have `Features::SUBGROUP`.
 fn needs_subgroups(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Lanes { .. } | Family::Decode(Decode { one_subgroup: true, .. }))
+    variant.exchange == Exchange::Subgroup || matches!(variant.family, Family::Lanes { .. } | Family::Streams { .. })
+}
+
+/// Whether its device must have `Features::SHADER_INT64`.
+fn needs_int64(variant: &Variant) -> bool {
+    variant.access == Access::Words
 }
 
 /// Parses and validates without any feature.
@@ -92,7 +105,8 @@ fn validated(variant: &Variant) -> (Module, ModuleInfo) {
     let text = variant.wgsl();
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
-    let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES);
+    let int64 = if needs_int64(variant) { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES | int64);
     if needs_subgroups(variant) {
         validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
         validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
@@ -205,8 +219,8 @@ fn every_variant_translates_to_spir_v_msl_hlsl_and_glsl() {
         let pipeline = Default::default();
         let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None);
         assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
-        // GL has no subgroups.
-        if needs_subgroups(variant) {
+        // GL has neither.
+        if needs_subgroups(variant) || needs_int64(variant) {
             continue;
         }
         let glsl = glsl(&module, &info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
@@ -231,7 +245,8 @@ fn glsl(module: &Module, info: &ModuleInfo) -> Result<String, naga::back::glsl::
 fn write_every_variant() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("wgsl");
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, variant) in every_variant() {
+    // Browsers have no 64-bit integers.
+    for (name, variant) in every_variant().into_iter().filter(|(_, variant)| !needs_int64(variant)) {
         // Browsers ask for the directive; naga does not know it yet.
         let directive = if needs_subgroups(&variant) { "enable subgroups;\n" } else { "" };
         std::fs::write(folder.join(format!("{name}.wgsl")), format!("{directive}{}", variant.wgsl())).unwrap();
