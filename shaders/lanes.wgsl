@@ -11,9 +11,12 @@
 //
 //     for each KEYS keys that some row may see, lane i reading texels i, i + LANES, … of each:
 //         S ← Q Kᵀ, scaled, capped, biased, masked            each lane its rows, K handed round by shuffles
-//         m′ ← max(m, rowmax S);  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
+//         m′ ← rowmax S where that is a leap above m, else m;  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
 //         O ← O·exp(m − m′) + P V                              V handed round
 //     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
+//
+// m follows a score only from a leap on, because these drivers' exp is off by the same little each time, and with few keys a
+// round m would rise often.
 //
 // All of it is straight-line: what a driver of this kind spends on a loop or a branch is more than what it would save. But
 // one round must fit the first-level instruction cache, which bounds ROWS · KEYS · D: with twice the text it runs at
@@ -22,6 +25,7 @@
 // From the host: LANES, ROWS of a lane, KEYS of a round; Q_VECTORS and V_VECTORS of four dimensions, of which a lane reads
 // K_TEXELS and V_TEXELS; and how K and V are staged.
 const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
+const LEAP = 4.0;                                              // of a score above m, in powers of two, before m follows
 const INFINITE = 0x7f800000u;                                  // the bits above which a number is NaN
 
 const Q_ARRAY = ROWS * Q_VECTORS;
@@ -53,7 +57,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
 
     var q: array<vec4<f32>, Q_ARRAY>;                          // [row][dim / 4]
     var o: array<f32, O_ARRAY>;                                // [row][dim]
-    var m: array<f32, ROWS>;                                   // the largest score
+    var m: array<f32, ROWS>;                                   // the largest score, but for a leap
     var l: array<f32, ROWS>;                                   // the sum of weights relative to it
     var saw: array<bool, ROWS>;                                // whether the row sees any key, which no sum tells
     var first: array<i32, ROWS>;                               // the keys it sees by position
@@ -133,12 +137,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
                     seen[t] &= bitcast<u32>(bias[t]) != 0xff800000u;  // −∞ hides
                 }
             }
+            var top = before;
             // unroll
             for (var t = 0u; t < KEYS; t++) {
                 s[r * KEYS + t] = select(LOWEST, s[r * KEYS + t], seen[t] & !poison[t]);
-                m[r] = max(m[r], s[r * KEYS + t]);
+                top = max(top, s[r * KEYS + t]);
                 saw[r] |= seen[t];
             }
+            m[r] = select(before, top, (top - before) * params.exp2_scale > LEAP);
             // Keys of which a row sees none leave its bits alone: the factor is then 1, whatever exp2(0) is.
             rescale[r] = select(exp2((before - m[r]) * params.exp2_scale), 1.0, before == m[r]);
             var sum = 0.0;

@@ -12,12 +12,12 @@
 //
 //     for each key of this lane that some row may see:
 //         s ← q kᵀ, scaled, capped, biased, masked
-//         m′ ← max(m, s);  p ← exp(s − m′);  l ← l·exp(m − m′) + p                  of this lane's keys alone
+//         m′ ← s where that is a leap above m, else m;  p ← exp(s − m′);  l ← l·exp(m − m′) + p      of this lane alone
 //         O ← O·exp(m − m′) + p v
 //     m ← max over the lanes;  l, O ← sums over them                               as merge.wgsl does for the parts
 //     O ← O / l;  lse ← m + ln l                                                   a row that saw no key: 0 and −∞
 //
-// Straight-line, and no branch by the parameters alone, for the reasons told in lanes.wgsl.
+// Straight-line, no branch by the parameters alone, and m left behind by less than a leap, for the reasons told in lanes.wgsl.
 // Splitting the keys: Dao et al., Flash-Decoding, 2023; rows of a group together: Ainslie et al., GQA, 2023.
 
 // From the host: LANES, ROWS; Q_VECTORS and V_VECTORS of four dimensions, of which a lane brings K_TEXELS of each query and
@@ -25,6 +25,7 @@
 const RUN = 16u;                                               // at most 16 KiB, at least a page of f32 from D = 64 on
 const TILE = LANES * RUN;
 const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
+const LEAP = 4.0;                                              // of a score above m, in powers of two, before m follows
 const Q_ARRAY = ROWS * DIM_QK;
 const O_ARRAY = ROWS * DIM_V;
 
@@ -60,7 +61,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
 
     var q: array<f32, Q_ARRAY>;                                // [row][dim], the same in every lane
     var o: array<f32, O_ARRAY>;                                // [row][dim], over this lane's keys
-    var m: array<f32, ROWS>;                                   // the largest score of this lane's keys
+    var m: array<f32, ROWS>;                                   // the largest score of this lane's keys, but for a leap
     var l: array<f32, ROWS>;                                   // the sum of weights relative to it
     var saw: array<bool, ROWS>;                                // whether the row sees a key, which no sum tells
     var first: array<i32, ROWS>;                               // the keys it sees by position
@@ -133,7 +134,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             }
             s[r] = select(LOWEST, s[r], seen[r]);
             let before = m[r];
-            m[r] = max(before, s[r]);
+            m[r] = select(before, s[r], (s[r] - before) * params.exp2_scale > LEAP);
             // A key that a row does not see leaves its bits alone: the factor is then 1, whatever exp2(0) is.
             rescale[r] = select(exp2((before - m[r]) * params.exp2_scale), 1.0, before == m[r]);
             s[r] = select(0.0, exp2((s[r] - m[r]) * params.exp2_scale), seen[r]);

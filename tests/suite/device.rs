@@ -1,5 +1,6 @@
 //! Every adapter of this machine, and how a case is run on one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wgpu::util::DeviceExt as _;
@@ -26,13 +27,16 @@ const UNWRITTEN: u8 = 0xff;
 /// The gaps between the rows of an output hold this, before and after.
 const SENTINEL: u8 = 0xa5;
 
-/// All adapters, opened once.
+/// All adapters, opened once for each of two threads: a software driver compiles on a device's own thread, and then two
+/// tests need not wait for each other.
 ///
 /// # Panics
 /// Where there is none: a run that tested nothing must not pass.
 pub fn all() -> &'static [Device] {
-    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
-    DEVICES.get_or_init(|| {
+    static DEVICES: [OnceLock<Vec<Device>>; 2] = [const { OnceLock::new() }; 2];
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed));
+    DEVICES[THREAD.with(|thread| thread % DEVICES.len())].get_or_init(|| {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
         let devices: Vec<Device> = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu).collect();

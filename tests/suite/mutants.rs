@@ -11,7 +11,7 @@ use crate::questions::{
     hidden_by_bias, huge_first, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long,
     long_and_mostly_hidden, long_staircase, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
     nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
-    staircase, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
+    staircase, tall, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, every first of a pair becomes the second.
@@ -185,7 +185,7 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("l[1u] = fma(l[1u], rescale[1u],", "l[1u] = fma(l[1u], 1.0,")], staircase),
     mutation(&[("] * rescale[3u];", "];")], staircase),
     mutation(&[("- m[0u]) * params", "- 0.0 * m[0u]) * params")], || large(1e4)),
-    mutation(&[("m[0u] = max(m[0u], ", "m[0u] = (")], || large(1e4)),
+    mutation(&[("select(before, top, ", "select(before, before, ")], || large(1e4)),
     mutation(&[("(j >= first[", "(j > first[")], windowed),
     mutation(&[("(j <= last[", "(j < last[")], causal),
     mutation(&[("params.band_last, i32(valid) - 1)", "params.band_last + 1, i32(valid) - 1)")], causal),
@@ -203,7 +203,7 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("n / K_KEYS_PER_ROW)", "n / K_KEYS_PER_ROW + 1u)")], plain),
     mutation(&[("n % V_KEYS_PER_ROW", "n % 16u")], plain),
     mutation(&[("block_row + 1u * LANES + lane;", "block_row + lane;")], plain),
-    mutation(&[("let block_row = workgroup.x * LANES * ROWS;", "let block_row = 0u;")], plain),
+    mutation(&[("let block_row = workgroup.x * LANES * ROWS;", "let block_row = 0u;")], tall),
 ];
 
 /// Those of `stage.wgsl`.
@@ -220,7 +220,7 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
     mutation(&[(" &= attend(", " &= vec4(true) | attend(")], masked),
-    mutation(&[("l[1u] = fma(l[1u], rescale[1u],", "l[1u] = fma(l[1u], 1.0,")], staircase),
+    mutation(&[("l[1u] = fma(l[1u], rescale[1u],", "l[1u] = fma(l[1u], 1.0,")], long_staircase),
     mutation(&[("stands_at + params.band_first))", "stands_at + params.band_first + 1))")], windowed),
     mutation(&[("stands_at + params.band_last))", "stands_at + params.band_last + 1))")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
@@ -258,7 +258,7 @@ pub const STREAMS: &[Mutation] = &[
     mutation(&[("seen[0u] &= bitcast<u32>(bias)", "seen[0u] |= bitcast<u32>(bias)")], hidden_by_bias),
     mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
     mutation(&[("select(0.0, v4[1u], seen[3u])", "v4[1u]")], nan_behind_bias),
-    mutation(&[("m[0u]) * params.exp2_scale), seen[0u]);", "m[0u]) * params.exp2_scale), true);")], empty_rows),
+    mutation(&[("m[0u]) * params.exp2_scale), seen[0u]);", "m[0u]) * params.exp2_scale), true);")], deep_weights),
     mutation(&[("/ TILE * RUN;", "/ TILE * RUN - 1u;")], || huge_first(127)),
     mutation(&[("step = first_seen / TILE * RUN;", "step = first_seen / TILE * RUN + 1u;")], || huge_first(0)),
     mutation(&[("+ lane * RUN +", "+ lane * (RUN - 1u) +")], plain),

@@ -18,6 +18,11 @@ pub fn plain() -> Case {
     filled(Problem::builder(shape()), Fill::Normal)
 }
 
+/// More rows than a block of any kernel has.
+pub fn tall() -> Case {
+    filled(Problem::builder(Shape::new(1, 2, 100, 32).kv_len(20)), Fill::Normal)
+}
+
 /// Keys for three parts, the last a short one.
 pub fn long() -> Case {
     filled(Problem::builder(Shape::new(2, 2, 5, 32).kv_len(1600)), Fill::Normal)
