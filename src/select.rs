@@ -103,10 +103,19 @@ fn few_rows(problem: &Problem) -> bool {
     rows_together(problem) <= FEW_ROWS
 }
 
-/// Whether reading K and V from buffers once for every few rows takes less time than staging them.
+/// Whether reading K and V once for every few rows takes less time than staging them for blocks of many.
+///
+/// A block of [`Family::Streams`] costs 2 where staging costs 3 and a block of [`Family::Lanes`] 3 (lavapipe, D 128:
+/// benches/NOTES.md).
 fn few_for_streams(problem: &Problem) -> bool {
-    rows_together(problem) <= 8
+    let shape = problem.shape();
+    let streams = rows_together(problem).div_ceil(family::streams::rows(problem));
+    let lanes = u64::from(shape.group()) * u64::from(shape.len_q.div_ceil(LANES_ROWS));
+    2 * u64::from(streams) <= 3 + 3 * lanes
 }
+
+/// Query rows of a block of [`Family::Lanes`], about.
+const LANES_ROWS: u32 = 24;
 
 impl Variant {
     /// Why selection prefers this kernel where it does.

@@ -8,15 +8,19 @@ const NUMBERS: u32 = 512;
 
 /// The family for a problem on subgroups of `size`, whatever its number of rows.
 pub(crate) fn family(problem: &Problem, size: u32) -> Family {
+    Family::Streams { size, rows: rows(problem) }
+}
+
+/// Query rows of a workgroup.
+pub(crate) fn rows(problem: &Problem) -> u32 {
     let shape = problem.shape();
     // Larger head sizes are refused elsewhere.
     let dim = shape.dim_qk.max(shape.dim_v).min(DIM_MOST).next_multiple_of(DIM_STEP);
-    let rows = match shape.len_q.saturating_mul(shape.group()) {
+    match shape.len_q.saturating_mul(shape.group()) {
         0..=1 => 1,
         2 => 2,
         _ => (NUMBERS / dim).min(4),
-    };
-    Family::Streams { size, rows }
+    }
 }
 
 pub(super) fn kernel(variant: &Variant, size: u32, rows: u32) -> Kernel {
