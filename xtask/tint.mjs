@@ -7,7 +7,7 @@ import { create } from 'webgpu';
 const folder = process.argv[2];
 const gpu = create(['backend=null']);  // must outlive the device
 const adapter = await gpu.requestAdapter();
-const device = await adapter.requestDevice();
+const device = await adapter.requestDevice({ requiredFeatures: ['subgroups'] });
 
 let passed = 0;
 let failed = 0;
