@@ -201,3 +201,23 @@ fn head_sizes(problem: &Problem) -> Result<(), PlanError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Shape;
+
+    #[test]
+    fn a_variant_tells_the_provenance_of_the_row_that_chose_it() {
+        let gpu = Caps::from_limits(&wgpu::Limits::default());
+        let with_subgroups = Caps { subgroup_least: Some(8), ..gpu };
+        let software = Caps { is_software: true, subgroup_size: Some(8), ..with_subgroups };
+        for (len_q, caps) in [1, 500].into_iter().flat_map(|len_q| [gpu, with_subgroups, software].map(|c| (len_q, c)))
+        {
+            let problem = Problem::builder(Shape::new(1, 2, len_q, 64).kv_len(500)).build().expect("valid");
+            let row = TABLE.iter().find(|row| (row.family)(&problem, &caps).is_some() && (row.suits)(&problem, &caps));
+            let best = candidates(&problem, &caps).expect("runs everywhere")[0];
+            assert_eq!(Some(best.provenance()), row.map(|row| row.provenance), "{best}");
+        }
+    }
+}
