@@ -1,5 +1,7 @@
 //! What a device grants, as plain data: selection and planning look at nothing else.
 
+use crate::MatrixUnit;
+
 /// The limits and features of a device that decide which kernels run and how they are cut. May be tightened by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +31,9 @@ pub struct Caps {
     pub subgroup_least: Option<u32>,
     /// Whether shaders may use 64-bit integers: `Features::SHADER_INT64`.
     pub has_int64: bool,
+    /// The matrix unit that kernels may use. [`Caps::of`] leaves it `None`: which there is, and whether it works, is found
+    /// by [`blocking::matrix_unit`](crate::blocking::matrix_unit).
+    pub matrix_unit: Option<MatrixUnit>,
     /// Whether the device is a CPU that plays one: what costs time there is another thing.
     pub is_software: bool,
     /// How many workgroups keep the device busy. With fewer rows than that, the keys are split over more of them and
@@ -87,6 +92,7 @@ impl Caps {
             subgroup_size: None,
             subgroup_least: None,
             has_int64: false,
+            matrix_unit: None,
             is_software: false,
             workgroups_to_fill: 128,
             dispatch_flop: 1 << 37,

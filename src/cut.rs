@@ -73,6 +73,9 @@ impl Split {
     }
 }
 
+/// How many times as fast as other kernels those on a matrix unit are at least, where time matters to a driver.
+const MATRIX_SPEED: u64 = 8;
+
 /// More dispatches than this is a mistake in the description rather than work for a GPU.
 const MOST_DISPATCHES: usize = 1 << 16;
 
@@ -127,7 +130,7 @@ impl Job<'_> {
                 return Some(Obstacle::Binding(PlanError::TooLarge { operand, need, granted }));
             }
         }
-        (self.flop(piece) > self.caps.dispatch_flop).then_some(Obstacle::Slow)
+        (self.flop(piece) > self.patience()).then_some(Obstacle::Slow)
     }
 
     /// Two halves along the outermost axis that has two: batches, heads, blocks of rows. Heads go by whole groups while
@@ -156,11 +159,17 @@ impl Job<'_> {
         [rows, heads, batches.saturating_mul(parts)]
     }
 
+    /// The work that one dispatch may cost: a GPU's matrix unit does it many times as fast.
+    fn patience(&self) -> u64 {
+        let is_fast = matches!(self.variant.family, Family::Matrix(_)) && !self.caps.is_software;
+        if is_fast { self.caps.dispatch_flop.saturating_mul(MATRIX_SPEED) } else { self.caps.dispatch_flop }
+    }
+
     fn flop(&self, piece: &Piece) -> u64 {
         let Shape { len_kv, dim_qk, dim_v, .. } = self.problem.shape();
         let a_row = match self.variant.family {
             Family::Stage => u64::from(dim_qk) + u64::from(dim_v),
-            Family::Decode(_) | Family::Streams { .. } => {
+            family if family.takes_groups() => {
                 let group = u64::from(self.problem.shape().group());
                 u64::from(len_kv) * 2 * (u64::from(dim_qk) + u64::from(dim_v)) * group
             }
@@ -213,7 +222,7 @@ impl Job<'_> {
         let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
         let (first_head, first_key) = match self.variant.family {
             Family::Stage => (piece.heads.start, piece.rows.start),
-            Family::Decode(_) | Family::Streams { .. } => (piece.heads.start, 0),
+            family if family.takes_groups() => (piece.heads.start, 0),
             _ => (self.kv_heads(&piece.heads).start, 0),
         };
         let first = u64::from(piece.batch.start) * batch + u64::from(first_head) * head + u64::from(first_key);
@@ -231,15 +240,14 @@ fn whole(problem: &Problem, variant: &Variant) -> Piece {
 /// Workgroups along (rows, heads, batches), before the keys are split.
 fn blocks(piece: &Piece, problem: &Problem, variant: &Variant) -> [u32; 3] {
     let count = |range: &Range<u32>| range.end - range.start;
-    let takes_groups = matches!(variant.family, Family::Decode(_) | Family::Streams { .. });
-    let group = if takes_groups { problem.shape().group() } else { 1 };
+    let group = if variant.family.takes_groups() { problem.shape().group() } else { 1 };
     let rows = count(&piece.rows).saturating_mul(group);
     [rows.div_ceil(variant.block().rows), count(&piece.heads), count(&piece.batch)]
 }
 
 /// Whether the heads of a piece are KV heads.
 fn counts_kv_heads(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Stage | Family::Decode(_) | Family::Streams { .. })
+    variant.family == Family::Stage || variant.family.takes_groups()
 }
 
 fn slice(source: Source, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {

@@ -86,6 +86,7 @@ mod dtype;
 mod operand;
 
 // Which code runs it.
+mod matrix_unit;
 mod caps;
 mod variant;
 mod select;
@@ -120,10 +121,11 @@ pub use error::{BindError, PlanError, ProblemError, ReadbackError};
 pub use inputs::{Buffers, Inputs};
 pub use layout::{Layout, ScoreLayout, View};
 pub use mask::{Diagonal, Window};
+pub use matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 pub use operand::Operand;
 pub use plan::{Attention, Plan};
 pub use problem::{Problem, ProblemBuilder, Shape};
 pub use readback::Readback;
 pub use scratch::Scratch;
 pub use select::{candidates, weights_candidates};
-pub use variant::{Access, Decode, Exchange, Family, Variant};
+pub use variant::{Access, Decode, Exchange, Family, Matrix, Variant};

@@ -1,5 +1,6 @@
 //! Which variant runs a problem on a device: a pure function over a table.
 
+use crate::family::matrix::Rows;
 use crate::family::{self, DIM_MOST, textures_fit};
 use crate::{Access, Caps, Exchange, Family, PlanError, Problem, Variant};
 
@@ -24,6 +25,24 @@ const TABLE: &[Row] = &[
         family: |_, caps| Some(Family::Lanes { size: software_lanes(caps)? }),
         suits: |_, _| true,
         provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
+    },
+    Row {
+        exchange: Exchange::Workgroup,
+        family: |problem, caps| family::matrix::family(problem, caps, Rows::Few),
+        suits: |problem, _| few_rows(problem) && rows_together(problem) > ROWS_OF_A_THREAD,
+        provenance: BY_ARITHMETIC,
+    },
+    Row {
+        exchange: Exchange::Workgroup,
+        family: |problem, caps| family::matrix::family(problem, caps, Rows::Many),
+        suits: |problem, _| !few_rows(problem),
+        provenance: BY_ARITHMETIC,
+    },
+    Row {
+        exchange: Exchange::Workgroup,
+        family: |problem, caps| family::matrix::family(problem, caps, Rows::Some),
+        suits: |problem, _| !few_rows(problem),
+        provenance: BY_ARITHMETIC,
     },
     Row {
         exchange: Exchange::Subgroup,
@@ -67,7 +86,19 @@ const TABLE: &[Row] = &[
         suits: |problem, caps| !few_rows(problem) && !caps.is_software,
         provenance: "right for any number of rows, and slower than the others for many",
     },
+    Row {
+        exchange: Exchange::Workgroup,
+        family: |problem, caps| family::matrix::family(problem, caps, Rows::Few),
+        suits: |_, _| true,
+        provenance: BY_ARITHMETIC,
+    },
 ];
+
+/// Of the kernels on matrix units.
+const BY_ARITHMETIC: &str = "a matrix unit, by arithmetic (benches/NOTES.md); not measured on a GPU";
+
+/// Query rows of a KV head up to which threads that multiply for themselves are not what takes the time.
+const ROWS_OF_A_THREAD: u32 = 4;
 
 /// Subgroups of the CPUs that play a GPU; the text of a kernel grows with them.
 const LANES: [u32; 2] = [4, 8];
@@ -123,10 +154,11 @@ impl Variant {
         let row = match (self.family, self.exchange) {
             (Family::Streams { .. }, _) => 0,
             (Family::Lanes { .. }, _) => 1,
-            (Family::Decode(_), Exchange::Subgroup) => 2,
-            (Family::Decode(_), Exchange::Workgroup) => 3,
-            (Family::Tiled, Exchange::Workgroup) => 4,
-            (Family::Tiled, Exchange::Subgroup) => 5,
+            (Family::Matrix(_), _) => return BY_ARITHMETIC,
+            (Family::Decode(_), Exchange::Subgroup) => 5,
+            (Family::Decode(_), Exchange::Workgroup) => 6,
+            (Family::Tiled, Exchange::Workgroup) => 7,
+            (Family::Tiled, Exchange::Subgroup) => 8,
             (Family::Weights | Family::Stage | Family::Merge, _) => return "the only kernel for its purpose",
         };
         TABLE[row].provenance
@@ -166,6 +198,7 @@ fn runnable(
                 Ok(variant)
             });
             match able_if_in_range {
+                Ok(variant) if able.contains(&variant) => {}
                 Ok(variant) if variant.suits(problem) && fits(&variant, problem, caps) => able.push(variant),
                 Ok(_) => {}
                 Err(error) => refused = refused.or(Some(error)),

@@ -1,10 +1,10 @@
 //! Which code: everything that changes the shader's text or its arrays, and nothing else.
 
 use crate::cut::Split;
-use crate::family::DIM_STEP;
 pub use crate::family::decode::Decode;
+pub use crate::family::matrix::Matrix;
 use crate::scratch::{Space, SpaceUse};
-use crate::{Caps, Dtype, Operand, Problem};
+use crate::{Caps, Dtype, Multiplier, Operand, Problem, Tiles};
 
 /// One compiled kernel's identity. It has forgotten the problem's lengths.
 ///
@@ -58,6 +58,8 @@ pub enum Family {
         /// Query rows of a workgroup.
         rows: u32,
     },
+    /// `matrix.wgsl`: both products on a matrix unit, those of a group's heads together.
+    Matrix(Matrix),
     /// `weights.wgsl`: the attention weights.
     Weights,
     /// `stage.wgsl`: copies keys and values to textures, for [`Family::Lanes`].
@@ -132,8 +134,8 @@ impl Variant {
             dtype: problem.dtype(),
             access,
             exchange,
-            dim_qk: shape.dim_qk.next_multiple_of(DIM_STEP),
-            dim_v: if writes_output { shape.dim_v.next_multiple_of(DIM_STEP) } else { 0 },
+            dim_qk: shape.dim_qk.next_multiple_of(family.dim_step()),
+            dim_v: if writes_output { shape.dim_v.next_multiple_of(family.dim_step()) } else { 0 },
             softcap: problem.softcap().is_some(),
             mask: problem.uses(Operand::Mask),
             bias: problem.bias_dtype(),
@@ -186,6 +188,7 @@ impl std::fmt::Display for Variant {
             Family::Lanes { size } => write!(f, "lanes{size}")?,
             Family::Decode(Decode { rows, share, threads }) => write!(f, "decode{rows}x{share}of{threads}")?,
             Family::Streams { size, rows } => write!(f, "streams{size}x{rows}")?,
+            Family::Matrix(matrix) => write!(f, "{matrix}")?,
             Family::Weights => write!(f, "weights")?,
             Family::Stage => write!(f, "stage")?,
             Family::Merge => write!(f, "merge")?,
@@ -208,5 +211,14 @@ impl std::fmt::Display for Variant {
             (self.partial, ".part"),
         ];
         flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))
+    }
+}
+
+impl std::fmt::Display for Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { unit, subgroups, row_fragments, keys } = self;
+        write!(f, "matrix{}in{}-{subgroups}x{row_fragments}x{keys}", unit.fragment.side(), unit.subgroup)?;
+        f.write_str(if unit.tiles == Tiles::Scalars { "-scalars" } else { "" })?;
+        f.write_str(if unit.multiplier == Multiplier::Emulated { "-emulated" } else { "" })
     }
 }

@@ -7,8 +7,8 @@ use crate::family::{Constant, Kernel};
 impl Variant {
     /// The WGSL this variant compiles, complete.
     pub fn wgsl(&self) -> String {
-        let Kernel { sources, constants, .. } = self.kernel();
-        let mut text = format!("// {self}\n\n");
+        let Kernel { directives, sources, constants, .. } = self.kernel();
+        let mut text = format!("// {self}\n\n{directives}\n");
         for (name, value) in constants {
             text += &match value {
                 Constant::U32(value) => format!("const {name} = {value}u;\n"),

@@ -1,9 +1,7 @@
-// Two 16-bit elements a word, rows of any length anywhere. Rows may share a word, so a store touches its half alone:
-// two atomics, each on bits no other thread writes.
+// Two 16-bit elements a word, rows of any length anywhere.
 @group(0) @binding(1) var<storage, read> q: array<u32>;                  // (B, Hq, Lq, Dqk)
 @group(0) @binding(2) var<storage, read> k: array<u32>;                  // (B, Hkv, Lk, Dqk)
 @group(0) @binding(3) var<storage, read> v: array<u32>;                  // (B, Hkv, Lk, Dv)
-@group(0) @binding(4) var<storage, read_write> out: array<atomic<u32>>;  // (B, Hq, Lq, Dv), or the weights (B, Hq, Lq, Lk)
 
 const LANE = vec4<u32>(0u, 1u, 2u, 3u);
 
@@ -29,15 +27,4 @@ fn load_k(at: u32, count: u32) -> vec4<f32> {
 fn load_v(at: u32, count: u32) -> vec4<f32> {
     let i = places(at, count);
     return halves(vec4(v[i.x >> 1u], v[i.y >> 1u], v[i.z >> 1u], v[i.w >> 1u]), i, count);
-}
-fn store_half(at: u32, x: f32) {
-    let shift = (at & 1u) << 4u;
-    atomicAnd(&out[at >> 1u], 0xffff0000u >> shift);
-    atomicOr(&out[at >> 1u], narrow(x) << shift);
-}
-fn store_out(at: u32, count: u32, x: vec4<f32>) {
-    store_half(at, x.x);
-    if (count > 1u) { store_half(at + 1u, x.y); }
-    if (count > 2u) { store_half(at + 2u, x.z); }
-    if (count > 3u) { store_half(at + 3u, x.w); }
 }

@@ -2,12 +2,8 @@
 @group(0) @binding(1) var<storage, read> q: array<vec2<u32>>;          // (B, Hq, Lq, Dqk)
 @group(0) @binding(2) var<storage, read> k: array<vec2<u32>>;          // (B, Hkv, Lk, Dqk)
 @group(0) @binding(3) var<storage, read> v: array<vec2<u32>>;          // (B, Hkv, Lk, Dv)
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<u32>>;  // (B, Hq, Lq, Dv), or the weights (B, Hq, Lq, Lk)
 
 // Four elements from `at`; those past `count` are zero.
 fn load_q(at: u32, count: u32) -> vec4<f32> { return vec4(widen(q[at >> 2u].x), widen(q[at >> 2u].y)); }
 fn load_k(at: u32, count: u32) -> vec4<f32> { return vec4(widen(k[at >> 2u].x), widen(k[at >> 2u].y)); }
 fn load_v(at: u32, count: u32) -> vec4<f32> { return vec4(widen(v[at >> 2u].x), widen(v[at >> 2u].y)); }
-fn store_out(at: u32, count: u32, x: vec4<f32>) {
-    out[at >> 2u] = vec2(narrow(x.x) | (narrow(x.y) << 16u), narrow(x.z) | (narrow(x.w) << 16u));
-}

@@ -3,7 +3,6 @@
 @group(0) @binding(1) var<storage, read> q: array<u64>;                // (B, Hq, Lq, Dqk)
 @group(0) @binding(2) var<storage, read> k: array<u64>;                // (B, Hkv, Lk, Dqk)
 @group(0) @binding(3) var<storage, read> v: array<u64>;                // (B, Hkv, Lk, Dv)
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<u32>>;  // (B, Hq, Lq, Dv)
 
 fn numbers(word: u64) -> vec4<f32> { return vec4(widen(u32(word)), widen(u32(word >> 32u))); }
 
@@ -11,6 +10,3 @@ fn numbers(word: u64) -> vec4<f32> { return vec4(widen(u32(word)), widen(u32(wor
 fn load_q(at: u32, count: u32) -> vec4<f32> { return numbers(q[at >> 2u]); }
 fn load_k(at: u32, count: u32) -> vec4<f32> { return numbers(k[at >> 2u]); }
 fn load_v(at: u32, count: u32) -> vec4<f32> { return numbers(v[at >> 2u]); }
-fn store_out(at: u32, count: u32, x: vec4<f32>) {
-    out[at >> 2u] = vec2(narrow(x.x) | (narrow(x.y) << 16u), narrow(x.z) | (narrow(x.w) << 16u));
-}

@@ -1,4 +1,5 @@
 // A cap on the scaled scores: c·tanh(s / c).
+const HAS_SOFTCAP = true;
 
 // WGSL lets tanh overflow, and lose the digits of a small x to the difference of two exponentials. Those are taken from
 // its continued fraction, whose error below ½ is far below f32's.

@@ -37,7 +37,8 @@ pub(crate) fn family(problem: &Problem) -> Family {
 }
 
 pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads }: Decode) -> Kernel {
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(tiled::elements(variant));
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
@@ -61,7 +62,7 @@ pub(super) fn kernel(variant: &Variant, Decode { rows, share, threads }: Decode)
     // A round for 4 keys of each thread, with the sums over those that share one inside; two more because what the driver
     // counts is measured, not documented. The rounds at the end, of sums over the keys, are charged to every tile.
     let rounds_per_tile = (super::TILE_KEYS / (4 * threads / share)).max(1) * (1 + share + 1) + 2;
-    Kernel { sources, constants, workgroup_bytes: rows * threads * 16, rounds_per_tile }
+    Kernel { directives: "", sources, constants, workgroup_bytes: rows * threads * 16, rounds_per_tile }
 }
 
 /// Rounds of the sums over the keys, at the end.

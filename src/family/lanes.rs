@@ -21,7 +21,8 @@ pub(super) const fn rows(variant: &Variant) -> u32 {
 }
 
 pub(super) fn kernel(variant: &Variant, size: u32) -> Kernel {
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(tiled::elements(variant));
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
@@ -39,5 +40,5 @@ pub(super) fn kernel(variant: &Variant, size: u32) -> Kernel {
         ("V_TEXELS", Constant::U32(v_vectors / size)),
     ]);
     // A round for each so many keys; two more because what the driver counts is measured, not documented.
-    Kernel { sources, constants, workgroup_bytes: 0, rounds_per_tile: super::TILE_KEYS / keys + 2 }
+    Kernel { directives: "", sources, constants, workgroup_bytes: 0, rounds_per_tile: super::TILE_KEYS / keys + 2 }
 }

@@ -11,11 +11,12 @@ pub(super) fn rows(variant: &Variant) -> u32 {
 }
 
 pub(super) fn kernel(variant: &Variant) -> Kernel {
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(tiled::elements(variant));
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::result(variant));
     sources.push(include_str!("../../shaders/merge.wgsl"));
     let constants = vec![("DIM_V", Constant::U32(variant.dim_v)), ("ROWS", Constant::U32(rows(variant)))];
     // Its loops go over parts, of which there are few.
-    Kernel { sources, constants, workgroup_bytes: 0, rounds_per_tile: 1 }
+    Kernel { directives: "", sources, constants, workgroup_bytes: 0, rounds_per_tile: 1 }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod decode;
 mod lanes;
+pub(crate) mod matrix;
 mod merge;
 mod stage;
 pub(crate) mod streams;
@@ -16,6 +17,8 @@ use crate::{Caps, Family, PlanError, Variant};
 
 /// The WGSL sources of a kernel, and the constants generated for it.
 pub(crate) struct Kernel {
+    /// What must stand before everything else.
+    pub(crate) directives: &'static str,
     pub(crate) sources: Vec<&'static str>,
     pub(crate) constants: Vec<(&'static str, Constant)>,
     pub(crate) workgroup_bytes: u32,
@@ -39,6 +42,18 @@ pub(crate) const DIM_STEP: u32 = 32;
 /// The largest head size.
 pub(crate) const DIM_MOST: u32 = 256;
 
+impl Family {
+    /// Whether the heads that share a KV head are rows of the same workgroups.
+    pub(crate) const fn takes_groups(self) -> bool {
+        matches!(self, Self::Decode(_) | Self::Streams { .. } | Self::Matrix(_))
+    }
+
+    /// What head sizes are rounded up to.
+    pub(crate) const fn dim_step(self) -> u32 {
+        if matches!(self, Self::Matrix(_)) { matrix::DIM_STEP } else { DIM_STEP }
+    }
+}
+
 /// What a workgroup covers: query rows, or keys to stage, by so many threads.
 pub(crate) struct Block {
     pub(crate) rows: u32,
@@ -52,6 +67,7 @@ impl Variant {
             Family::Lanes { size } => lanes::kernel(self, size),
             Family::Decode(decode) => decode::kernel(self, decode),
             Family::Streams { size, rows } => streams::kernel(self, size, rows),
+            Family::Matrix(matrix) => matrix::kernel(self, matrix),
             Family::Weights => weights::kernel(self),
             Family::Stage => stage::kernel(self),
             Family::Merge => merge::kernel(self),
@@ -64,6 +80,7 @@ impl Variant {
             Family::Lanes { size } => Block { rows: size * lanes::rows(self), threads: size },
             Family::Decode(decode) => Block { rows: decode.rows, threads: decode.threads },
             Family::Streams { size, rows } => Block { rows, threads: size },
+            Family::Matrix(matrix) => Block { rows: matrix.rows(), threads: matrix.threads() },
             Family::Stage => Block { rows: stage::KEYS, threads: stage::KEYS },
             Family::Merge => Block { rows: merge::rows(self), threads: merge::THREADS },
         }

@@ -38,8 +38,9 @@ pub(super) fn constants(variant: &Variant) -> [(&'static str, Constant); 4] {
 }
 
 pub(super) fn kernel(variant: &Variant) -> Kernel {
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(tiled::elements(variant));
     sources.extend(tiled::conversions(variant.dtype));
     sources.push(include_str!("../../shaders/stage.wgsl"));
-    Kernel { sources, constants: constants(variant).into(), workgroup_bytes: 0, rounds_per_tile: 1 }
+    Kernel { directives: "", sources, constants: constants(variant).into(), workgroup_bytes: 0, rounds_per_tile: 1 }
 }

@@ -24,7 +24,8 @@ pub(crate) fn rows(problem: &Problem) -> u32 {
 }
 
 pub(super) fn kernel(variant: &Variant, size: u32, rows: u32) -> Kernel {
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), tiled::elements(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(tiled::elements(variant));
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
@@ -41,5 +42,5 @@ pub(super) fn kernel(variant: &Variant, size: u32, rows: u32) -> Kernel {
         ("V_TEXELS", Constant::U32(v_vectors / size)),
     ];
     // A round for a key to each lane; two more because what the driver counts is measured, not documented.
-    Kernel { sources, constants, workgroup_bytes: 0, rounds_per_tile: super::TILE_KEYS.div_ceil(size) + 2 }
+    Kernel { directives: "", sources, constants, workgroup_bytes: 0, rounds_per_tile: super::TILE_KEYS.div_ceil(size) + 2 }
 }

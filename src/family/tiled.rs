@@ -52,7 +52,8 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
     let q_resident = fixed_bytes + q_bytes <= WORKGROUP_BYTES;
     let q_tile_bytes = if q_resident { q_bytes } else { ROWS * 32 * 4 };
 
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), elements(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(elements(variant));
     sources.extend(conversions(variant.dtype));
     sources.extend(score_pieces(variant));
     sources.push(match variant.exchange {
@@ -64,17 +65,29 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
     // The loop over tiles; the loop over slices, and in each the loop over its 8 vectors. Two rounds more for each loop than
     // it does work in: one in which it ends, and one because what the driver counts is measured, not documented.
     let rounds_per_tile = 1 + variant.dim_qk / 32 * (1 + 8 + 2) + 2;
-    Kernel { sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes, rounds_per_tile }
+    Kernel { directives: "", sources, constants, workgroup_bytes: fixed_bytes + q_tile_bytes, rounds_per_tile }
 }
 
-pub(super) fn elements(variant: &Variant) -> &'static str {
-    match (variant.dtype, variant.access) {
+pub(super) fn elements(variant: &Variant) -> Vec<&'static str> {
+    let inputs = match (variant.dtype, variant.access) {
         (Dtype::F32, Access::Vec4) => include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"),
         (Dtype::F32, Access::Scalar) => include_str!("../../shaders/pieces/elements_f32_scalar.wgsl"),
         (Dtype::F32, Access::Words) => include_str!("../../shaders/pieces/elements_f32_words.wgsl"),
         (_, Access::Vec4) => include_str!("../../shaders/pieces/elements_packed_vec4.wgsl"),
         (_, Access::Words) => include_str!("../../shaders/pieces/elements_packed_words.wgsl"),
         (_, Access::Scalar) => include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"),
+    };
+    match variant.dtype {
+        Dtype::F32 => vec![inputs],
+        Dtype::F16 | Dtype::Bf16 => vec![inputs, packed_out(variant)],
+    }
+}
+
+/// Where 16-bit results go.
+pub(super) fn packed_out(variant: &Variant) -> &'static str {
+    match variant.access {
+        Access::Vec4 | Access::Words => include_str!("../../shaders/pieces/out_packed_vec4.wgsl"),
+        Access::Scalar => include_str!("../../shaders/pieces/out_packed_scalar.wgsl"),
     }
 }
 

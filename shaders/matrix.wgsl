@@ -1,0 +1,450 @@
+// Exact attention on matrix units: both products are cooperative multiplications of square fragments.
+//
+//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//
+// The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
+//
+// grid        (⌈Lq · group / ROWS⌉, Hkv, B · parts of the keys)
+// workgroup   SUBGROUPS subgroups, each with ROW_FRAGMENTS · SIDE rows of its own: their Q and O stay in its matrices, and
+//             SUBGROUP / (ROW_FRAGMENTS · SIDE) = LANES of its threads share the softmax of a row
+// memory      BLOCK_KV keys and their values in f16, and ROWS · BLOCK_KV scores in f32 and weights in f16. Rows are 16 bytes
+//             longer than what they hold, so that a fragment's rows begin in different banks
+// barriers    a tile: 2; 1 more where scores are capped, biased or masked and LANES > 1; 2 for each BLOCK_KV columns of O
+//             where a row of the workgroup moves its anchor
+//
+//     K of the first tile → k_tile
+//     for each tile of keys that some row may see:
+//         the next tile's K and this one's V → registers
+//         s_tile ← Q Kᵀ
+//     ──  barrier: the scores are there; this K and the last V have been read
+//         k_tile, v_tile ← registers
+//         S capped, biased, masked, unless the tile is full and has none of that
+//         m′ ← rowmax S where that is more than m by 2⁸, else m;  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
+//     ──  barrier: the weights, this V and the next K are there
+//         O ← O·exp(m − m′), by way of s_tile, if any row of the workgroup has m′ ≠ m
+//         O ← O + P V
+//     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
+//
+// A fragment's elements cannot be reached, so scores and weights go through memory, and O is rescaled only where it must be:
+// m need not be the maximum, it only has to keep exp(S − m) in range. Weights are 2⁷ times as large as they say, which leaves
+// f16 its whole range below the largest.
+//
+// Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022; rescaling seldom: FlashAttention-4, 2025.
+
+// From the host: SIDE of a fragment, SUBGROUP threads; SUBGROUPS, ROW_FRAGMENTS, BLOCK_KV; DIM_QK and DIM_V in whole fragments;
+// QK_FRAGMENTS, V_FRAGMENTS, KEY_FRAGMENTS; O_CHUNKS, how many times as many columns as keys; ROW_QUADS, the vectors of four keys of a tile, and LANE_QUADS of a thread; K_MOVES and
+// V_MOVES, the vectors a thread brings in of a tile. Tiles are counted in vectors of four: pieces/tiles_*.wgsl.
+const ROWS = SUBGROUPS * ROW_FRAGMENTS * SIDE;
+const THREADS = SUBGROUPS * SUBGROUP;
+const LANES = THREADS / ROWS;                                  // threads of a row
+const SIDE_QUADS = SIDE / 4u;
+const QK_QUADS = DIM_QK / 4u;
+const V_QUADS = DIM_V / 4u;
+const K_STRIDE = QK_QUADS + 2u;                                // 16 bytes of padding, here and below
+const V_STRIDE = V_QUADS + 2u;
+const P_STRIDE = ROW_QUADS + 2u;
+const S_STRIDE = ROW_QUADS + 1u;
+const Q_ARRAY = ROW_FRAGMENTS * QK_FRAGMENTS;
+const O_ARRAY = ROW_FRAGMENTS * V_FRAGMENTS;
+
+const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
+const SLACK = 8.0;                                             // log2 of how far a score may exceed the anchor
+const RAISE = 7.0;                                             // log2 of what weights are multiplied by: 2^(8 + 7) fits f16
+const LOWER = 0.0078125;                                       // and what takes it back
+const PLAIN = !HAS_SOFTCAP && !HAS_BIAS;                       // scores are the products, but for the sign of the scale
+
+const_assert LANES * ROWS == THREADS && LANES <= ROW_QUADS && LANE_QUADS * LANES == ROW_QUADS && LANE_QUADS <= 8u;
+const_assert BLOCK_KV % SIDE == 0u && QK_FRAGMENTS * SIDE == DIM_QK && V_FRAGMENTS * SIDE == DIM_V;
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// Marks hold the number of the tile that made them, counted from 1, so that none need be taken back.
+var<workgroup> moved: atomic<u32>;                             // some row that holds anything has moved its anchor
+var<workgroup> spoilt: atomic<u32>;                            // some value is not finite
+var<workgroup> spoilt_keys: array<atomic<u32>, BLOCK_KV>;      // and it is this key's
+
+// What a workgroup works on.
+struct Block {
+    batch: u32,
+    kv_head: u32,
+    first_row: u32,
+    rows: u32,         // of the KV head
+    valid: u32,        // keys
+    diagonal: i32,     // where the band is measured from
+    part: u32,         // of the keys
+}
+
+fn block_of(workgroup: vec3<u32>) -> Block {
+    let batch = workgroup.z / params.parts;
+    let valid = valid_keys(batch);
+    let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
+    let rows = params.len_q * params.group;
+    return Block(batch, workgroup.y, workgroup.x * ROWS, rows, valid, diagonal, workgroup.z % params.parts);
+}
+
+fn row_of(block: Block, row: u32) -> Row {
+    return Row(block.batch, block.kv_head * params.group + row % params.group, row / params.group, block.part);
+}
+
+fn first_key(block: Block, query: u32) -> i32 { return i32(query) + block.diagonal + params.band_first; }
+fn last_key(block: Block, query: u32) -> i32 { return i32(query) + block.diagonal + params.band_last; }
+
+fn first_query(block: Block) -> u32 { return block.first_row / params.group; }
+fn final_query(block: Block) -> u32 { return (min(block.first_row + ROWS, block.rows) - 1u) / params.group; }
+
+// The keys of this part that any row of the block may see: from the start of a tile up to, not including, the last plus
+// one.
+fn key_range(block: Block) -> vec2<u32> {
+    let part = block.part * params.part_keys;
+    let begin = u32(max(first_key(block, first_query(block)), 0)) / BLOCK_KV * BLOCK_KV;
+    let end = u32(max(last_key(block, final_query(block)) + 1, 0));
+    return vec2(max(begin, part), min(end, min(block.valid, part + params.part_keys)));
+}
+
+// Whether every row of the block sees every key of the tile.
+fn is_full(block: Block, kv: u32) -> bool {
+    return !HAS_MASK && !HAS_BIAS && kv + BLOCK_KV <= block.valid
+        && first_key(block, final_query(block)) <= i32(kv)
+        && last_key(block, first_query(block)) >= i32(kv + BLOCK_KV - 1u);
+}
+
+// Rows `first`.. of the block become those of k_tile; rows and dimensions past the end are zero. The sign of the scale is
+// put on here, where it costs least and changes no digit.
+fn stage_q(block: Block, thread: u32, first: u32) {
+    // unroll
+    for (var i = 0u; i < K_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        let row = first + cell / QK_QUADS;
+        let dim = cell % QK_QUADS * 4u;
+        var x = vec4<f16>();
+        if (row < ROWS && block.first_row + row < block.rows && dim < params.dim_qk) {
+            let at = row_of(block, block.first_row + row);
+            x = load_q(address(params.q, at.batch, at.head, at.query) + dim, params.dim_qk - dim);
+            if (PLAIN) { x *= f16(params.score_scale); }
+        }
+        if (cell < BLOCK_KV * QK_QUADS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, x); }
+    }
+}
+
+// What a thread brings in of a tile; keys from `end` on are zero: they may hold anything.
+alias Keys = array<vec4<f16>, K_MOVES>;
+alias Values = array<vec4<f16>, V_MOVES>;
+
+fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
+    var keys: Keys;
+    // unroll
+    for (var i = 0u; i < K_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        let key = kv + cell / QK_QUADS;
+        let dim = cell % QK_QUADS * 4u;
+        if (key < end && dim < params.dim_qk) {
+            keys[i] = load_k(address(params.k, block.batch, block.kv_head, key) + dim, params.dim_qk - dim);
+        }
+    }
+    return keys;
+}
+
+fn fetch_v(block: Block, thread: u32, kv: u32, end: u32) -> Values {
+    var values: Values;
+    // unroll
+    for (var i = 0u; i < V_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        let key = kv + cell / V_QUADS;
+        let dim = cell % V_QUADS * 4u;
+        if (key < end && dim < params.dim_v) {
+            values[i] = load_v(address(params.v, block.batch, block.kv_head, key) + dim, params.dim_v - dim);
+        }
+    }
+    return values;
+}
+
+fn stage_k(thread: u32, keys: Keys) {
+    // unroll
+    for (var i = 0u; i < K_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        if (cell < BLOCK_KV * QK_QUADS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, keys[i]); }
+    }
+}
+
+fn stage_v(thread: u32, values: Values) {
+    // unroll
+    for (var i = 0u; i < V_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        if (cell < BLOCK_KV * V_QUADS) { set_v(cell / V_QUADS * V_STRIDE + cell % V_QUADS, values[i]); }
+    }
+}
+
+// The same where some rows may not see some keys: 0 · NaN is NaN, so a value that is not finite becomes zero, and its key is
+// marked for the rows that do see it.
+fn stage_v_marking(thread: u32, values: Values, tile: u32) {
+    var finite = values;
+    // unroll
+    for (var i = 0u; i < V_MOVES; i++) {
+        let bits = bitcast<vec4<u32>>(vec4<f32>(values[i]));
+        if (any((bits & vec4(0x7f800000u)) == vec4(0x7f800000u))) {
+            finite[i] = vec4<f16>();
+            atomicStore(&spoilt_keys[min((i * THREADS + thread) / V_QUADS, BLOCK_KV - 1u)], tile);
+            atomicStore(&spoilt, tile);
+        }
+    }
+    stage_v(thread, finite);
+}
+
+// s_tile ← Q Kᵀ, this subgroup's rows.
+fn multiply_keys(subgroup: u32, q: ptr<function, array<Left, Q_ARRAY>>) {
+    // unroll
+    for (var n = 0u; n < KEY_FRAGMENTS; n++) {
+        var s: array<Sum, ROW_FRAGMENTS>;
+        // unroll
+        for (var f = 0u; f < ROW_FRAGMENTS; f++) { s[f] = zero(); }
+        // unroll
+        for (var d = 0u; d < QK_FRAGMENTS; d++) {
+            let k = k_fragment(n * SIDE * K_STRIDE + d * SIDE_QUADS);
+            // unroll
+            for (var f = 0u; f < ROW_FRAGMENTS; f++) { s[f] = multiply_add((*q)[f * QK_FRAGMENTS + d], k, s[f]); }
+        }
+        // unroll
+        for (var f = 0u; f < ROW_FRAGMENTS; f++) {
+            store_fragment(s[f], (subgroup * ROW_FRAGMENTS + f) * SIDE * S_STRIDE + n * SIDE_QUADS);
+        }
+    }
+}
+
+// O ← O + P V, this subgroup's rows.
+fn multiply_values(subgroup: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
+    // unroll
+    for (var n = 0u; n < KEY_FRAGMENTS; n++) {
+        var p: array<Left, ROW_FRAGMENTS>;
+        // unroll
+        for (var f = 0u; f < ROW_FRAGMENTS; f++) {
+            p[f] = p_fragment((subgroup * ROW_FRAGMENTS + f) * SIDE * P_STRIDE + n * SIDE_QUADS);
+        }
+        // unroll
+        for (var c = 0u; c < V_FRAGMENTS; c++) {
+            let v = v_fragment(n * SIDE * V_STRIDE + c * SIDE_QUADS);
+            // unroll
+            for (var f = 0u; f < ROW_FRAGMENTS; f++) {
+                (*o)[f * V_FRAGMENTS + c] = multiply_add(p[f], v, (*o)[f * V_FRAGMENTS + c]);
+            }
+        }
+    }
+}
+
+// BLOCK_KV columns of O, the `c`th such, where a thread can reach them: in s_tile.
+fn lay_out(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
+    // unroll
+    for (var f = 0u; f < ROW_FRAGMENTS; f++) {
+        let at = (subgroup * ROW_FRAGMENTS + f) * SIDE * S_STRIDE;
+        // unroll
+        for (var n = 0u; n < KEY_FRAGMENTS; n++) {
+            let column = c * KEY_FRAGMENTS + n;
+            if (column < V_FRAGMENTS) { store_fragment((*o)[f * V_FRAGMENTS + column], at + n * SIDE_QUADS); }
+        }
+    }
+}
+
+// And back.
+fn take_back(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
+    // unroll
+    for (var f = 0u; f < ROW_FRAGMENTS; f++) {
+        let at = (subgroup * ROW_FRAGMENTS + f) * SIDE * S_STRIDE;
+        // unroll
+        for (var n = 0u; n < KEY_FRAGMENTS; n++) {
+            let column = c * KEY_FRAGMENTS + n;
+            if (column < V_FRAGMENTS) { (*o)[f * V_FRAGMENTS + column] = sum_fragment(at + n * SIDE_QUADS); }
+        }
+    }
+}
+
+// O ← diag(factor) O.
+fn rescale(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>>) {
+    let subgroup = thread / SUBGROUP;
+    // unroll
+    for (var c = 0u; c < O_CHUNKS; c++) {
+        lay_out(subgroup, c, o);
+        workgroupBarrier();
+        // unroll
+        for (var i = 0u; i < LANE_QUADS; i++) {
+            let at = thread / LANES * S_STRIDE + i * LANES + thread % LANES;
+            set_scores(at, scores(at) * factor);
+        }
+        workgroupBarrier();
+        take_back(subgroup, c, o);
+    }
+}
+
+// A row's softmax so far: its anchor, the same in all of its threads; the sum of weights of this thread's keys relative to it; and
+// whether it sees any of them, and any with a value that is not finite.
+struct Softmax {
+    m: f32,
+    l: f32,
+    saw: bool,
+    sees_spoilt: bool,
+}
+
+const ALL = 0xffffffffu;
+
+// Caps, biases and masks this thread's scores of the tile where they lie. Returns which of them its row sees, a bit each.
+fn shape(block: Block, thread: u32, kv: u32) -> u32 {
+    let row = row_of(block, min(block.first_row + thread / LANES, block.rows - 1u));
+    var seen = 0u;
+    // unroll
+    for (var i = 0u; i < LANE_QUADS; i++) {
+        let quad = i * LANES + thread % LANES;
+        let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
+        let within = min(keys, vec4(params.len_kv - 1u));
+        let j = vec4<i32>(keys);
+        var sees = (j >= vec4(first_key(block, row.query))) & (j <= vec4(last_key(block, row.query)));
+        sees &= keys < vec4(block.valid);
+        sees &= attend(address(params.mask, row.batch, row.head, row.query), within);
+        var s = scores(thread / LANES * S_STRIDE + quad);
+        if (!PLAIN) { s = shape_scores(s); }
+        if (HAS_BIAS) {
+            let bias = load_bias(address(params.bias, row.batch, row.head, row.query), within);
+            s += bias;
+            sees &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);  // −∞ hides
+        }
+        set_scores(thread / LANES * S_STRIDE + quad, select(vec4(LOWEST), s, sees));
+        let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), sees);
+        seen |= (bits.x | bits.y | bits.z | bits.w) << (i * 4u);
+    }
+    return seen;
+}
+
+// Takes a tile's scores in and leaves their weights in p_tile. Returns the factor that brings what was accumulated under the
+// old anchor to the new one.
+fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, tile: u32) -> f32 {
+    let row = thread / LANES;
+    var tops = vec4(LOWEST);
+    // unroll
+    for (var i = 0u; i < ROW_QUADS; i++) { tops = max(tops, scores(row * S_STRIDE + i)); }
+    let top = max(max(tops.x, tops.y), max(tops.z, tops.w));
+
+    let before = (*softmax).m;
+    let moves = (top - before) * params.exp2_scale > SLACK;
+    let m = select(before, top, moves);
+    let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);
+    if (moves && (*softmax).l > 0.0) { atomicStore(&moved, tile); }
+
+    var sums = vec4(0.0);
+    // unroll
+    for (var i = 0u; i < LANE_QUADS; i++) {
+        let quad = i * LANES + thread % LANES;
+        var p = exp2(fma(scores(row * S_STRIDE + quad) - vec4(m), vec4(params.exp2_scale), vec4(RAISE)));
+        if (!full) { p = select(vec4(0.0), p, (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u)); }
+        set_p(row * P_STRIDE + quad, vec4<f16>(p));
+        sums += p;
+    }
+    (*softmax).m = m;
+    (*softmax).l = fma((*softmax).l, factor, (sums.x + sums.y) + (sums.z + sums.w));
+    (*softmax).saw |= seen != 0u;
+    return factor;
+}
+
+// Whether this thread's row sees a key of this tile whose value is not finite.
+fn sees_spoilt(thread: u32, seen: u32, tile: u32) -> bool {
+    var found = false;
+    if (atomicLoad(&spoilt) == tile) {
+        for (var i = 0u; i < LANE_QUADS * 4u; i++) {
+            let key = (i / 4u * LANES + thread % LANES) * 4u + i % 4u;
+            found |= ((seen >> i) & 1u) == 1u && atomicLoad(&spoilt_keys[key]) == tile;
+        }
+    }
+    return found;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    // Not the builtin: a driver crashes on modules with matrices and subgroups both. The probe would notice other numbers.
+    let subgroup = thread / SUBGROUP;
+    begin(thread);
+    let block = block_of(workgroup);
+    for (var i = thread; i < BLOCK_KV; i += THREADS) { atomicStore(&spoilt_keys[i], 0u); }
+    if (thread == 0u) {
+        atomicStore(&moved, 0u);
+        atomicStore(&spoilt, 0u);
+    }
+
+    var q: array<Left, Q_ARRAY>;                               // [row fragment][fragment of dimensions]
+    for (var first = 0u; first < ROWS; first += BLOCK_KV) {
+        stage_q(block, thread, first);
+        workgroupBarrier();
+        // unroll
+        for (var f = 0u; f < ROW_FRAGMENTS; f++) {
+            let row = (subgroup * ROW_FRAGMENTS + f) * SIDE;
+            if (first <= row && row < first + BLOCK_KV) {
+                // unroll
+                for (var d = 0u; d < QK_FRAGMENTS; d++) {
+                    q[f * QK_FRAGMENTS + d] = q_fragment((row - first) * K_STRIDE + d * SIDE_QUADS);
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+
+    var o: array<Sum, O_ARRAY>;                                // [row fragment][fragment of columns]
+    // unroll
+    for (var i = 0u; i < O_FRAGMENTS; i++) { o[i] = zero(); }
+    var softmax = Softmax(LOWEST, 0.0, false, false);
+    let keys = key_range(block);
+    stage_k(thread, fetch_k(block, thread, keys.x, keys.y));
+    workgroupBarrier();
+    for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
+        let tile = kv / BLOCK_KV + 1u;
+        let full = is_full(block, kv);
+        let next_k = fetch_k(block, thread, kv + BLOCK_KV, keys.y);
+        let v = fetch_v(block, thread, kv, keys.y);
+        multiply_keys(subgroup, &q);
+        workgroupBarrier();
+
+        stage_k(thread, next_k);
+        var seen = ALL;
+        if (full) { stage_v(thread, v); } else { stage_v_marking(thread, v, tile); }
+        if (!full || !PLAIN) {
+            seen = shape(block, thread, kv);
+            if (LANES > 1u) { workgroupBarrier(); }
+        }
+        let factor = take_in(&softmax, thread, seen, full, tile);
+        workgroupBarrier();
+
+        if (!full) { softmax.sees_spoilt |= sees_spoilt(thread, seen, tile); }
+        if (atomicLoad(&moved) == tile) { rescale(thread, factor, &o); }
+        multiply_values(subgroup, &o);
+    }
+
+    finish(block, thread, softmax, &o);
+}
+
+// O / l and the statistics, by way of s_tile; the vector after a row's scores holds what its threads found.
+fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Sum, O_ARRAY>>) {
+    let found = vec4(softmax.l, select(0.0, 1.0, softmax.saw), select(0.0, 1.0, softmax.sees_spoilt), 0.0);
+    let row = thread / LANES;
+    workgroupBarrier();  // the last readers of s_tile are done
+    set_scores(row * S_STRIDE + thread % LANES, found);
+    workgroupBarrier();
+    var all_found = vec4(0.0);
+    for (var lane = 0u; lane < LANES; lane++) { all_found += scores(row * S_STRIDE + lane); }
+    if (thread % LANES == 0u) {
+        set_scores(row * S_STRIDE + ROW_QUADS, all_found);
+        if (block.first_row + row < block.rows) {
+            store_statistics(row_of(block, block.first_row + row), softmax.m, all_found.x * LOWER, all_found.y > 0.0);
+        }
+    }
+
+    // unroll
+    for (var c = 0u; c < O_CHUNKS; c++) {
+        workgroupBarrier();  // those of the last columns are done
+        lay_out(thread / SUBGROUP, c, o);
+        workgroupBarrier();
+        for (var i = thread; i < ROWS * ROW_QUADS; i += THREADS) {
+            let row = i / ROW_QUADS;
+            let dim = (c * ROW_QUADS + i % ROW_QUADS) * 4u;
+            if (block.first_row + row < block.rows && dim < params.dim_v) {
+                let total = scores(row * S_STRIDE + ROW_QUADS);
+                let columns = scores(row * S_STRIDE + i % ROW_QUADS) * LOWER;
+                let at = row_of(block, block.first_row + row);
+                store_columns(at, dim, select(columns, vec4(params.nan), total.z > 0.0), total.x * LOWER, total.y > 0.0);
+            }
+        }
+    }
+}

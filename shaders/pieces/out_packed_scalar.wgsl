@@ -1,0 +1,15 @@
+// Results as two 16-bit elements a word, rows of any length anywhere. Rows may share a word, so a store touches its half alone:
+// two atomics, each on bits no other thread writes.
+@group(0) @binding(4) var<storage, read_write> out: array<atomic<u32>>;  // (B, Hq, Lq, Dv), or the weights (B, Hq, Lq, Lk)
+
+fn store_half(at: u32, x: f32) {
+    let shift = (at & 1u) << 4u;
+    atomicAnd(&out[at >> 1u], 0xffff0000u >> shift);
+    atomicOr(&out[at >> 1u], narrow(x) << shift);
+}
+fn store_out(at: u32, count: u32, x: vec4<f32>) {
+    store_half(at, x.x);
+    if (count > 1u) { store_half(at + 1u, x.y); }
+    if (count > 2u) { store_half(at + 2u, x.z); }
+    if (count > 3u) { store_half(at + 3u, x.w); }
+}
