@@ -9,7 +9,7 @@
 //             SUBGROUP / (ROW_FRAGMENTS · SIDE) = LANES of its threads share the softmax of a row
 // memory      BLOCK_KV keys and their values in f16, and ROWS · BLOCK_KV scores in f32 and weights in f16. Rows are 16 bytes
 //             longer than what they hold, so that a fragment's rows begin in different banks
-// barriers    a tile: 2; 1 more where scores are capped, biased or masked and LANES > 1; 2 for each BLOCK_KV columns of O
+// barriers    a tile: 2; 1 more where scores are capped, biased or masked and LANES > 1; 3 for each BLOCK_KV columns of O
 //             where a row of the workgroup moves its anchor
 //
 //     K of the first tile → k_tile
@@ -270,6 +270,7 @@ fn rescale(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>>) {
         }
         workgroupBarrier();
         take_back(subgroup, c, o);
+        workgroupBarrier();
     }
 }
 

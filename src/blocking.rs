@@ -3,6 +3,7 @@
 
 use wgpu::PollType;
 
+pub use crate::probe::{NoMatrixUnit, matrix_unit, try_matrix_unit};
 pub use crate::tune::{Tuning, tune};
 use crate::{Attention, BindError, Dtype, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Variant};
 

@@ -77,6 +77,11 @@ impl Caps {
     /// `adapter.features() & Caps::FEATURES` with your own.
     pub const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
 
+    /// The features that kernels on a matrix unit need. One of them is experimental: see
+    /// [`blocking::matrix_unit`](crate::blocking::matrix_unit).
+    pub const MATRIX_FEATURES: wgpu::Features =
+        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
     /// What a device created with `limits` and without features would grant, its driver being free of faults.
     pub fn from_limits(limits: &wgpu::Limits) -> Self {
         Self {

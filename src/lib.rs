@@ -109,6 +109,8 @@ mod inputs;
 pub mod blocking;
 #[cfg(not(target_arch = "wasm32"))]
 mod tune;
+#[cfg(not(target_arch = "wasm32"))]
+mod probe;
 pub mod reference;
 
 mod error;

@@ -311,6 +311,11 @@ impl Shape {
 }
 
 impl Problem {
+    /// Its description, to change something of it.
+    pub const fn to_builder(self) -> ProblemBuilder {
+        self.spec
+    }
+
     /// The sizes.
     pub const fn shape(&self) -> Shape {
         self.spec.shape

@@ -7,20 +7,25 @@ use crate::family::{Constant, Kernel};
 impl Variant {
     /// The WGSL this variant compiles, complete.
     pub fn wgsl(&self) -> String {
-        let Kernel { directives, sources, constants, .. } = self.kernel();
-        let mut text = format!("// {self}\n\n{directives}\n");
-        for (name, value) in constants {
-            text += &match value {
-                Constant::U32(value) => format!("const {name} = {value}u;\n"),
-                Constant::Bool(value) => format!("const {name} = {value};\n"),
-            };
-        }
-        for source in sources {
-            text.push('\n');
-            text += source;
-        }
-        unroll(&text)
+        assemble(&self.to_string(), &self.kernel())
     }
+}
+
+/// The text of a kernel.
+pub(crate) fn assemble(name: &str, kernel: &Kernel) -> String {
+    let Kernel { directives, sources, constants, .. } = kernel;
+    let mut text = format!("// {name}\n\n{directives}\n");
+    for (name, value) in constants {
+        text += &match value {
+            Constant::U32(value) => format!("const {name} = {value}u;\n"),
+            Constant::Bool(value) => format!("const {name} = {value};\n"),
+        };
+    }
+    for source in sources {
+        text.push('\n');
+        text += source;
+    }
+    unroll(&text)
 }
 
 const MARK: &str = "// unroll";

@@ -83,25 +83,7 @@ pub(super) fn kernel(variant: &Variant, matrix: Matrix) -> Kernel {
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
-    sources.push(match unit.tiles {
-        Tiles::Vectors => include_str!("../../shaders/pieces/tiles_vec4.wgsl"),
-        Tiles::Scalars => include_str!("../../shaders/pieces/tiles_scalar.wgsl"),
-    });
-    let directives = match unit.multiplier {
-        Multiplier::Unit => {
-            sources.push(match unit.fragment {
-                Fragment::Side8 => include_str!("../../shaders/pieces/fragments_8.wgsl"),
-                Fragment::Side16 => include_str!("../../shaders/pieces/fragments_16.wgsl"),
-            });
-            sources.push(include_str!("../../shaders/pieces/fragments_unit.wgsl"));
-            // Subgroups, not threads, take branches around fragments, which the analysis does not know.
-            "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n"
-        }
-        Multiplier::Emulated => {
-            sources.push(include_str!("../../shaders/pieces/fragments_emulated.wgsl"));
-            "enable f16;\n"
-        }
-    };
+    let directives = unit_pieces(unit, &mut sources);
     sources.push(include_str!("../../shaders/matrix.wgsl"));
     let threads = matrix.threads();
     let lanes = threads / matrix.rows();
@@ -127,6 +109,42 @@ pub(super) fn kernel(variant: &Variant, matrix: Matrix) -> Kernel {
     let rounds_per_tile = super::TILE_KEYS / keys + 2;
     let workgroup_bytes = matrix.workgroup_bytes(variant.dim_qk, variant.dim_v);
     Kernel { directives, sources, constants, workgroup_bytes, rounds_per_tile }
+}
+
+/// `probe.wgsl`: a product that shows whether a unit is right.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn probe(unit: MatrixUnit, subgroups: u32) -> Kernel {
+    let mut sources = vec![include_str!("../../shaders/probe.wgsl")];
+    let directives = unit_pieces(unit, &mut sources);
+    let constants = vec![
+        ("SIDE", Constant::U32(unit.fragment.side())),
+        ("SUBGROUP", Constant::U32(unit.subgroup)),
+        ("SUBGROUPS", Constant::U32(subgroups)),
+    ];
+    Kernel { directives, sources, constants, workgroup_bytes: 0, rounds_per_tile: 1 }
+}
+
+/// How fragments are kept and multiplied. Returns the directives that this needs.
+fn unit_pieces(unit: MatrixUnit, sources: &mut Vec<&'static str>) -> &'static str {
+    sources.push(match unit.tiles {
+        Tiles::Vectors => include_str!("../../shaders/pieces/tiles_vec4.wgsl"),
+        Tiles::Scalars => include_str!("../../shaders/pieces/tiles_scalar.wgsl"),
+    });
+    match unit.multiplier {
+        Multiplier::Unit => {
+            sources.push(match unit.fragment {
+                Fragment::Side8 => include_str!("../../shaders/pieces/fragments_8.wgsl"),
+                Fragment::Side16 => include_str!("../../shaders/pieces/fragments_16.wgsl"),
+            });
+            sources.push(include_str!("../../shaders/pieces/fragments_unit.wgsl"));
+            // Whole subgroups take the branches around fragments, which the analysis does not know.
+            "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n"
+        }
+        Multiplier::Emulated => {
+            sources.push(include_str!("../../shaders/pieces/fragments_emulated.wgsl"));
+            "enable f16;\n"
+        }
+    }
 }
 
 fn elements(variant: &Variant) -> &'static str {

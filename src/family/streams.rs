@@ -42,5 +42,11 @@ pub(super) fn kernel(variant: &Variant, size: u32, rows: u32) -> Kernel {
         ("V_TEXELS", Constant::U32(v_vectors / size)),
     ];
     // A round for a key to each lane; two more because what the driver counts is measured, not documented.
-    Kernel { directives: "", sources, constants, workgroup_bytes: 0, rounds_per_tile: super::TILE_KEYS.div_ceil(size) + 2 }
+    Kernel {
+        directives: "",
+        sources,
+        constants,
+        workgroup_bytes: 0,
+        rounds_per_tile: super::TILE_KEYS.div_ceil(size) + 2,
+    }
 }

@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
-use wgpu_attention::{Attention, Call, Caps, Dtype, Exchange, Operand, Operands, Plan, Problem, Readback, Variant};
+use wgpu_attention::{
+    Attention, Call, Caps, Dtype, Exchange, Family, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem,
+    Readback, Tiles, Variant, blocking,
+};
 
 use crate::case::{Case, indices};
 use crate::comparator::{Expected, Outputs};
@@ -39,7 +42,8 @@ pub fn all() -> &'static [Device] {
     DEVICES[THREAD.with(|thread| thread % DEVICES.len())].get_or_init(|| {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        let devices: Vec<Device> = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu).collect();
+        let plain = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu);
+        let devices: Vec<Device> = plain.chain(adapters.iter().filter_map(with_its_matrix_unit)).collect();
         assert!(!devices.is_empty(), "no adapter: install a driver; Mesa's lavapipe runs everywhere");
         devices
     })
@@ -66,7 +70,82 @@ fn open(adapter: &wgpu::Adapter) -> Option<Device> {
     Some(Device { name, attention: Attention::new(&device), tried: |_| true, queue, gate })
 }
 
+/// The matrix unit of an adapter, if it has one that is right.
+fn with_its_matrix_unit(adapter: &wgpu::Adapter) -> Option<Device> {
+    let (device, queue) = open_with_matrices(adapter)?;
+    let info = adapter.get_info();
+    match blocking::matrix_unit(adapter, &device, &queue) {
+        Ok(unit) => Some(Device::on_unit(unit, &format!("{} ({})", info.name, info.backend), &device, queue)),
+        Err(why) => {
+            eprintln!("no matrix unit on {} ({}): {why}", info.name, info.backend);
+            None
+        }
+    }
+}
+
+fn open_with_matrices(adapter: &wgpu::Adapter) -> Option<(wgpu::Device, wgpu::Queue)> {
+    let features = adapter.features() & (Caps::FEATURES | Caps::MATRIX_FEATURES);
+    let mut limits = wgpu::Limits::default().using_resolution(adapter.limits());
+    limits.max_compute_workgroup_storage_size = adapter.limits().max_compute_workgroup_storage_size;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("tests of matrix units"),
+        required_features: features,
+        required_limits: limits,
+        // SAFETY: these tests are there to find the faults of it.
+        #[expect(unsafe_code, reason = "what wgpu asks of those who want cooperative matrices")]
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ..Default::default()
+    };
+    let has_f16 = features.contains(wgpu::Features::SHADER_F16);
+    has_f16.then(|| pollster::block_on(adapter.request_device(&descriptor)).unwrap())
+}
+
+/// Matrix units: those there are; and, on every adapter that has f16, two that its threads play. What a driver takes
+/// very long to compile for is tried only by one that has matrices itself: others are older.
+pub fn with_matrix_units() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+        adapters.iter().flat_map(|adapter| with_its_matrix_unit(adapter).into_iter().chain(emulated(adapter))).collect()
+    })
+}
+
+fn emulated(adapter: &wgpu::Adapter) -> Vec<Device> {
+    let multiplier = Multiplier::Emulated;
+    let units = [
+        MatrixUnit { fragment: Fragment::Side16, subgroup: 32, tiles: Tiles::Vectors, multiplier },
+        MatrixUnit { fragment: Fragment::Side8, subgroup: 32, tiles: Tiles::Scalars, multiplier },
+    ];
+    let Some((device, queue)) = open_with_matrices(adapter) else { return Vec::new() };
+    let is_recent = device.features().contains(Caps::MATRIX_FEATURES);
+    let units = if is_recent { &units[..] } else { &units[..1] };
+    let info = adapter.get_info();
+    let of_unit = |&unit| {
+        let name = format!("{} ({}), emulating", info.name, info.backend);
+        let device = Device::on_unit(unit, &name, &device, queue.clone());
+        Device { tried: if is_recent { is_on_matrices } else { is_small_on_matrices }, ..device }
+    };
+    units.iter().map(of_unit).collect()
+}
+
+fn is_on_matrices(variant: &Variant) -> bool {
+    matches!(variant.family, Family::Matrix(_))
+}
+
+fn is_small_on_matrices(variant: &Variant) -> bool {
+    matches!(variant.family, Family::Matrix(matrix) if matrix.subgroups == 1)
+}
+
 impl Device {
+    fn on_unit(unit: MatrixUnit, name: &str, device: &wgpu::Device, queue: wgpu::Queue) -> Self {
+        let name = format!("{name} matrices of {0} × {0} in {1:?}", unit.fragment.side(), unit.tiles);
+        eprintln!("testing on {name}");
+        let mut caps = Caps::of(device);
+        caps.matrix_unit = Some(unit);
+        Self { name, attention: Attention::with_caps(device, caps), tried: is_on_matrices, queue, gate: None }
+    }
+
     /// This device; and where it is a CPU that plays a GPU, the same as if it were one, for the kernels made for GPUs.
     fn and_as_a_gpu(self) -> Vec<Self> {
         let mut caps = *self.attention.caps();
@@ -82,6 +161,24 @@ impl Device {
             gate: None,
         };
         vec![self, gpu]
+    }
+
+    /// Whether its driver has matrices, whoever multiplies here.
+    pub fn has_matrices(&self) -> bool {
+        self.attention.device().features().contains(Caps::MATRIX_FEATURES)
+    }
+
+    /// The same device within other limits.
+    pub fn with_caps(&self, change: impl FnOnce(&mut Caps)) -> Self {
+        let mut caps = *self.attention.caps();
+        change(&mut caps);
+        Self {
+            attention: Attention::with_caps(self.attention.device(), caps),
+            name: self.name.clone(),
+            tried: self.tried,
+            queue: self.queue.clone(),
+            gate: None,
+        }
     }
 
     /// The variants to run a problem with.

@@ -4,7 +4,7 @@
 //! ([`comparator`]) and what that [`rejects`]; how it is made on every adapter of this machine ([`device`]).
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`] and random problems ([`fuzz`]); the
-//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); what [`tune`]
+//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`] units; what [`tune`]
 //! chooses by trying; and, without a GPU, the [`shaders`] as text, what we [`record`], and every one of the [`errors`].
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
@@ -21,6 +21,7 @@ mod edges;
 mod errors;
 mod fuzz;
 mod laws;
+mod matrix;
 mod mutants;
 mod mutations;
 mod questions;

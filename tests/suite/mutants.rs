@@ -6,12 +6,13 @@
 use wgpu_attention::Dtype;
 
 use crate::case::Case;
+use crate::matrix::in_f16;
 use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16, gappy,
     hidden_by_bias, huge_first, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long,
     long_and_mostly_hidden, long_staircase, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
     nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
-    staircase, tall, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
+    staircase, tall, upside_down, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, every first of a pair becomes the second.
@@ -297,4 +298,91 @@ pub const MERGE: &[Mutation] = &[
     split(&[("let width = 1u +", "let width = 2u +")], long),
     split(&[("saw > 0.0", "true")], long_and_mostly_hidden),
     split(&[("for (var i = 0u; i < params.parts; i++)", "for (var i = 1u; i < params.parts; i++)")], long),
+];
+
+/// Of `matrix.wgsl` and its pieces.
+pub const MATRIX: &[Mutation] = &[
+    // The anchor, and bringing what was accumulated under one to another.
+    mutation(&[("params.exp2_scale > SLACK", "params.exp2_scale > 100.0 * SLACK")], || in_f16(staircase())),
+    mutation(
+        &[("let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);", "let factor = 1.0;")],
+        || in_f16(staircase()),
+    ),
+    mutation(&[("(*softmax).l, factor,", "(*softmax).l, 1.0,")], || in_f16(staircase())),
+    mutation(&[("(*softmax).l > 0.0) { atomicStore(&moved, tile); }", "(*softmax).l > 0.0) {}")], || {
+        in_f16(staircase())
+    }),
+    mutation(&[("scores(at) * factor", "scores(at)")], || in_f16(staircase())),
+    mutation(
+        &[("tops = max(tops, scores(row * S_STRIDE + i", "tops = max(tops, scores(row * S_STRIDE + 0u * i")],
+        || in_f16(large(1e4)),
+    ),
+    mutation(&[("let m = select(before, top, moves);", "let m = top;")], || in_f16(causal())),
+    mutation(&[("const LOWER = 0.0078125;", "const LOWER = 1.0;")], || in_f16(plain())),
+    mutation(&[("vec4(params.exp2_scale), vec4(RAISE)", "vec4(2.0 * params.exp2_scale), vec4(RAISE)")], || {
+        in_f16(plain())
+    }),
+    // Which keys are seen.
+    mutation(&[("p = select(vec4(0.0), p, (", "p = select(p, p, (")], || in_f16(causal())),
+    mutation(&[("(j >= vec4(first_key", "(j > vec4(first_key")], || in_f16(windowed())),
+    mutation(&[("(j <= vec4(last_key", "(j < vec4(last_key")], || in_f16(causal())),
+    mutation(&[("params.band_last; }", "params.band_last + 1; }")], || in_f16(causal())),
+    mutation(&[("params.band_first; }", "params.band_first - 1; }")], || in_f16(windowed())),
+    mutation(&[("keys < vec4(block.valid)", "keys <= vec4(block.valid)")], || in_f16(some_lengths())),
+    mutation(&[("valid * params.band_from_end", "params.len_kv * params.band_from_end")], || in_f16(bottom_right())),
+    mutation(&[("&& kv + BLOCK_KV <= block.valid", "")], || in_f16(some_lengths())),
+    mutation(&[("&& first_key(block, final_query(block)) <= i32(kv)", "")], || in_f16(left_window())),
+    mutation(&[("&& last_key(block, first_query(block)) >= i32(kv + BLOCK_KV - 1u)", "")], || in_f16(causal())),
+    mutation(
+        &[(
+            "last_key(block, first_query(block)) >= i32(kv + BLOCK_KV - 1u)",
+            "last_key(block, final_query(block)) >= i32(kv + BLOCK_KV - 1u)",
+        )],
+        || in_f16(causal()),
+    ),
+    mutation(&[("last_key(block, final_query(block)) + 1", "last_key(block, first_query(block)) + 1")], || {
+        in_f16(causal())
+    }),
+    mutation(&[("first_key(block, first_query(block)), 0)", "first_key(block, final_query(block)), 0)")], || {
+        in_f16(windowed())
+    }),
+    mutation(&[("sees &= attend(", "let unseen = attend(")], || in_f16(masked())),
+    mutation(&[(" | bits.w)", ")")], || in_f16(causal())),
+    mutation(&[("sees &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);", "")], || in_f16(hidden_by_bias())),
+    mutation(&[("s += bias;", "s += 0.0 * bias;")], || in_f16(biased())),
+    mutation(&[("if (!PLAIN) { s = shape_scores(s); }", "")], || in_f16(softcapped())),
+    mutation(&[("x *= f16(params.score_scale);", "")], || in_f16(upside_down())),
+    mutation(&[("all_found.y > 0.0);", "true);")], || in_f16(empty_rows())),
+    mutation(&[("total.y > 0.0);", "true);")], || in_f16(empty_rows())),
+    mutation(&[("finite[i] = vec4<f16>();", "")], || in_f16(nan_behind_band())),
+    mutation(&[("finite[i] = vec4<f16>();", "")], || in_f16(nan_behind_bias())),
+    // Where things lie.
+    mutation(&[("params.group + row % params.group, row / params.group", "params.group, row / params.group")], || {
+        in_f16(plain())
+    }),
+    mutation(
+        &[(
+            "params.group + row % params.group, row / params.group",
+            "params.group + row / params.len_q, row % params.len_q",
+        )],
+        || in_f16(causal()),
+    ),
+    mutation(&[("n * SIDE * K_STRIDE + d * SIDE_QUADS", "n * SIDE * K_STRIDE")], || in_f16(plain())),
+    mutation(&[("n * SIDE * V_STRIDE + c * SIDE_QUADS", "c * SIDE_QUADS")], || in_f16(plain())),
+    mutation(&[("let k = k_fragment(", "let k = v_fragment(")], || in_f16(plain())),
+    mutation(&[("coopLoad<Right>(&k_tile", "coopLoadT<Right>(&k_tile")], || in_f16(plain())),
+    mutation(&[("coopLoadT<Right>(&v_tile", "coopLoad<Right>(&v_tile")], || in_f16(plain())),
+    mutation(&[("coopLoadT<Left>(&p_tile", "coopLoad<Left>(&p_tile")], || in_f16(plain())),
+    mutation(&[("coopLoadT<Left>(&k_tile", "coopLoad<Left>(&k_tile")], || in_f16(plain())),
+    mutation(&[("kv + BLOCK_KV, keys.y)", "kv, keys.y)")], || in_f16(plain())),
+    mutation(&[("all_found += scores(row * S_STRIDE + lane)", "all_found = scores(row * S_STRIDE + lane)")], || {
+        in_f16(plain())
+    }),
+    split(&[("vec2(max(begin, part)", "vec2(begin")], || in_f16(long())),
+    split(&[("part + params.part_keys)", "block.valid)")], || in_f16(long())),
+    // The barriers.
+    mutation(&[("multiply_keys(subgroup, &q);\n        workgroupBarrier();", "multiply_keys(subgroup, &q);")], || {
+        in_f16(tall())
+    }),
+    mutation(&[("seen, full, tile);\n        workgroupBarrier();", "seen, full, tile);")], || in_f16(tall())),
 ];

@@ -6,9 +6,10 @@ use wgpu_attention::{Attention, Family, Problem, Variant, weights_candidates};
 
 use crate::case::Case;
 use crate::comparator::Expected;
-use crate::device::{Device, all};
+use crate::device::{Device, all, with_matrix_units};
 use crate::laws;
-use crate::mutants::{ATTENTION, DECODE, LANES, MERGE, Mutation, PARTS, Question, STAGE, STREAMS, WEIGHTS};
+use crate::matrix::in_f16;
+use crate::mutants::{ATTENTION, DECODE, LANES, MATRIX, MERGE, Mutation, PARTS, Question, STAGE, STREAMS, WEIGHTS};
 use crate::questions::plain;
 
 /// Which kernel's text is edited.
@@ -21,6 +22,7 @@ enum Edited {
     Stage,
     Decode,
     Streams,
+    Matrix,
     /// The one that combines what the tiled kernel leaves.
     Merge,
 }
@@ -31,6 +33,7 @@ fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Va
         (Edited::Tiled, Family::Tiled)
         | (Edited::Lanes, Family::Lanes { .. })
         | (Edited::Decode, Family::Decode(_))
+        | (Edited::Matrix, Family::Matrix(_))
         | (Edited::Streams, Family::Streams { .. }) => Some((pinned, pinned)),
         (Edited::Stage, Family::Lanes { .. }) => Some((pinned, pinned.companions()[0]?)),
         (Edited::Merge, Family::Tiled) => Some((pinned, pinned.companions()[1]?)),
@@ -74,7 +77,8 @@ fn applies(device: &Device, mutation: &Mutation, edited: Edited) -> bool {
 
 /// Whether an adapter runs the kernel at all.
 fn runs(device: &Device, edited: Edited) -> bool {
-    !editable(&device.attention, &plain().problem, edited).is_empty()
+    let problem = if edited == Edited::Matrix { in_f16(plain()).problem } else { plain().problem };
+    !editable(&device.attention, &problem, edited).is_empty()
 }
 
 /// Asks the question of the first variant whose text the edits fit. The answer is right or it says what is not.
@@ -105,16 +109,16 @@ fn ask(device: &Device, mutation: &Mutation, edited: Edited, planted: bool) -> R
 }
 
 /// Plants every mistake, spread over the adapters, and lists those that nobody noticed.
-fn assert_all_noticed(mutations: &[Mutation], edited: Edited) {
-    let somewhere = |mutation: &&Mutation| all().iter().any(|device| applies(device, mutation, edited));
+fn assert_all_noticed(devices: &[Device], mutations: &[Mutation], edited: Edited) {
+    let somewhere = |mutation: &&Mutation| devices.iter().any(|device| applies(device, mutation, edited));
     let stale: Vec<_> =
         mutations.iter().filter(|mutation| !somewhere(mutation)).map(|mutation| mutation.edits).collect();
-    assert!(stale.is_empty() || !all().iter().any(|device| runs(device, edited)), "in no text: {stale:?}");
+    assert!(stale.is_empty() || !devices.iter().any(|device| runs(device, edited)), "in no text: {stale:?}");
     let mut survivors = Vec::new();
     for (n, mutation) in mutations.iter().enumerate() {
         // Kernels for CPUs that play a GPU run on no other adapter, and their text differs.
-        let devices = all().iter().cycle().skip(n).take(all().len());
-        let Some(device) = devices.into_iter().find(|device| applies(device, mutation, edited)) else { continue };
+        let mut in_turn = devices.iter().cycle().skip(n).take(devices.len());
+        let Some(device) = in_turn.find(|device| applies(device, mutation, edited)) else { continue };
         if let Err(wrong) = ask(device, mutation, edited, false) {
             panic!("the honest shader fails where {:?} should: {wrong}", mutation.edits);
         }
@@ -127,28 +131,38 @@ fn assert_all_noticed(mutations: &[Mutation], edited: Edited) {
 
 #[test]
 fn every_mistake_in_the_attention_kernel_is_noticed() {
-    assert_all_noticed(ATTENTION, Edited::Tiled);
+    assert_all_noticed(all(), ATTENTION, Edited::Tiled);
 }
 
 #[test]
 fn every_mistake_in_the_weights_kernel_is_noticed() {
-    assert_all_noticed(WEIGHTS, Edited::Weights);
+    assert_all_noticed(all(), WEIGHTS, Edited::Weights);
 }
 
 #[test]
 fn every_mistake_in_the_kernel_for_software_is_noticed() {
-    assert_all_noticed(LANES, Edited::Lanes);
-    assert_all_noticed(STAGE, Edited::Stage);
+    assert_all_noticed(all(), LANES, Edited::Lanes);
+    assert_all_noticed(all(), STAGE, Edited::Stage);
 }
 
 #[test]
 fn every_mistake_in_the_kernel_for_few_rows_is_noticed() {
-    assert_all_noticed(DECODE, Edited::Decode);
-    assert_all_noticed(STREAMS, Edited::Streams);
+    assert_all_noticed(all(), DECODE, Edited::Decode);
+    assert_all_noticed(all(), STREAMS, Edited::Streams);
 }
 
 #[test]
 fn every_mistake_in_splitting_and_merging_is_noticed() {
-    assert_all_noticed(PARTS, Edited::Tiled);
-    assert_all_noticed(MERGE, Edited::Merge);
+    assert_all_noticed(all(), PARTS, Edited::Tiled);
+    assert_all_noticed(all(), MERGE, Edited::Merge);
+}
+
+/// Where a driver has matrices: others are old, and take minutes to compile so many.
+#[test]
+fn every_mistake_in_the_matrix_kernel_is_noticed() {
+    let recent: Vec<Device> = (with_matrix_units().iter())
+        .filter(|device| device.has_matrices())
+        .map(|device| device.with_caps(|_| ()))
+        .collect();
+    assert_all_noticed(&recent, MATRIX, Edited::Matrix);
 }

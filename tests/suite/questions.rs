@@ -41,6 +41,11 @@ pub fn staircase() -> Case {
     filled(Problem::builder(shape()), Fill::Staircase)
 }
 
+/// A negative scale.
+pub fn upside_down() -> Case {
+    filled(Problem::builder(shape()).scale(-0.5), Fill::Normal)
+}
+
 pub fn causal() -> Case {
     filled(Problem::builder(shape()).causal(Diagonal::TopLeft), Fill::Normal)
 }

@@ -1,0 +1,164 @@
+//! Kernels on matrix units: the device's own where there is one, and units of other sizes that threads play, so that the whole
+//! schedule is tried where there is none.
+
+use wgpu_attention::blocking::{NoMatrixUnit, try_matrix_unit};
+use wgpu_attention::{Dtype, Family, Multiplier, Operand, Problem, Shape};
+
+use crate::case::{Case, stored};
+use crate::comparator::Expected;
+use crate::device::{Device, with_matrix_units};
+use crate::inputs::Fill;
+use crate::questions::{
+    all_features, biased, bottom_right, causal, deep_bias, empty_rows, filled, gappy, hidden_by_bias, huge_first,
+    large, left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_staircase, masked, nan_behind_band,
+    nan_behind_bias, nan_past_lengths, odd_f16, plain, softcapped, some_lengths, staircase, tall, upside_down, wide,
+    windowed,
+};
+
+/// The same question of f16 numbers.
+pub fn in_f16(case: Case) -> Case {
+    let problem = case.problem.to_builder().dtype(Dtype::F16).build().unwrap();
+    let rounded = |values: Vec<f32>| values.into_iter().map(|x| stored(Dtype::F16, x)).collect();
+    let (q, k, v) = (rounded(case.q.clone()), rounded(case.k.clone()), rounded(case.v.clone()));
+    Case { problem, q, k, v, ..case }
+}
+
+/// Runs a case as every variant of every device with a matrix unit. Returns how many there were.
+fn verify(case: &Case) -> usize {
+    let expected = Expected::of(case);
+    let mut runs = 0;
+    for device in with_matrix_units() {
+        for variant in device.variants(&case.problem) {
+            let verdict = expected.check(&device.run(case, variant));
+            verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+            runs += 1;
+        }
+    }
+    runs
+}
+
+#[test]
+fn units_pass_what_the_probe_asks() {
+    for device in with_matrix_units() {
+        let unit = device.attention.caps().matrix_unit.unwrap();
+        try_matrix_unit(device.attention.device(), &device.queue, unit).unwrap();
+    }
+}
+
+/// Where subgroups are smaller than said, two of the kernel's share one, and the product is not what it should be.
+#[test]
+fn a_unit_of_another_size_is_noticed() {
+    for device in with_matrix_units() {
+        let mut unit = device.attention.caps().matrix_unit.unwrap();
+        if unit.multiplier == Multiplier::Unit {
+            unit.subgroup /= 2;
+            let tried = try_matrix_unit(device.attention.device(), &device.queue, unit);
+            assert!(matches!(tried, Err(NoMatrixUnit::Product { .. })), "{tried:?} on {}", device.name);
+        }
+    }
+}
+
+#[test]
+fn every_variant_answers_every_question() {
+    let cheap: [fn() -> Case; 4] = [plain, staircase, tall, || {
+        filled(Problem::builder(Shape::new(1, 8, 1, 32).kv_heads(1).kv_len(77)), Fill::Spike)
+    }];
+    let thorough: [fn() -> Case; 24] = [
+        causal,
+        windowed,
+        bottom_right,
+        left_window,
+        upside_down,
+        || huge_first(5),
+        || huge_first(127),
+        || large(1e4),
+        || large(1e5),
+        softcapped,
+        biased,
+        hidden_by_bias,
+        nan_behind_bias,
+        deep_bias,
+        empty_rows,
+        masked,
+        nan_behind_band,
+        nan_past_lengths,
+        lengths_past_the_end,
+        some_lengths,
+        all_features,
+        wide,
+        odd_f16,
+        || gappy(Dtype::F16),
+    ];
+    let is_recent = with_matrix_units().iter().any(Device::has_matrices);
+    let mut runs = 0;
+    for question in cheap.iter().chain(thorough.iter().filter(|_| is_recent)) {
+        runs += verify(&in_f16(question()));
+    }
+    assert!(runs > 0 || with_matrix_units().is_empty());
+}
+
+/// Keys split over workgroups, whose anchors differ.
+#[test]
+fn parts_on_matrix_units_merge() {
+    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+        for case in [long, long_staircase, long_and_mostly_hidden] {
+            let case = in_f16(case());
+            let split = device.with_caps(|caps| caps.workgroups_to_fill = 1 << 20);
+            let expected = Expected::of(&case);
+            for variant in split.variants(&case.problem) {
+                assert!(variant.partial, "{variant}");
+                expected.check(&split.run(&case, variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+            }
+        }
+    }
+}
+
+/// One key's value is infinite: the rows that see it may be anything, the others must not notice.
+#[test]
+fn a_value_that_is_not_finite_touches_only_the_rows_that_see_it() {
+    let case = in_f16(causal()).edited(Operand::V, |[_, _, j, d], x| if j == 20 && d == 3 { f32::INFINITY } else { x });
+    let rows = case.problem.shape().len_q;
+    let dim = case.problem.shape().dim_v as usize;
+    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+        let plain = in_f16(causal());
+        for variant in device.variants(&case.problem) {
+            let (got, honest) = (device.run(&case, variant).out, device.run(&plain, variant).out);
+            for (n, (got, honest)) in got.chunks(dim).zip(honest.chunks(dim)).enumerate() {
+                let sees = n as u32 % rows >= 20;
+                assert!(if sees { !got[3].is_finite() } else { got == honest }, "{variant}, row {n}: {got:?}");
+            }
+        }
+    }
+}
+
+/// Whether a row's anchor moves decides how O is kept for all rows of the workgroup, and must not show in theirs.
+#[test]
+fn a_row_has_the_same_bits_whatever_its_neighbours_hold() {
+    let calm = in_f16(plain());
+    let wild = calm.clone().edited(Operand::Q, |[_, _, i, _], x| if i == 7 { x } else { 40.0 * x + 3.0 });
+    let rows = calm.problem.shape().len_q;
+    let dim = calm.problem.shape().dim_v as usize;
+    for device in with_matrix_units() {
+        for variant in device.variants(&calm.problem) {
+            let [a, b, again] = [&calm, &wild, &calm].map(|case| device.run(case, variant));
+            assert_eq!(a.bits(), again.bits(), "{variant}: the same bits from run to run");
+            for (n, (a, b)) in a.out.chunks(dim).zip(b.out.chunks(dim)).enumerate() {
+                assert!(n as u32 % rows != 7 || a == b, "{variant}, row {n}");
+            }
+        }
+    }
+}
+
+/// Selection takes the matrix unit for f16 on a GPU that has one, and for nothing else.
+#[test]
+fn selection_prefers_a_unit_where_it_can() {
+    for device in with_matrix_units() {
+        let gpu = device.with_caps(|caps| caps.is_software = false);
+        let best = |dtype| {
+            let problem = Problem::builder(Shape::new(1, 8, 512, 64)).dtype(dtype).build().unwrap();
+            gpu.attention.candidates(&problem).unwrap()[0].family
+        };
+        assert!(matches!(best(Dtype::F16), Family::Matrix(_)));
+        assert!([Dtype::F32, Dtype::Bf16].into_iter().all(|dtype| !matches!(best(dtype), Family::Matrix(_))));
+    }
+}
