@@ -51,3 +51,10 @@ impl Fragment {
         }
     }
 }
+
+impl std::fmt::Display for MatrixUnit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let by = if self.multiplier == Multiplier::Emulated { ", emulated" } else { "" };
+        write!(f, "{0} × {0}, f16 into f32, in subgroups of {1}{by}", self.fragment.side(), self.subgroup)
+    }
+}

@@ -1,10 +1,11 @@
 //! Which device computes: the adapters there are, the one asked for, and opening it with all it has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use wgpu::{Adapter, AdapterInfo, Backend, Backends, DeviceType, DownlevelFlags, Features};
-use wgpu_attention::Caps;
+use wgpu_attention::blocking::{self, NoMatrixUnit};
+use wgpu_attention::{Caps, MatrixUnit};
 
 /// An opened adapter.
 #[derive(Debug)]
@@ -15,12 +16,16 @@ pub struct Gpu {
     pub device: wgpu::Device,
     /// Its queue.
     pub queue: wgpu::Queue,
+    adapter: Adapter,
+    /// Found when it is first asked for.
+    matrix_unit: OnceLock<Result<MatrixUnit, NoMatrixUnit>>,
     /// What wgpu reported outside any call's result, such as running out of memory.
     errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Gpu {
-    /// Opens an adapter with its full limits, what kernels are faster with, and whatever it has of `wanted`.
+    /// Opens an adapter with its full limits, what kernels are faster with, matrix units among it, and whatever it has of
+    /// `wanted`.
     ///
     /// # Errors
     /// Where the driver refuses.
@@ -28,9 +33,12 @@ impl Gpu {
         let info = adapter.get_info();
         let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("wgpu-attention"),
-            required_features: adapter.features() & (Caps::FEATURES | wanted),
+            required_features: adapter.features() & (Caps::FEATURES | Caps::MATRIX_FEATURES | wanted),
             // All it has: large tensors are bound whole where the adapter can.
             required_limits: adapter.limits(),
+            // SAFETY: faults of wgpu's cooperative matrices may be hit, and will be reported to wgpu.
+            #[expect(unsafe_code, reason = "what wgpu asks of those who want cooperative matrices")]
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         }));
         let (device, queue) = opened.with_context(|| format!("{} does not open", info.name))?;
@@ -39,7 +47,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             log.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
         }));
-        Ok(Self { info, device, queue, errors })
+        Ok(Self { info, device, queue, adapter: adapter.clone(), matrix_unit: OnceLock::new(), errors })
     }
 
     /// Opens the adapter asked for, or the best there is; `None` where there is none.
@@ -51,6 +59,21 @@ impl Gpu {
             Some(request) => Ok(Some(Self::open(&find(request)?, wanted)?)),
             None => Ok(best().iter().find_map(|adapter| Self::open(adapter, wanted).ok())),
         }
+    }
+
+    /// Its matrix unit, tried when first asked for, or why it has none.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn matrix_unit(&self) -> Result<MatrixUnit, NoMatrixUnit> {
+        self.matrix_unit.get_or_init(|| blocking::matrix_unit(&self.adapter, &self.device, &self.queue)).clone()
+    }
+
+    /// What it grants, its matrix unit with it.
+    pub fn caps(&self) -> Caps {
+        let mut caps = Caps::of(&self.device);
+        caps.matrix_unit = self.matrix_unit().ok();
+        caps
     }
 
     /// Waits for all that was submitted.

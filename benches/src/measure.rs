@@ -44,7 +44,7 @@ impl<'a> Bench<'a> {
     pub(crate) fn new(gpu: &'a Gpu) -> Result<Self> {
         let timer = Timer::new(gpu);
         let probes = Probes::new(gpu, &timer)?;
-        Ok(Self { gpu, attention: Attention::new(&gpu.device), timer, probes })
+        Ok(Self { gpu, attention: Attention::with_caps(&gpu.device, gpu.caps()), timer, probes })
     }
 
     /// The variant that is selected, or all that have `text` in their names.

@@ -115,8 +115,11 @@ fn text(bench: &Bench<'_>, options: &Options, origin: &Origin, lines: &[Line]) -
     let mut text = format!("{device} · {backend} · {driver} · {date}\ntimer: {timer}; {}\n", bench.probes.describe());
     let rows: Vec<&Row> = lines.iter().filter_map(Line::row).collect();
     if !rows.is_empty() {
+        let has_unit = rows.iter().all(|row| row.matrix_tflops.is_some());
+        let most = speed(middle(&rows, |row| row.matrix_tflops.unwrap_or_default()));
+        let matrix = if has_unit { format!("{most}FLOP/s cooperative, ") } else { String::new() };
         text += &format!(
-            "limits, medians of the run: {}FLOP/s multiply-add, {:.1} GB/s read, {:.1} GB/s copy, {:.0} µs an empty dispatch\n",
+            "limits, medians of the run: {}FLOP/s multiply-add, {matrix}{:.1} GB/s read, {:.1} GB/s copy, {:.0} µs an empty dispatch\n",
             speed(middle(&rows, |row| row.fma_tflops)),
             middle(&rows, |row| row.read_gbps),
             middle(&rows, |row| row.copy_gbps),

@@ -1,7 +1,7 @@
 //! What is told of one measurement: the figures, what they are a share of, and where they are from.
 
 use serde::{Deserialize, Serialize};
-use wgpu_attention::{Problem, Shape};
+use wgpu_attention::{Family, Problem, Shape};
 
 use crate::Workload;
 use crate::limits::Limits;
@@ -45,6 +45,9 @@ pub struct Row {
     pub gbps: f64,
     /// `tflops` of `fma_tflops`.
     pub share_of_fma: f64,
+    /// `tflops` of `matrix_tflops`, for a kernel on the matrix unit.
+    #[serde(default)]
+    pub share_of_matrix: Option<f64>,
     /// `gbps` of `read_gbps`.
     pub share_of_read: f64,
     /// The fastest run.
@@ -69,6 +72,9 @@ pub struct Row {
     pub timer: String,
     /// Limit: multiply-adds in registers.
     pub fma_tflops: f64,
+    /// Limit: cooperative multiplications in registers, f16 into f32, where the device has a matrix unit.
+    #[serde(default)]
+    pub matrix_tflops: Option<f64>,
     /// Limit: reading a large buffer in a kernel.
     pub read_gbps: f64,
     /// Limit: copying one, bytes read and bytes written.
@@ -104,6 +110,7 @@ impl Row {
         let seconds = measured.pass.median().max(1e-9);
         let (tflops, gbps) = (workload.flop() / seconds * 1e-12, bytes(problem) / seconds * 1e-9);
         let origin = origin.clone();
+        let on_matrices = matches!(measured.variant.family, Family::Matrix(_));
         Self {
             suite: workload.suite.into(),
             name: workload.name.map(Into::into),
@@ -122,6 +129,7 @@ impl Row {
             tflops,
             gbps,
             share_of_fma: tflops / limits.fma_tflops(),
+            share_of_matrix: limits.matrix_tflops().filter(|_| on_matrices).map(|most| tflops / most),
             share_of_read: gbps / limits.read_gbps(),
             min_ms: measured.pass.min() * 1e3,
             max_ms: measured.pass.max() * 1e3,
@@ -134,6 +142,7 @@ impl Row {
             backend: origin.backend,
             timer: origin.timer,
             fma_tflops: limits.fma_tflops(),
+            matrix_tflops: limits.matrix_tflops(),
             read_gbps: limits.read_gbps(),
             copy_gbps: limits.copy_gbps(),
             dispatch_us: limits.dispatch_us(),

@@ -40,6 +40,7 @@ impl Line {
                 speed(row.tflops),
                 format!("{:.1}", row.gbps),
                 format!("{:.0} %", row.share_of_fma * 100.0),
+                row.share_of_matrix.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
                 format!("{:.0} %", row.share_of_read * 100.0),
             ],
             Self::Refused { shape, dtype, reason } => vec![shape.clone(), format!("none for {dtype}: {reason}")],
@@ -51,7 +52,19 @@ impl Line {
 pub(crate) fn table(lines: &[Line]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["shape", "variant", "ms", "spread", "cold", "wall", "FLOP/s", "GB/s", "of FMA", "of read"]);
+    table.set_header([
+        "shape",
+        "variant",
+        "ms",
+        "spread",
+        "cold",
+        "wall",
+        "FLOP/s",
+        "GB/s",
+        "of FMA",
+        "of matrix",
+        "of read",
+    ]);
     for line in lines {
         table.add_row(line.cells());
     }

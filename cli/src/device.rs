@@ -2,9 +2,9 @@
 
 use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
-use wgpu::{AdapterInfo, Features};
+use wgpu::{AdapterInfo, DeviceType, Features};
 use wgpu_attention::blocking::{self, Outputs};
-use wgpu_attention::{Attention, Inputs, Problem, Variant};
+use wgpu_attention::{Attention, Caps, Inputs, Problem, Variant};
 use wgpu_attention_bench::device::{self, backend_name};
 
 use crate::cpu;
@@ -78,7 +78,10 @@ pub(crate) const CPU_PATH: &str = "cpu.f32";
 
 impl Gpu {
     pub(crate) fn new(opened: device::Gpu) -> Self {
-        Self { attention: Attention::new(&opened.device), opened }
+        // A CPU that plays a GPU has kernels that are faster than its matrices, and takes seconds to try those.
+        let is_software = opened.info.device_type == DeviceType::Cpu;
+        let caps = if is_software { Caps::of(&opened.device) } else { opened.caps() };
+        Self { attention: Attention::with_caps(&opened.device, caps), opened }
     }
 
     pub(crate) fn best(&self, problem: &Problem) -> Result<Variant> {

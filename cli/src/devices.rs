@@ -6,7 +6,7 @@ use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use wgpu::{Adapter, Features};
-use wgpu_attention::{Problem, Shape, Variant};
+use wgpu_attention::{Dtype, Problem, Shape, Variant};
 use wgpu_attention_bench::device::{self, all_adapters, backend_name};
 
 use crate::device::Gpu;
@@ -31,7 +31,8 @@ struct Entry {
     /// Smallest and largest size, where there are subgroups.
     subgroups: Option<[u32; 2]>,
     timestamps: bool,
-    cooperative_matrix: bool,
+    /// The matrix unit that kernels use, or why they use none.
+    matrix_unit: String,
     variant: Option<String>,
     /// Where, when and how that kernel's place was earned.
     provenance: Option<&'static str>,
@@ -56,7 +57,13 @@ pub(crate) fn run(device: Option<&str>, json: bool, stdout: &mut dyn Write) -> R
 fn entry(index: usize, adapter: &Adapter) -> Entry {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let has = |feature| features.contains(feature);
-    let variant = variant(adapter);
+    let opened = device::Gpu::open(adapter, Features::empty());
+    let matrix_unit = match opened.as_ref().map(device::Gpu::matrix_unit) {
+        Ok(Ok(unit)) => unit.to_string(),
+        Ok(Err(why)) => format!("none: {why}"),
+        Err(_) => "none".into(),
+    };
+    let variant = opened.and_then(variant);
     Entry {
         index,
         backend: backend_name(info.backend),
@@ -71,7 +78,7 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
         shader_f16: has(Features::SHADER_F16),
         subgroups: has(Features::SUBGROUP).then_some([info.subgroup_min_size, info.subgroup_max_size]),
         timestamps: has(Features::TIMESTAMP_QUERY),
-        cooperative_matrix: has(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        matrix_unit,
         refused: variant.as_ref().err().map(|error| format!("{error:#}")),
         provenance: variant.as_ref().ok().map(|variant| variant.provenance()),
         variant: variant.ok().map(|variant| variant.to_string()),
@@ -79,9 +86,10 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
     }
 }
 
-fn variant(adapter: &Adapter) -> Result<Variant> {
-    let problem = Problem::builder(EXAMPLE).build()?;
-    Gpu::new(device::Gpu::open(adapter, Features::empty())?).best(&problem)
+fn variant(opened: device::Gpu) -> Result<Variant> {
+    let dtype = if opened.matrix_unit().is_ok() { Dtype::F16 } else { Dtype::F32 };
+    let problem = Problem::builder(EXAMPLE).dtype(dtype).build()?;
+    Gpu::new(opened).best(&problem)
 }
 
 /// What a line of the table says, and of an adapter.
@@ -108,7 +116,7 @@ fn table(entries: &[Entry]) -> Table {
         ("f16 arithmetic", |e| yes(e.shader_f16)),
         ("subgroups", |e| e.subgroups.map_or("no".into(), |[min, max]| format!("of {min} to {max}"))),
         ("timestamps", |e| yes(e.timestamps)),
-        ("cooperative matrices", |e| yes(e.cooperative_matrix)),
+        ("matrix unit", |e| e.matrix_unit.clone()),
         (&variant, |e| e.variant.clone().or_else(|| e.refused.clone()).unwrap_or_default()),
         ("preferred because", |e| e.provenance.unwrap_or_default().into()),
     ];

@@ -79,7 +79,8 @@ impl Matrix {
 pub(super) fn kernel(variant: &Variant, matrix: Matrix) -> Kernel {
     let Matrix { unit, subgroups, row_fragments, keys } = matrix;
     let side = unit.fragment.side();
-    let mut sources = vec![include_str!("../../shaders/params.wgsl"), elements(variant), tiled::packed_out(variant)];
+    let mut sources = vec![include_str!("../../shaders/params.wgsl")];
+    sources.extend(elements(variant));
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
@@ -147,9 +148,16 @@ fn unit_pieces(unit: MatrixUnit, sources: &mut Vec<&'static str>) -> &'static st
     }
 }
 
-fn elements(variant: &Variant) -> &'static str {
+/// Inputs and result. No atomics on the latter, whose scope naga declares wrongly beside matrices.
+fn elements(variant: &Variant) -> [&'static str; 2] {
     match variant.access {
-        Access::Vec4 | Access::Words => include_str!("../../shaders/pieces/elements_half_vec4.wgsl"),
-        Access::Scalar => include_str!("../../shaders/pieces/elements_half_scalar.wgsl"),
+        Access::Vec4 | Access::Words => [
+            include_str!("../../shaders/pieces/elements_half_vec4.wgsl"),
+            include_str!("../../shaders/pieces/out_packed_vec4.wgsl"),
+        ],
+        Access::Scalar => [
+            include_str!("../../shaders/pieces/elements_half_scalar.wgsl"),
+            include_str!("../../shaders/pieces/out_half_scalar.wgsl"),
+        ],
     }
 }

@@ -84,7 +84,7 @@ pub(super) fn elements(variant: &Variant) -> Vec<&'static str> {
 }
 
 /// Where 16-bit results go.
-pub(super) fn packed_out(variant: &Variant) -> &'static str {
+fn packed_out(variant: &Variant) -> &'static str {
     match variant.access {
         Access::Vec4 | Access::Words => include_str!("../../shaders/pieces/out_packed_vec4.wgsl"),
         Access::Scalar => include_str!("../../shaders/pieces/out_packed_scalar.wgsl"),

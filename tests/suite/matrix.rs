@@ -23,18 +23,15 @@ pub fn in_f16(case: Case) -> Case {
     Case { problem, q, k, v, ..case }
 }
 
-/// Runs a case as every variant of every device with a matrix unit. Returns how many there were.
-fn verify(case: &Case) -> usize {
+/// Runs a case as every variant of a device.
+fn verify(device: &Device, case: &Case) {
     let expected = Expected::of(case);
-    let mut runs = 0;
-    for device in with_matrix_units() {
-        for variant in device.variants(&case.problem) {
-            let verdict = expected.check(&device.run(case, variant));
-            verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
-            runs += 1;
-        }
+    let variants = device.variants(&case.problem);
+    assert!(!variants.is_empty(), "{} runs nothing", device.name);
+    for variant in variants {
+        let verdict = expected.check(&device.run(case, variant));
+        verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
     }
-    runs
 }
 
 #[test]
@@ -58,12 +55,32 @@ fn a_unit_of_another_size_is_noticed() {
     }
 }
 
+/// Few query rows, those of a group's heads together.
+fn decoding() -> Case {
+    filled(Problem::builder(Shape::new(1, 8, 1, 32).kv_heads(1).kv_len(77)), Fill::Spike)
+}
+
+fn is_a_unit(device: &Device) -> bool {
+    device.attention.caps().matrix_unit.is_some_and(|unit| unit.multiplier == Multiplier::Unit)
+}
+
 #[test]
-fn every_variant_answers_every_question() {
-    let cheap: [fn() -> Case; 4] = [plain, staircase, tall, || {
-        filled(Problem::builder(Shape::new(1, 8, 1, 32).kv_heads(1).kv_len(77)), Fill::Spike)
-    }];
-    let thorough: [fn() -> Case; 24] = [
+fn units_that_threads_play_answer() {
+    let questions: [fn() -> Case; 5] = [plain, staircase, tall, decoding, all_features];
+    for device in with_matrix_units().iter().filter(|device| !is_a_unit(device)) {
+        let asked = if device.has_matrices() { &questions[..] } else { &questions[..4] };
+        asked.iter().for_each(|question| verify(device, &in_f16(question())));
+    }
+}
+
+#[test]
+fn units_answer_every_question() {
+    let questions: [fn() -> Case; 28] = [
+        plain,
+        staircase,
+        tall,
+        decoding,
+        all_features,
         causal,
         windowed,
         bottom_right,
@@ -84,23 +101,19 @@ fn every_variant_answers_every_question() {
         nan_past_lengths,
         lengths_past_the_end,
         some_lengths,
-        all_features,
         wide,
         odd_f16,
         || gappy(Dtype::F16),
     ];
-    let is_recent = with_matrix_units().iter().any(Device::has_matrices);
-    let mut runs = 0;
-    for question in cheap.iter().chain(thorough.iter().filter(|_| is_recent)) {
-        runs += verify(&in_f16(question()));
+    for device in with_matrix_units().iter().filter(|device| is_a_unit(device)) {
+        questions.iter().for_each(|question| verify(device, &in_f16(question())));
     }
-    assert!(runs > 0 || with_matrix_units().is_empty());
 }
 
 /// Keys split over workgroups, whose anchors differ.
 #[test]
 fn parts_on_matrix_units_merge() {
-    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+    for device in with_matrix_units().iter().filter(|device| is_a_unit(device)) {
         for case in [long, long_staircase, long_and_mostly_hidden] {
             let case = in_f16(case());
             let split = device.with_caps(|caps| caps.workgroups_to_fill = 1 << 20);
@@ -119,7 +132,7 @@ fn a_value_that_is_not_finite_touches_only_the_rows_that_see_it() {
     let case = in_f16(causal()).edited(Operand::V, |[_, _, j, d], x| if j == 20 && d == 3 { f32::INFINITY } else { x });
     let rows = case.problem.shape().len_q;
     let dim = case.problem.shape().dim_v as usize;
-    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+    for device in with_matrix_units().iter().filter(|device| is_a_unit(device)) {
         let plain = in_f16(causal());
         for variant in device.variants(&case.problem) {
             let (got, honest) = (device.run(&case, variant).out, device.run(&plain, variant).out);

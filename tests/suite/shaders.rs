@@ -5,12 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
-use wgpu_attention::{Access, Attention, Dtype, Exchange, Family, Operand, Problem, Shape, Variant};
+use wgpu_attention::{
+    Access, Attention, Dtype, Exchange, Family, Fragment, MatrixUnit, Multiplier, Operand, Problem, Shape, Tiles,
+    Variant,
+};
 
 /// What WebGPU promises everywhere.
 const WORKGROUP_BYTES: u32 = 16 << 10;
 const INVOCATIONS: u32 = 256;
 const STORAGE_BUFFERS: usize = 8;
+/// What GPUs with matrix units have.
+const WORKGROUP_BYTES_BESIDE_MATRICES: u32 = 48 << 10;
 
 /// Head sizes of every class of every family, and the smallest and largest there are.
 const DIMS: [u32; 9] = [1, 32, 64, 96, 128, 160, 192, 224, 256];
@@ -38,6 +43,24 @@ fn kinds_of_device() -> [Attention; 4] {
         caps(1, None, Some(4), false),
         caps(1, None, Some(8), true),
     ]
+}
+
+/// Devices with the matrix units there are: Vulkan's, Metal's and a software driver's; and one that is played.
+fn kinds_of_matrix_unit() -> [Attention; 4] {
+    use Multiplier::{Emulated, Unit};
+    let attention = noop();
+    let units = [
+        (Fragment::Side16, 32, Tiles::Vectors, Unit),
+        (Fragment::Side8, 32, Tiles::Scalars, Unit),
+        (Fragment::Side8, 8, Tiles::Vectors, Unit),
+        (Fragment::Side16, 32, Tiles::Vectors, Emulated),
+    ];
+    units.map(|(fragment, subgroup, tiles, multiplier)| {
+        let mut caps = *attention.caps();
+        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles, multiplier });
+        caps.workgroup_bytes = WORKGROUP_BYTES_BESIDE_MATRICES;
+        Attention::with_caps(attention.device(), caps)
+    })
 }
 
 /// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
@@ -73,14 +96,19 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
             take(&[any.clone(), idle.clone()], dim_qk, dim_v, 0b1000, Dtype::F32, None);
         }
     }
+    let on_matrices = kinds_of_matrix_unit();
+    for (dim_qk, dim_v) in [(1, 1), (16, 256), (256, 16), (48, 80), (64, 64), (128, 128), (192, 128), (256, 256)] {
+        take(&on_matrices, dim_qk, dim_v, 0b1000, Dtype::F16, None);
+    }
     // Straight-line kernels are long: their sizes on the diagonal, their features at a small one.
     for dim in [64, 128, 256] {
         take(&devices, dim, dim, 0b1000, Dtype::F16, None);
     }
-    for (dim, devices) in [(5, &devices[..]), (64, &devices[..2])] {
+    for (dim, devices, on_matrices) in [(5, &devices[..], &on_matrices[..2]), (64, &devices[..2], &on_matrices[..1])] {
         for (dtype, flags) in Dtype::ALL.into_iter().flat_map(|dtype| (0..16).map(move |flags| (dtype, flags))) {
             for bias in [None, Some(Dtype::F32), Some(dtype)] {
                 take(devices, dim, dim, flags, dtype, bias);
+                take(on_matrices, dim, dim, flags, dtype, bias);
             }
         }
     }
@@ -100,13 +128,23 @@ fn needs_int64(variant: &Variant) -> bool {
     variant.access == Access::Words
 }
 
-/// Parses and validates without any feature.
+/// Whether its device must have `Caps::MATRIX_FEATURES`, or of these only f16.
+fn multiplier(variant: &Variant) -> Option<Multiplier> {
+    if let Family::Matrix(matrix) = variant.family { Some(matrix.unit.multiplier) } else { None }
+}
+
+/// Parses and validates without any feature that it does not need.
 fn validated(variant: &Variant) -> (Module, ModuleInfo) {
     let text = variant.wgsl();
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{variant}: {}", error.emit_to_string(&text)));
     let int64 = if needs_int64(variant) { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
-    let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES | int64);
+    let matrices = match multiplier(variant) {
+        Some(Multiplier::Unit) => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
+        Some(Multiplier::Emulated) => Capabilities::SHADER_FLOAT16,
+        None => Capabilities::empty(),
+    };
+    let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES | int64 | matrices);
     if needs_subgroups(variant) {
         validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
         validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
@@ -197,7 +235,8 @@ fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
         .map(|(_, global)| module.types[global.ty].inner.size(module.to_ctx()))
         .sum();
     assert_eq!(bytes, variant.workgroup_bytes(), "{variant}: bytes of workgroup memory");
-    assert!(bytes <= WORKGROUP_BYTES, "{variant} takes {bytes} bytes");
+    let most = if multiplier(variant).is_some() { WORKGROUP_BYTES_BESIDE_MATRICES } else { WORKGROUP_BYTES };
+    assert!(bytes <= most, "{variant} takes {bytes} bytes");
     let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
     assert_eq!(threads, variant.invocations(), "{variant}: threads");
     assert!(threads <= INVOCATIONS);
@@ -207,25 +246,41 @@ fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
 fn every_variant_translates_to_spir_v_msl_hlsl_and_glsl() {
     for variant in every_variant().values() {
         let (module, info) = validated(variant);
-        let spirv_options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-        let spirv = naga::back::spv::write_vec(&module, &info, &spirv_options, None);
-        assert!(!spirv.unwrap_or_else(|error| panic!("{variant}: SPIR-V: {error}")).is_empty());
+        assert!(!spirv(variant, &module, &info).is_empty());
+        let on_unit = multiplier(variant) == Some(Multiplier::Unit);
+        if on_unit && !is_for_metal(variant) {
+            continue;
+        }
         let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
         let msl = naga::back::msl::write_string(&module, &info, &options, &Default::default());
         assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
+        // Neither DX12 nor GL has matrices in wgpu.
+        if on_unit {
+            continue;
+        }
         let mut hlsl = String::new();
         let options =
-            naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_0, ..Default::default() };
+            naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_2, ..Default::default() };
         let pipeline = Default::default();
         let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None);
         assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
-        // GL has neither.
-        if needs_subgroups(variant) || needs_int64(variant) {
+        // GL has none of these.
+        if needs_subgroups(variant) || needs_int64(variant) || multiplier(variant).is_some() {
             continue;
         }
         let glsl = glsl(&module, &info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
         assert!(!glsl.is_empty());
     }
+}
+
+fn is_for_metal(variant: &Variant) -> bool {
+    matches!(variant.family, Family::Matrix(matrix) if matrix.unit.tiles == Tiles::Scalars)
+}
+
+fn spirv(variant: &Variant, module: &Module, info: &ModuleInfo) -> Vec<u32> {
+    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    let written = naga::back::spv::write_vec(module, info, &options, None);
+    written.unwrap_or_else(|error| panic!("{variant}: SPIR-V: {error}"))
 }
 
 /// GLSL ES 3.1, the oldest with compute shaders.
@@ -246,9 +301,23 @@ fn write_every_variant() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("wgsl");
     std::fs::create_dir_all(&folder).unwrap();
     // Browsers have no 64-bit integers.
-    for (name, variant) in every_variant().into_iter().filter(|(_, variant)| !needs_int64(variant)) {
+    let in_browsers = |variant: &Variant| !needs_int64(variant) && multiplier(variant) != Some(Multiplier::Unit);
+    for (name, variant) in every_variant().into_iter().filter(|(_, variant)| in_browsers(variant)) {
         // Browsers ask for the directive; naga does not know it yet.
         let directive = if needs_subgroups(&variant) { "enable subgroups;\n" } else { "" };
         std::fs::write(folder.join(format!("{name}.wgsl")), format!("{directive}{}", variant.wgsl())).unwrap();
+    }
+}
+
+/// For `spirv-val`; see `cargo xtask matrix`.
+#[test]
+#[ignore = "writes the SPIR-V of every variant on a matrix unit to target/spirv"]
+fn write_every_matrix_module() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("spirv");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, variant) in every_variant().into_iter().filter(|(_, variant)| multiplier(variant).is_some()) {
+        let (module, info) = validated(&variant);
+        std::fs::write(folder.join(format!("{name}.spv")), bytemuck::cast_slice(&spirv(&variant, &module, &info)))
+            .unwrap();
     }
 }

@@ -4,6 +4,7 @@
 mod copy;
 mod fma;
 mod kernel;
+mod matrix;
 mod read;
 
 use anyhow::Result;
@@ -15,12 +16,14 @@ use crate::timer::Timer;
 use copy::Copier;
 use fma::Multiplier;
 use kernel::Kernel;
+use matrix::MatrixMultiplier;
 
 /// The fastest form of each probe on this device.
 #[derive(Debug)]
 pub(crate) struct Probes<'a> {
     gpu: &'a Gpu,
     multiplier: Multiplier,
+    matrix: Option<MatrixMultiplier>,
     reader: Reader,
     copier: Copier,
     empty: Kernel,
@@ -30,6 +33,7 @@ pub(crate) struct Probes<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     fma: Rate,
+    matrix: Option<Rate>,
     read: Rate,
     copy: Rate,
     dispatch: Samples,
@@ -46,21 +50,27 @@ impl<'a> Probes<'a> {
     /// Tries the forms of each probe.
     pub(crate) fn new(gpu: &'a Gpu, timer: &Timer<'_>) -> Result<Self> {
         let multiplier = Multiplier::fastest(gpu, timer)?;
+        let matrix = MatrixMultiplier::fastest(gpu, timer)?;
         let reader = Reader::fastest(gpu, timer)?;
         let copier = Copier::new(gpu, reader.buffer());
         let empty = Kernel::new(gpu, "empty", EMPTY, &[]);
         gpu.complaints()?;
-        Ok(Self { gpu, multiplier, reader, copier, empty })
+        Ok(Self { gpu, multiplier, matrix, reader, copier, empty })
     }
 
     pub(crate) fn measure(&self, timer: &Timer<'_>) -> Result<Limits> {
         let fma = Samples::of(Effort::LIMIT, || self.multiplier.seconds(timer))?;
+        let matrix = self.matrix.as_ref().map(|matrix| -> Result<Rate> {
+            let seconds = Samples::of(Effort::LIMIT, || matrix.seconds(timer))?;
+            Ok(Rate { amount: matrix.flop(), seconds })
+        });
         let read = Samples::of(Effort::LIMIT, || self.reader.seconds(timer))?;
         let copy = Samples::timed(Effort::LIMIT, || self.copier.copy(self.gpu))?;
         let dispatch = Samples::timed(Effort::HOST, || self.dispatch())?;
         self.gpu.complaints()?;
         Ok(Limits {
             fma: Rate { amount: self.multiplier.flop(), seconds: fma },
+            matrix: matrix.transpose()?,
             read: Rate { amount: self.reader.bytes(), seconds: read },
             copy: Rate { amount: self.copier.bytes(), seconds: copy },
             dispatch,
@@ -74,7 +84,8 @@ impl<'a> Probes<'a> {
 
     /// The forms that were fastest, in words.
     pub(crate) fn describe(&self) -> String {
-        format!("multiply-add {}, read {}", self.multiplier.name(), self.reader.name())
+        let matrix = self.matrix.as_ref().map_or_else(String::new, |matrix| format!("cooperative {}, ", matrix.name()));
+        format!("multiply-add {}, {matrix}read {}", self.multiplier.name(), self.reader.name())
     }
 
     fn dispatch(&self) -> Result<()> {
@@ -93,6 +104,7 @@ impl Limits {
     pub(crate) fn around(&self, after: &Self) -> Self {
         Self {
             fma: self.fma.and(&after.fma),
+            matrix: self.matrix.as_ref().zip(after.matrix.as_ref()).map(|(before, after)| before.and(after)),
             read: self.read.and(&after.read),
             copy: self.copy.and(&after.copy),
             dispatch: self.dispatch.and(&after.dispatch),
@@ -102,6 +114,11 @@ impl Limits {
     /// f32 multiply-adds in registers, two operations each.
     pub(crate) fn fma_tflops(&self) -> f64 {
         self.fma.per_second() * 1e-12
+    }
+
+    /// Cooperative multiplications of f16 into f32 in registers, where the device has a matrix unit.
+    pub(crate) fn matrix_tflops(&self) -> Option<f64> {
+        self.matrix.as_ref().map(|rate| rate.per_second() * 1e-12)
     }
 
     /// Reading a buffer larger than the caches.

@@ -1,0 +1,11 @@
+// Results as binary16, rows of any length anywhere.
+@group(0) @binding(4) var<storage, read_write> out: array<f16>;  // (B, Hq, Lq, Dv)
+
+// Rounded by narrow(): a conversion leaves that to the driver.
+fn store_half(at: u32, x: f32) { out[at] = f16(unpack2x16float(narrow(x)).x); }
+fn store_out(at: u32, count: u32, x: vec4<f32>) {
+    store_half(at, x.x);
+    if (count > 1u) { store_half(at + 1u, x.y); }
+    if (count > 2u) { store_half(at + 2u, x.z); }
+    if (count > 3u) { store_half(at + 3u, x.w); }
+}
