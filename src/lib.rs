@@ -72,11 +72,19 @@
 //! | determinism | same inputs, shape and adapter, same bits; a row's bits do not depend on what the rows and batches around it hold |
 //! | size | a problem past the device's binding size, 65 535 workgroups or a driver's patience becomes several dispatches, or an error that says why not |
 //!
+//! # Matrix units
+//!
+//! f16 attention runs on tensor cores, matrix cores and simdgroup matrices where the app opts in to them:
+//! [`blocking::matrix_unit`] has the lines. Weights are then rounded to f16 before they meet the values, as everywhere
+//! that such units are used; scores, softmax and sums stay in f32.
+//!
 //! # Cost
 //!
 //! Time grows with `B · Hq · Lq · Lk · (Dqk + Dv)` over the tiles that some row may see. Memory beyond the operands is a few
 //! hundred bytes of parameters, and [`Plan::scratch_bytes`] where the keys are split or staged: it grows with the lengths, never
 //! with their product. The first plan of a [`Variant`] compiles a pipeline; later ones share it.
+
+#![forbid(unsafe_code)]
 
 // What is asked.
 mod problem;

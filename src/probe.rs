@@ -70,9 +70,9 @@ pub enum NoMatrixUnit {
 /// ```no_run
 /// use wgpu_attention::{Attention, Caps, blocking};
 /// # async fn open(adapter: wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
-/// let mut required_limits = wgpu::Limits::default();
 /// // The tiles take more than WebGPU's 16 KiB to be at their best.
-/// required_limits.max_compute_workgroup_storage_size = adapter.limits().max_compute_workgroup_storage_size;
+/// let max_compute_workgroup_storage_size = adapter.limits().max_compute_workgroup_storage_size;
+/// let required_limits = wgpu::Limits { max_compute_workgroup_storage_size, ..wgpu::Limits::default() };
 /// let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor {
 ///     required_features: adapter.features() & (Caps::FEATURES | Caps::MATRIX_FEATURES),
 ///     required_limits,

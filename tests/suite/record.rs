@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use wgpu::{BufferUsages, Device, Queue};
 use wgpu_attention::{
-    Attention, Call, Caps, Diagonal, Dtype, Layout, Operand, Operands, Plan, Problem, ProblemBuilder, ScoreLayout,
-    Shape, Window,
+    Attention, Call, Caps, Diagonal, Dtype, Family, Fragment, Layout, MatrixUnit, Multiplier, Operand, Operands, Plan,
+    Problem, ProblemBuilder, ScoreLayout, Shape, Tiles, Window,
 };
 
 use crate::case::everything;
@@ -121,6 +121,38 @@ fn a_call_records_between_the_callers_own_dispatches() {
         }
         queue.submit([encoder.finish()]);
     });
+}
+
+/// Where the noop device grants them: it has every feature.
+#[test]
+fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: Caps::MATRIX_FEATURES,
+        // SAFETY: nothing runs.
+        #[expect(unsafe_code, reason = "what wgpu asks of those who want cooperative matrices")]
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ..Default::default()
+    };
+    let (device, queue) = Device::noop(&descriptor);
+    let mut recorded = std::collections::HashSet::new();
+    for (fragment, subgroup, tiles) in [(Fragment::Side16, 32, Tiles::Vectors), (Fragment::Side8, 32, Tiles::Scalars)] {
+        let mut caps = Caps::of(&device);
+        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles, multiplier: Multiplier::Unit });
+        let attention = Attention::with_caps(&device, caps);
+        for problem in problems().iter().filter(|problem| problem.dtype() == Dtype::F16) {
+            let variants = attention.candidates(problem).unwrap();
+            for variant in variants.into_iter().filter(|variant| matches!(variant.family, Family::Matrix(_))) {
+                without_error(&device, || {
+                    let plan = attention.plan_variant(problem, variant).unwrap();
+                    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                    bound(&device, &plan).encode(&mut encoder);
+                    queue.submit([encoder.finish()]);
+                });
+                recorded.insert(variant);
+            }
+        }
+    }
+    assert!(recorded.len() > 100, "{}", recorded.len());
 }
 
 #[test]
