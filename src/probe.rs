@@ -15,11 +15,18 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoMatrixUnit {
-    /// The device was created without features that the kernels need.
+    /// The adapter lacks features that the kernels need.
+    #[error("the adapter has no {}", names(*missing))]
+    Absent {
+        /// Which.
+        missing: Features,
+    },
+    /// The adapter has the features that the kernels need, and the device was created without.
     #[error(
-        "the device was created without {missing:?}; request `adapter.features() & Caps::MATRIX_FEATURES`, with `experimental_features` enabled"
+        "the device was created without {}; request `adapter.features() & Caps::MATRIX_FEATURES`, with `experimental_features` enabled",
+        names(*missing)
     )]
-    Features {
+    NotRequested {
         /// Which.
         missing: Features,
     },
@@ -60,6 +67,10 @@ pub enum NoMatrixUnit {
     Run(#[from] RunError),
 }
 
+fn names(features: Features) -> String {
+    features.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+}
+
 /// **Blocks and submits.** Finds the matrix unit of `device`, which was opened on `adapter`, and tries it: a product that is
 /// not symmetric through every kind of fragment, then a short attention against [`reference`](crate::reference). Do it once
 /// and keep what it says, in [`Caps::matrix_unit`].
@@ -97,9 +108,13 @@ pub fn matrix_unit(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
 ) -> Result<MatrixUnit, NoMatrixUnit> {
+    let missing = Caps::MATRIX_FEATURES - adapter.features();
+    if !missing.is_empty() {
+        return Err(NoMatrixUnit::Absent { missing });
+    }
     let missing = Caps::MATRIX_FEATURES - device.features();
     if !missing.is_empty() {
-        return Err(NoMatrixUnit::Features { missing });
+        return Err(NoMatrixUnit::NotRequested { missing });
     }
     let unit = advertised(&adapter.cooperative_matrix_properties(), &adapter.get_info())?;
     try_matrix_unit(device, queue, unit)?;
@@ -239,4 +254,61 @@ fn try_attention(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -
     let error = got.iter().zip(wanted).map(|(&got, wanted)| (f64::from(got) - wanted).abs());
     let error = error.fold(0.0, |most: f64, error| if error > most || error.is_nan() { error } else { most });
     if error <= tolerance { Ok(()) } else { Err(NoMatrixUnit::Attention { error, times: error / tolerance }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(backend: Backend, subgroups: [u32; 2]) -> wgpu::AdapterInfo {
+        let mut info = wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0.adapter_info();
+        (info.backend, info.subgroup_min_size, info.subgroup_max_size) = (backend, subgroups[0], subgroups[1]);
+        info
+    }
+
+    fn shape(side: u32, ab_type: CooperativeScalarType, cr_type: CooperativeScalarType) -> CooperativeMatrixProperties {
+        CooperativeMatrixProperties {
+            m_size: side,
+            n_size: side,
+            k_size: side,
+            ab_type,
+            cr_type,
+            saturating_accumulation: false,
+        }
+    }
+
+    #[test]
+    fn the_larger_fragment_is_taken_and_others_are_no_unit() {
+        use CooperativeScalarType::{F16, F32};
+        let nvidia = info(Backend::Vulkan, [32, 32]);
+        let both = [shape(8, F16, F32), shape(16, F16, F16), shape(16, F16, F32)];
+        let unit = advertised(&both, &nvidia).expect("has one");
+        assert_eq!((unit.fragment, unit.subgroup, unit.tiles), (Fragment::Side16, 32, Tiles::Vectors));
+        let flat = CooperativeMatrixProperties { n_size: 8, ..shape(16, F16, F32) };
+        for others in [&[][..], &[flat], &[shape(16, F16, F16)], &[shape(8, F32, F32)]] {
+            assert_eq!(advertised(others, &nvidia), Err(NoMatrixUnit::Shapes));
+        }
+    }
+
+    #[test]
+    fn no_size_of_a_subgroup_is_guessed() {
+        use CooperativeScalarType::{F16, F32};
+        let radv = info(Backend::Vulkan, [32, 64]);
+        let refused = advertised(&[shape(16, F16, F32)], &radv);
+        assert_eq!(refused, Err(NoMatrixUnit::SubgroupSizes { least: 32, most: 64 }));
+        let apple = advertised(&[shape(8, F16, F32)], &info(Backend::Metal, [4, 64])).expect("has one");
+        assert_eq!((apple.subgroup, apple.tiles), (32, Tiles::Scalars));
+    }
+
+    #[test]
+    fn a_device_without_the_features_says_which() {
+        let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop = wgpu::NoopBackendOptions::enabled();
+        let instance = wgpu::Instance::new(descriptor);
+        let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()));
+        let refused = matrix_unit(&adapter.expect("noop is always there"), &device, &queue).expect_err("not requested");
+        assert!(refused.to_string().contains("EXPERIMENTAL_COOPERATIVE_MATRIX, SHADER_F16"), "{refused}");
+    }
 }
