@@ -40,6 +40,8 @@ const LANES = THREADS / ROWS;                                  // threads of a r
 const SIDE_QUADS = SIDE / 4u;
 const QK_QUADS = DIM_QK / 4u;
 const V_QUADS = DIM_V / 4u;
+const K_CELLS = BLOCK_KV * QK_QUADS;
+const V_CELLS = BLOCK_KV * V_QUADS;
 const K_STRIDE = QK_QUADS + 2u;                                // 16 bytes of padding, here and below
 const V_STRIDE = V_QUADS + 2u;
 const P_STRIDE = ROW_QUADS + 2u;
@@ -122,7 +124,7 @@ fn stage_q(block: Block, thread: u32, first: u32) {
             x = load_q(address(params.q, at.batch, at.head, at.query) + dim, params.dim_qk - dim);
             if (PLAIN) { x *= f16(params.score_scale); }
         }
-        if (cell < BLOCK_KV * QK_QUADS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, x); }
+        if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, x); }
     }
 }
 
@@ -137,7 +139,7 @@ fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
         let cell = i * THREADS + thread;
         let key = kv + cell / QK_QUADS;
         let dim = cell % QK_QUADS * 4u;
-        if (key < end && dim < params.dim_qk) {
+        if (cell < K_CELLS && key < end && dim < params.dim_qk) {
             keys[i] = load_k(address(params.k, block.batch, block.kv_head, key) + dim, params.dim_qk - dim);
         }
     }
@@ -151,7 +153,7 @@ fn fetch_v(block: Block, thread: u32, kv: u32, end: u32) -> Values {
         let cell = i * THREADS + thread;
         let key = kv + cell / V_QUADS;
         let dim = cell % V_QUADS * 4u;
-        if (key < end && dim < params.dim_v) {
+        if (cell < V_CELLS && key < end && dim < params.dim_v) {
             values[i] = load_v(address(params.v, block.batch, block.kv_head, key) + dim, params.dim_v - dim);
         }
     }
@@ -162,7 +164,7 @@ fn stage_k(thread: u32, keys: Keys) {
     // unroll
     for (var i = 0u; i < K_MOVES; i++) {
         let cell = i * THREADS + thread;
-        if (cell < BLOCK_KV * QK_QUADS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, keys[i]); }
+        if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, keys[i]); }
     }
 }
 
@@ -170,7 +172,7 @@ fn stage_v(thread: u32, values: Values) {
     // unroll
     for (var i = 0u; i < V_MOVES; i++) {
         let cell = i * THREADS + thread;
-        if (cell < BLOCK_KV * V_QUADS) { set_v(cell / V_QUADS * V_STRIDE + cell % V_QUADS, values[i]); }
+        if (cell < V_CELLS) { set_v(cell / V_QUADS * V_STRIDE + cell % V_QUADS, values[i]); }
     }
 }
 
@@ -183,7 +185,7 @@ fn stage_v_marking(thread: u32, values: Values, tile: u32) {
         let bits = bitcast<vec4<u32>>(vec4<f32>(values[i]));
         if (any((bits & vec4(0x7f800000u)) == vec4(0x7f800000u))) {
             finite[i] = vec4<f16>();
-            atomicStore(&spoilt_keys[min((i * THREADS + thread) / V_QUADS, BLOCK_KV - 1u)], tile);
+            atomicStore(&spoilt_keys[(i * THREADS + thread) / V_QUADS], tile);
             atomicStore(&spoilt, tile);
         }
     }

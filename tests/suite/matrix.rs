@@ -10,9 +10,9 @@ use crate::device::{Device, with_matrix_units};
 use crate::inputs::Fill;
 use crate::questions::{
     all_features, biased, bottom_right, causal, deep_bias, empty_rows, filled, gappy, hidden_by_bias, huge_first,
-    large, left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_staircase, masked, nan_behind_band,
-    nan_behind_bias, nan_past_lengths, odd_f16, plain, softcapped, some_lengths, staircase, tall, upside_down, wide,
-    windowed,
+    large, left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_staircase, lowest_bias, masked,
+    nan_behind_band, nan_behind_bias, nan_past_lengths, odd_f16, plain, softcapped, some_lengths, staircase, tall,
+    tall_window, upside_down, wide, windowed,
 };
 
 /// The same question of f16 numbers.
@@ -75,7 +75,7 @@ fn units_that_threads_play_answer() {
 
 #[test]
 fn units_answer_every_question() {
-    let questions: [fn() -> Case; 28] = [
+    let questions: [fn() -> Case; 30] = [
         plain,
         staircase,
         tall,
@@ -95,6 +95,8 @@ fn units_answer_every_question() {
         hidden_by_bias,
         nan_behind_bias,
         deep_bias,
+        lowest_bias,
+        tall_window,
         empty_rows,
         masked,
         nan_behind_band,

@@ -10,9 +10,10 @@ use crate::matrix::in_f16;
 use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16, gappy,
     hidden_by_bias, huge_first, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long,
-    long_and_mostly_hidden, long_staircase, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
+    long_and_mostly_hidden, long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
     nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
-    staircase, tall, upside_down, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
+    staircase, tall, tall_window, upside_down, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide,
+    windowed,
 };
 
 /// A planted mistake: in the text, every first of a pair becomes the second.
@@ -303,7 +304,7 @@ pub const MERGE: &[Mutation] = &[
 /// Of `matrix.wgsl` and its pieces.
 pub const MATRIX: &[Mutation] = &[
     // The anchor, and bringing what was accumulated under one to another.
-    mutation(&[("params.exp2_scale > SLACK", "params.exp2_scale > 100.0 * SLACK")], || in_f16(staircase())),
+    mutation(&[("params.exp2_scale > SLACK", "params.exp2_scale > 100.0 * SLACK")], || in_f16(long_staircase())),
     mutation(
         &[("let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);", "let factor = 1.0;")],
         || in_f16(staircase()),
@@ -313,17 +314,16 @@ pub const MATRIX: &[Mutation] = &[
         in_f16(staircase())
     }),
     mutation(&[("scores(at) * factor", "scores(at)")], || in_f16(staircase())),
-    mutation(
-        &[("tops = max(tops, scores(row * S_STRIDE + i", "tops = max(tops, scores(row * S_STRIDE + 0u * i")],
-        || in_f16(large(1e4)),
-    ),
+    mutation(&[("tops = max(tops, scores(row * S_STRIDE + 3u", "tops = max(tops, scores(row * S_STRIDE + 2u")], || {
+        in_f16(large(1e4))
+    }),
     mutation(&[("let m = select(before, top, moves);", "let m = top;")], || in_f16(causal())),
     mutation(&[("const LOWER = 0.0078125;", "const LOWER = 1.0;")], || in_f16(plain())),
     mutation(&[("vec4(params.exp2_scale), vec4(RAISE)", "vec4(2.0 * params.exp2_scale), vec4(RAISE)")], || {
         in_f16(plain())
     }),
     // Which keys are seen.
-    mutation(&[("p = select(vec4(0.0), p, (", "p = select(p, p, (")], || in_f16(causal())),
+    mutation(&[("p = select(vec4(0.0), p, (", "p = select(p, p, (")], || in_f16(lowest_bias())),
     mutation(&[("(j >= vec4(first_key", "(j > vec4(first_key")], || in_f16(windowed())),
     mutation(&[("(j <= vec4(last_key", "(j < vec4(last_key")], || in_f16(causal())),
     mutation(&[("params.band_last; }", "params.band_last + 1; }")], || in_f16(causal())),
@@ -344,7 +344,7 @@ pub const MATRIX: &[Mutation] = &[
         in_f16(causal())
     }),
     mutation(&[("first_key(block, first_query(block)), 0)", "first_key(block, final_query(block)), 0)")], || {
-        in_f16(windowed())
+        in_f16(tall_window())
     }),
     mutation(&[("sees &= attend(", "let unseen = attend(")], || in_f16(masked())),
     mutation(&[(" | bits.w)", ")")], || in_f16(causal())),
@@ -352,10 +352,8 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("s += bias;", "s += 0.0 * bias;")], || in_f16(biased())),
     mutation(&[("if (!PLAIN) { s = shape_scores(s); }", "")], || in_f16(softcapped())),
     mutation(&[("x *= f16(params.score_scale);", "")], || in_f16(upside_down())),
-    mutation(&[("all_found.y > 0.0);", "true);")], || in_f16(empty_rows())),
     mutation(&[("total.y > 0.0);", "true);")], || in_f16(empty_rows())),
-    mutation(&[("finite[i] = vec4<f16>();", "")], || in_f16(nan_behind_band())),
-    mutation(&[("finite[i] = vec4<f16>();", "")], || in_f16(nan_behind_bias())),
+    mutation(&[("stage_v(thread, finite);", "stage_v(thread, values);")], || in_f16(nan_behind_bias())),
     // Where things lie.
     mutation(&[("params.group + row % params.group, row / params.group", "params.group, row / params.group")], || {
         in_f16(plain())
@@ -367,17 +365,27 @@ pub const MATRIX: &[Mutation] = &[
         )],
         || in_f16(causal()),
     ),
-    mutation(&[("n * SIDE * K_STRIDE + d * SIDE_QUADS", "n * SIDE * K_STRIDE")], || in_f16(plain())),
-    mutation(&[("n * SIDE * V_STRIDE + c * SIDE_QUADS", "c * SIDE_QUADS")], || in_f16(plain())),
+    mutation(&[("0u * SIDE * K_STRIDE + 1u * SIDE_QUADS", "0u * SIDE * K_STRIDE + 0u * SIDE_QUADS")], || {
+        in_f16(plain())
+    }),
+    mutation(&[("1u * SIDE * V_STRIDE + 0u * SIDE_QUADS", "0u * SIDE * V_STRIDE + 0u * SIDE_QUADS")], || {
+        in_f16(plain())
+    }),
     mutation(&[("let k = k_fragment(", "let k = v_fragment(")], || in_f16(plain())),
     mutation(&[("coopLoad<Right>(&k_tile", "coopLoadT<Right>(&k_tile")], || in_f16(plain())),
     mutation(&[("coopLoadT<Right>(&v_tile", "coopLoad<Right>(&v_tile")], || in_f16(plain())),
     mutation(&[("coopLoadT<Left>(&p_tile", "coopLoad<Left>(&p_tile")], || in_f16(plain())),
     mutation(&[("coopLoadT<Left>(&k_tile", "coopLoad<Left>(&k_tile")], || in_f16(plain())),
     mutation(&[("kv + BLOCK_KV, keys.y)", "kv, keys.y)")], || in_f16(plain())),
-    mutation(&[("all_found += scores(row * S_STRIDE + lane)", "all_found = scores(row * S_STRIDE + lane)")], || {
-        in_f16(plain())
-    }),
+    mutation(
+        &[
+            ("all_found += scores(row * S_STRIDE + lane)", "all_found = scores(row * S_STRIDE + lane)"),
+            // Where two threads share a row: not on every unit.
+            ("const ROW_FRAGMENTS = 1u;", "const ROW_FRAGMENTS = 1u;"),
+            ("own_column = ", "own_column = "),
+        ],
+        || in_f16(plain()),
+    ),
     split(&[("vec2(max(begin, part)", "vec2(begin")], || in_f16(long())),
     split(&[("part + params.part_keys)", "block.valid)")], || in_f16(long())),
     // The barriers.

@@ -91,6 +91,19 @@ pub fn deep_bias() -> Case {
     biased().edited(Operand::Bias, |_, _| -1e30)
 }
 
+/// Visible scores as low as what stands for hidden ones.
+pub fn lowest_bias() -> Case {
+    let case =
+        filled(Problem::builder(shape()).bias(Dtype::F32, full(shape())).causal(Diagonal::TopLeft), Fill::Normal);
+    case.edited(Operand::Bias, |_, _| f32::MIN)
+}
+
+/// A window that most blocks of rows begin behind several tiles of.
+pub fn tall_window() -> Case {
+    let window = Window { left: Some(4), right: Some(3) };
+    filled(Problem::builder(Shape::new(1, 2, 100, 32).kv_len(100)).window(window), Fill::Normal)
+}
+
 /// Rows without a key, other rows of whose block do see some.
 pub fn empty_rows() -> Case {
     filled(Problem::builder(shape()).causal(Diagonal::Offset(-4)), Fill::Normal)
