@@ -2,6 +2,8 @@
 
 mod adapter;
 mod command;
+mod debian;
+mod matrix;
 mod steps;
 mod tests;
 mod tint;
@@ -23,6 +25,12 @@ enum Task {
     },
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
+    /// Run the tests of matrix units on a software driver that has them (Debian, root); unpacks a newer Mesa beside the system's
+    Matrix {
+        /// The whole suite on that driver
+        #[arg(long)]
+        full: bool,
+    },
     /// Run the tests under the Vulkan validation layer and fail if it prints anything (Linux)
     Validate,
 }
@@ -30,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
+        Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),
         Task::Tint => tint::compile_all(),
         Task::Validate => validation::validate(),
     };

@@ -1,0 +1,105 @@
+//! The tests of matrix units without a GPU that has them: lavapipe has them too, from Mesa 26 on.
+//!
+//! The testing suite of Debian, as far as its lavapipe needs it, is unpacked under `target`, and programs are started by the
+//! dynamic loader that lies there. They then see its C library and its driver, with no chroot and no mount, and the system's
+//! own packages stay as they are.
+
+use std::env::consts::ARCH;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command::{built, root, run};
+use crate::debian::{self, as_root};
+use crate::steps::Steps;
+use crate::tests;
+
+/// What the names of these tests contain.
+pub(crate) const TESTS: &str = "matrix";
+
+/// `debootstrap` resolves what a package needs, where apt would need the system to trust that suite. `testing` by that name,
+/// since an older `debootstrap` does not know the name of the release it will become.
+const DOWNLOAD: &str = "--variant=minbase --download-only --include=mesa-vulkan-drivers,libvulkan1 testing";
+
+/// Builds the tests and runs those that libtest's arguments pick.
+pub(crate) fn test(arguments: &[&str]) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("build", tests::build);
+    steps.run("matrix units", || run_tests(arguments));
+    steps.finish()
+}
+
+/// Why there can be no such driver here, if so.
+pub(crate) fn obstacle() -> Option<&'static str> {
+    if mesa().exists() {
+        None
+    } else if !cfg!(target_os = "linux") || !debian::on_path("apt-get") {
+        Some("the software driver that has them is unpacked from Debian's packages, with apt-get")
+    } else if !debian::can_be_root() {
+        Some(
+            "the software driver that has them is downloaded by debootstrap, as root; `cargo xtask matrix` asks for sudo",
+        )
+    } else {
+        None
+    }
+}
+
+/// Runs tests of the suite on that driver alone, and fails if none ran.
+pub(crate) fn run_tests(arguments: &[&str]) -> Result<()> {
+    if !mesa().exists() {
+        unpack().context("cannot unpack a newer Mesa")?;
+    }
+    check_driver()?;
+    tests::count_tests(on_that_driver(tests::suite_program()?.as_os_str()).args(arguments), |_| ())
+}
+
+/// The folder it is unpacked in.
+fn mesa() -> PathBuf {
+    root().join("target").join("mesa")
+}
+
+/// Half a download or half a tree lies under another name.
+fn unpack() -> Result<()> {
+    let [packages, tree] = ["mesa.packages", "mesa.part"].map(|name| mesa().with_file_name(name));
+    let remove = || run(as_root("rm")?.arg("-rf").args([&packages, &tree]));
+    remove()?;
+    debian::install(&["debootstrap", "debian-archive-keyring"])?;
+    run(as_root("debootstrap")?.args(DOWNLOAD.split(' ')).arg(&packages))?;
+    let archives = packages.join("var/cache/apt/archives");
+    for entry in fs::read_dir(&archives).with_context(|| format!("cannot list {}", archives.display()))? {
+        run(Command::new("dpkg-deb").arg("-x").args([&entry?.path(), &tree]))?;
+    }
+    fs::rename(&tree, mesa())?;
+    remove()
+}
+
+/// A program that finds the newer Mesa's lavapipe, and no other driver.
+fn on_that_driver(program: &OsStr) -> Command {
+    let tree = mesa().join("usr");
+    let mut command = Command::new(tree.join("bin/ld.so"));
+    command.arg("--library-path").arg(tree.join(format!("lib/{ARCH}-linux-gnu"))).arg(program).current_dir(root());
+    command.env("VK_DRIVER_FILES", tree.join("share/vulkan/icd.d/lvp_icd.json"));
+    // OpenGL would still be the system's.
+    command.env("__EGL_VENDOR_LIBRARY_FILENAMES", "/dev/null");
+    command
+}
+
+/// Without matrix units the tests would pass, too, by testing their emulation.
+fn check_driver() -> Result<()> {
+    let output = on_that_driver(built("wgpu-attention")?.get_program()).args(["devices", "--json"]).output()?;
+    let adapters: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let adapter = &adapters[0];
+    println!("{} through {}, {}", adapter["name"], adapter["backend"], adapter["driver"]);
+    if adapter["backend"] != "Vulkan" || adapter["cooperative_matrix"] != true {
+        bail!(
+            "{} holds no Vulkan driver with cooperative matrices, or it was not loaded; remove it to download it anew\n{}",
+            mesa().display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
