@@ -1,11 +1,10 @@
 //! Debian's packages: what it takes to install them.
 
-use std::env;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::run;
+use crate::command::{on_path, run};
 
 /// Installs packages, asking nothing.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
@@ -41,8 +40,4 @@ pub(crate) fn can_be_root() -> bool {
 
 fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
-}
-
-pub(crate) fn on_path(program: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }

@@ -13,7 +13,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::command::{built, root, run};
+use crate::adapter;
+use crate::command::{built, on_path, root, run};
 use crate::debian::{self, as_root};
 use crate::steps::Steps;
 use crate::tests;
@@ -37,7 +38,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
 pub(crate) fn obstacle() -> Option<&'static str> {
     if mesa().exists() {
         None
-    } else if !cfg!(target_os = "linux") || !debian::on_path("apt-get") {
+    } else if !cfg!(target_os = "linux") || !on_path("apt-get") {
         Some("the software driver that has them is unpacked from Debian's packages, with apt-get")
     } else if !debian::can_be_root() {
         Some(
@@ -71,7 +72,10 @@ fn unpack() -> Result<()> {
     run(as_root("debootstrap")?.args(DOWNLOAD.split(' ')).arg(&packages))?;
     let archives = packages.join("var/cache/apt/archives");
     for entry in fs::read_dir(&archives).with_context(|| format!("cannot list {}", archives.display()))? {
-        run(Command::new("dpkg-deb").arg("-x").args([&entry?.path(), &tree]))?;
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").args([&path, &tree]))?;
+        }
     }
     fs::rename(&tree, mesa())?;
     remove()
@@ -90,15 +94,12 @@ fn on_that_driver(program: &OsStr) -> Command {
 
 /// Without matrix units the tests would pass, too, by testing their emulation.
 fn check_driver() -> Result<()> {
-    let output = on_that_driver(built("wgpu-attention")?.get_program()).args(["devices", "--json"]).output()?;
-    let adapters: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let adapter = &adapters[0];
-    println!("{} through {}, {}", adapter["name"], adapter["backend"], adapter["driver"]);
-    if adapter["backend"] != "Vulkan" || adapter["cooperative_matrix"] != true {
+    let adapters = adapter::listed(&mut on_that_driver(built("wgpu-attention")?.get_program()))?;
+    let suits = |adapter: &Value| adapter["backend"] == "Vulkan" && adapter["cooperative_matrix"] == true;
+    if adapters.is_empty() || !adapters.iter().all(suits) {
         bail!(
-            "{} holds no Vulkan driver with cooperative matrices, or it was not loaded; remove it to download it anew\n{}",
-            mesa().display(),
-            String::from_utf8_lossy(&output.stderr)
+            "{} holds no Vulkan driver with cooperative matrices, or it was not loaded alone; remove it to download it anew",
+            mesa().display()
         );
     }
     Ok(())

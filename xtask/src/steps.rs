@@ -11,15 +11,15 @@ pub(crate) struct Steps {
 }
 
 #[derive(Debug)]
-struct Step {
-    name: String,
-    passed: bool,
-    took: Duration,
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) passed: bool,
+    pub(crate) took: Duration,
 }
 
 impl Steps {
     /// Runs `work` under the heading `name`.
-    pub(crate) fn run(&mut self, name: impl Into<String>, work: impl FnOnce() -> Result<()>) {
+    pub(crate) fn run(&mut self, name: impl Into<String>, work: impl FnOnce() -> Result<()>) -> &Step {
         let name = name.into();
         println!("\n==== {name} ====");
         let start = Instant::now();
@@ -29,7 +29,7 @@ impl Steps {
             Ok(()) => println!("==== {name}: ok, {} ====", seconds(took)),
             Err(error) => println!("==== {name}: FAILED, {} ====\n{error:#}", seconds(took)),
         }
-        self.done.push(Step { name, passed: outcome.is_ok(), took });
+        self.done.push_mut(Step { name, passed: outcome.is_ok(), took })
     }
 
     /// Prints one line a step, and fails if one of them did.

@@ -22,7 +22,7 @@ const BUILD: &str = "build --release --workspace --bin wgpu-attention --examples
 const TESTS: &str = "test --release --workspace --tests --no-fail-fast";
 const DOC_TESTS: &str = "test --release --workspace --doc --no-fail-fast";
 
-const CONFORMANCE: &str = "tests/conformance";
+pub(crate) const CONFORMANCE: &str = "tests/conformance";
 
 /// Runs every check, then fails if one of them did.
 pub(crate) fn everything(full: bool) -> Result<()> {
@@ -37,7 +37,9 @@ pub(crate) fn everything(full: bool) -> Result<()> {
         count_tests(command().args(ignored), |_| ())
     });
     match matrix::obstacle() {
-        None => steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS])),
+        None => {
+            steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS]));
+        }
         Some(reason) => println!("\nmatrix units were not tested: {reason}"),
     }
     // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.
