@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{self, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -48,8 +48,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut report = Report::new(options)?;
 
     report.step("devices", "wgpu-attention", &["devices"])?;
-    // Where a driver crashes already here, the step above says so.
-    let adapters = adapter::listed(&mut report.program("wgpu-attention")).unwrap_or_default();
+    let mut adapters = Vec::new();
+    let mut command = report.program("wgpu-attention");
+    report.steps.run("adapters", || {
+        adapters = adapter::listed(&mut command)?;
+        ensure!(!adapters.is_empty(), "none was found; install your GPU's Vulkan driver");
+        Ok(())
+    });
     report.document["adapters"] = json!(adapters);
     if wanted(Part::Tests) {
         report.step("tests", "suite", &[])?;
@@ -122,9 +127,10 @@ impl Report {
         let entry = json!({
             "step": name,
             "command": line_of(&command),
-            "ok": step.passed,
+            "ok": step.error.is_none(),
+            "error": step.error,
             "seconds": step.took.as_secs_f64(),
-            "output": if step.passed { &lines[last..] } else { &lines },
+            "output": if step.error.is_none() { &lines[last..] } else { &lines },
         });
         self.document["steps"].as_array_mut().context("the steps are a list")?.push(entry);
         self.save()?;
