@@ -159,7 +159,9 @@ impl Report {
     /// Prints the figures and a line a step, and fails if one of them did.
     fn finish(self, figures: &[String]) -> Result<()> {
         self.save()?;
-        println!("\n==== figures ====\n{}", figures.join("\n"));
+        if !figures.is_empty() {
+            println!("\n==== figures ====\n{}", figures.join("\n"));
+        }
         let outcome = self.steps.finish();
         println!("the report is {}", self.path.display());
         outcome
