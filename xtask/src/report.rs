@@ -123,14 +123,15 @@ impl Report {
             })
         });
         // The last line says how much has passed; what has failed, only all of them tell.
-        let last = lines.iter().rposition(|line| !line.trim().is_empty()).unwrap_or(0);
+        let last = lines.iter().rfind(|line| !line.trim().is_empty());
+        let output = if step.error.is_none() { last.into_iter().collect() } else { Vec::from_iter(&lines) };
         let entry = json!({
             "step": name,
             "command": line_of(&command),
             "ok": step.error.is_none(),
             "error": step.error,
             "seconds": step.took.as_secs_f64(),
-            "output": if step.error.is_none() { &lines[last..] } else { &lines },
+            "output": output,
         });
         self.document["steps"].as_array_mut().context("the steps are a list")?.push(entry);
         self.save()?;
