@@ -1,7 +1,7 @@
 //! Running other programs, always from the repository's root.
 
 use std::env;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -42,14 +42,30 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command to its end and hands each line of its standard output to `each_line` as it appears.
-pub(crate) fn run_reading(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> {
+pub(crate) fn run_reading(command: &mut Command, each_line: impl FnMut(&str)) -> Result<()> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", shown(command)))?;
     let stdout = child.stdout.take().context("standard output was asked for")?;
-    for line in BufReader::new(stdout).split(b'\n') {
+    read_lines(stdout, each_line)?;
+    succeeded(command, child.wait()?)
+}
+
+/// The same with what it prints to its standard error among those lines.
+pub(crate) fn run_reading_all(command: &mut Command, each_line: impl FnMut(&str)) -> Result<()> {
+    let (reader, writer) = io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    // The command holds the writing end open, and the reading would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    read_lines(reader, each_line)?;
+    succeeded(command, child.wait()?)
+}
+
+fn read_lines(from: impl Read, mut each_line: impl FnMut(&str)) -> Result<()> {
+    for line in BufReader::new(from).split(b'\n') {
         each_line(String::from_utf8_lossy(&line?).trim_end_matches('\r'));
     }
-    succeeded(command, child.wait()?)
+    Ok(())
 }
 
 fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
@@ -60,7 +76,17 @@ fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
 }
 
 fn shown(command: &Command) -> String {
+    format!("`{}`", line_of(command))
+}
+
+/// A command as one would type it.
+pub(crate) fn line_of(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words: Vec<_> = std::iter::once(name).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
-    format!("`{}`", words.join(" "))
+    words.join(" ")
+}
+
+/// Whether the shell would find such a program.
+pub(crate) fn on_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }

@@ -1,7 +1,11 @@
 //! The repository's automation. `cargo xtask --help` lists what it does.
 
 mod adapter;
+mod bundle;
 mod command;
+mod debian;
+mod matrix;
+mod report;
 mod steps;
 mod tests;
 mod tint;
@@ -23,6 +27,17 @@ enum Task {
     },
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
+    /// Pack the tests, benchmarks and conformance cases for a Linux machine with nothing but a GPU driver
+    Bundle,
+    /// What the `run` of an unpacked bundle calls: test, check and measure there, and write a report
+    #[command(override_usage = "./run [OPTIONS] [REPORT.json] [-- BENCH ARGUMENTS]")]
+    Report(report::Options),
+    /// Run the tests of matrix units on a software driver that has them (Debian, root); unpacks a newer Mesa beside the system's
+    Matrix {
+        /// The whole suite on that driver
+        #[arg(long)]
+        full: bool,
+    },
     /// Run the tests under the Vulkan validation layer and fail if it prints anything (Linux)
     Validate,
 }
@@ -30,6 +45,9 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
+        Task::Bundle => bundle::pack(),
+        Task::Report(options) => report::run(&options),
+        Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),
         Task::Tint => tint::compile_all(),
         Task::Validate => validation::validate(),
     };

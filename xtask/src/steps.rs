@@ -11,15 +11,16 @@ pub(crate) struct Steps {
 }
 
 #[derive(Debug)]
-struct Step {
-    name: String,
-    passed: bool,
-    took: Duration,
+pub(crate) struct Step {
+    pub(crate) name: String,
+    /// Why it failed, if it did.
+    pub(crate) error: Option<String>,
+    pub(crate) took: Duration,
 }
 
 impl Steps {
     /// Runs `work` under the heading `name`.
-    pub(crate) fn run(&mut self, name: impl Into<String>, work: impl FnOnce() -> Result<()>) {
+    pub(crate) fn run(&mut self, name: impl Into<String>, work: impl FnOnce() -> Result<()>) -> &Step {
         let name = name.into();
         println!("\n==== {name} ====");
         let start = Instant::now();
@@ -29,19 +30,20 @@ impl Steps {
             Ok(()) => println!("==== {name}: ok, {} ====", seconds(took)),
             Err(error) => println!("==== {name}: FAILED, {} ====\n{error:#}", seconds(took)),
         }
-        self.done.push(Step { name, passed: outcome.is_ok(), took });
+        self.done.push_mut(Step { name, error: outcome.err().map(|error| format!("{error:#}")), took })
     }
 
     /// Prints one line a step, and fails if one of them did.
     pub(crate) fn finish(self) -> Result<()> {
         println!("\n==== summary ====");
-        for Step { name, passed, took } in &self.done {
-            println!("{:>6} {:>8}  {name}", if *passed { "ok" } else { "FAILED" }, seconds(*took));
+        for Step { name, error, took } in &self.done {
+            println!("{:>6} {:>8}  {name}", if error.is_none() { "ok" } else { "FAILED" }, seconds(*took));
         }
         let total = self.done.iter().map(|step| step.took).sum();
         println!("{:>6} {:>8}  total", "", seconds(total));
 
-        let failed: Vec<&str> = self.done.iter().filter(|step| !step.passed).map(|step| step.name.as_str()).collect();
+        let failed: Vec<&str> =
+            self.done.iter().filter(|step| step.error.is_some()).map(|step| step.name.as_str()).collect();
         if !failed.is_empty() {
             bail!("failed: {}; the reasons stand under each heading above", failed.join(", "));
         }

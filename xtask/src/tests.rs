@@ -1,12 +1,15 @@
 //! `cargo xtask test`: everything CI asks of a change.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::adapter;
 use crate::command::{built, cargo, root, run, run_reading};
+use crate::matrix;
 use crate::steps::Steps;
 
 // Lints and tests use one profile, so that they share build scripts and procedural macros, and name the whole workspace, so
@@ -19,7 +22,7 @@ const BUILD: &str = "build --release --workspace --bin wgpu-attention --examples
 const TESTS: &str = "test --release --workspace --tests --no-fail-fast";
 const DOC_TESTS: &str = "test --release --workspace --doc --no-fail-fast";
 
-const CONFORMANCE: &str = "tests/conformance";
+pub(crate) const CONFORMANCE: &str = "tests/conformance";
 
 /// Runs every check, then fails if one of them did.
 pub(crate) fn everything(full: bool) -> Result<()> {
@@ -33,6 +36,12 @@ pub(crate) fn everything(full: bool) -> Result<()> {
         let ignored: &[&str] = if full { &["--", "--include-ignored"] } else { &[] };
         count_tests(command().args(ignored), |_| ())
     });
+    match matrix::obstacle() {
+        None => {
+            steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS]));
+        }
+        Some(reason) => println!("\nmatrix units were not tested: {reason}"),
+    }
     // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.
     steps.run("doc tests", || count_tests(&mut cargo(DOC_TESTS.split(' ')), |_| ()));
     if root().join(CONFORMANCE).join("manifest.json").exists() {
@@ -47,6 +56,18 @@ pub(crate) fn everything(full: bool) -> Result<()> {
 /// Compiles the command, the examples and the tests.
 pub(crate) fn build() -> Result<()> {
     run(&mut cargo(BUILD.split(' ')))
+}
+
+/// Compiles the same and returns where the test program of `tests/suite` lies: its name has a hash that only cargo knows.
+pub(crate) fn suite_program() -> Result<PathBuf> {
+    let mut program = None;
+    run_reading(cargo(BUILD.split(' ')).arg("--message-format=json-render-diagnostics"), |line| {
+        let message: Value = serde_json::from_str(line).unwrap_or_default();
+        if message["target"]["name"] == "suite" {
+            program = message["executable"].as_str().map(PathBuf::from);
+        }
+    })?;
+    program.context("cargo names no test program `suite`")
 }
 
 /// All tests but the doc tests.

@@ -1,0 +1,103 @@
+//! The tests of matrix units without a GPU that has them: lavapipe has them too, from Mesa 26 on.
+//!
+//! The testing suite of Debian, as far as its lavapipe needs it, is unpacked under `target`, and programs are started by the
+//! dynamic loader that lies there. They then see its C library and its driver, with no chroot and no mount, and the system's
+//! own packages stay as they are.
+
+use std::env::consts::ARCH;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::adapter;
+use crate::command::{built, on_path, root, run};
+use crate::debian::{self, as_root};
+use crate::steps::Steps;
+use crate::tests;
+
+/// What the names of these tests contain.
+pub(crate) const TESTS: &str = "matrix";
+
+/// `debootstrap` resolves what a package needs, where apt would need the system to trust that suite. `testing` by that name,
+/// since an older `debootstrap` does not know the name of the release it will become.
+const DOWNLOAD: &str = "--variant=minbase --download-only --include=mesa-vulkan-drivers,libvulkan1 testing";
+
+/// Builds the tests and runs those that libtest's arguments pick.
+pub(crate) fn test(arguments: &[&str]) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("build", tests::build);
+    steps.run("matrix units", || run_tests(arguments));
+    steps.finish()
+}
+
+/// Why `cargo xtask test` leaves these tests out here, if it does.
+pub(crate) fn obstacle() -> Option<&'static str> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || !on_path("apt-get") {
+        Some("their software driver comes from Debian's packages, by apt-get, and was tried on x86-64 alone")
+    } else if !mesa().exists() && !debian::can_be_root() {
+        Some("their software driver is downloaded as root; `cargo xtask matrix` asks for the password")
+    } else {
+        None
+    }
+}
+
+/// Runs tests of the suite on that driver alone, and fails if none ran.
+pub(crate) fn run_tests(arguments: &[&str]) -> Result<()> {
+    if !mesa().exists() {
+        unpack().context("cannot unpack a newer Mesa")?;
+    }
+    check_driver()?;
+    tests::count_tests(on_that_driver(tests::suite_program()?.as_os_str()).args(arguments), |_| ())
+}
+
+/// The folder it is unpacked in.
+fn mesa() -> PathBuf {
+    root().join("target").join("mesa")
+}
+
+/// Half a download or half a tree lies under another name.
+fn unpack() -> Result<()> {
+    let [packages, tree] = ["mesa.packages", "mesa.part"].map(|name| mesa().with_file_name(name));
+    let remove = || run(as_root("rm")?.arg("-rf").args([&packages, &tree]));
+    remove()?;
+    debian::install(&["debootstrap", "debian-archive-keyring"])?;
+    run(as_root("debootstrap")?.args(DOWNLOAD.split(' ')).arg(&packages))?;
+    let archives = packages.join("var/cache/apt/archives");
+    for entry in fs::read_dir(&archives).with_context(|| format!("cannot list {}", archives.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").args([&path, &tree]))?;
+        }
+    }
+    fs::rename(&tree, mesa())?;
+    remove()
+}
+
+/// A program that finds the newer Mesa's lavapipe, and no other driver.
+fn on_that_driver(program: &OsStr) -> Command {
+    let tree = mesa().join("usr");
+    let mut command = Command::new(tree.join("bin/ld.so"));
+    command.arg("--library-path").arg(tree.join(format!("lib/{ARCH}-linux-gnu"))).arg(program).current_dir(root());
+    command.env("VK_DRIVER_FILES", tree.join("share/vulkan/icd.d/lvp_icd.json"));
+    // OpenGL would still be the system's.
+    command.env("__EGL_VENDOR_LIBRARY_FILENAMES", "/dev/null");
+    command
+}
+
+/// Without matrix units the tests would pass, too, by testing their emulation.
+fn check_driver() -> Result<()> {
+    let adapters = adapter::listed(&mut on_that_driver(built("wgpu-attention")?.get_program()))?;
+    let has_unit = |adapter: &Value| adapter["matrix_unit"].as_str().is_some_and(|unit| !unit.starts_with("none"));
+    let suits = |adapter: &Value| adapter["backend"] == "Vulkan" && has_unit(adapter);
+    if adapters.is_empty() || !adapters.iter().all(suits) {
+        bail!(
+            "{} holds no Vulkan driver with a matrix unit, or it was not loaded alone; remove it to download it anew",
+            mesa().display()
+        );
+    }
+    Ok(())
+}
