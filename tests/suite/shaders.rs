@@ -314,6 +314,8 @@ fn write_every_variant() {
 #[ignore = "writes the SPIR-V of every variant on a matrix unit to target/spirv"]
 fn write_every_matrix_module() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("spirv");
+    // What an earlier run wrote may be of kernels that are no more.
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     for (name, variant) in every_variant().into_iter().filter(|(_, variant)| multiplier(variant).is_some()) {
         let (module, info) = validated(&variant);

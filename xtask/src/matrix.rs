@@ -2,7 +2,7 @@
 //!
 //! The testing suite of Debian, as far as its lavapipe needs it, is unpacked under `target`, and programs are started by the
 //! dynamic loader that lies there. They then see its C library and its driver, with no chroot and no mount, and the system's
-//! own packages stay as they are.
+//! own packages stay as they are. A validator of SPIR-V that knows cooperative matrices comes from there too.
 
 use std::env::consts::ARCH;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::adapter;
@@ -24,13 +24,14 @@ pub(crate) const TESTS: &str = "matrix";
 
 /// `debootstrap` resolves what a package needs, where apt would need the system to trust that suite. `testing` by that name,
 /// since an older `debootstrap` does not know the name of the release it will become.
-const DOWNLOAD: &str = "--variant=minbase --download-only --include=mesa-vulkan-drivers,libvulkan1 testing";
+const DOWNLOAD: &str = "--variant=minbase --download-only --include=mesa-vulkan-drivers,libvulkan1,spirv-tools testing";
 
 /// Builds the tests and runs those that libtest's arguments pick.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("build", tests::build);
     steps.run("matrix units", || run_tests(arguments));
+    steps.run("matrix units' SPIR-V", validate_spirv);
     steps.finish()
 }
 
@@ -52,6 +53,25 @@ pub(crate) fn run_tests(arguments: &[&str]) -> Result<()> {
     }
     check_driver()?;
     tests::count_tests(on_that_driver(tests::suite_program()?.as_os_str()).args(arguments), |_| ())
+}
+
+/// What naga makes of every kernel on a matrix unit, by the rules of SPIR-V. Not by Vulkan's, which naga's layout of workgroup
+/// memory breaks (see `validation.rs`).
+pub(crate) fn validate_spirv() -> Result<()> {
+    let write = ["--ignored", "--exact", "shaders::write_every_matrix_module"];
+    tests::count_tests(Command::new(tests::suite_program()?).args(write), |_| ())?;
+    let validator = mesa().join("usr/bin/spirv-val");
+    let folder = root().join("target").join("spirv");
+    let mut modules = 0;
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
+        let mut command = on_that_driver(validator.as_os_str());
+        let output = command.args(["--target-env", "spv1.6"]).arg(entry?.path()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        modules += 1;
+    }
+    println!("{modules} modules are valid");
+    ensure!(modules > 0, "no module was written");
+    Ok(())
 }
 
 /// The folder it is unpacked in.

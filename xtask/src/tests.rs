@@ -39,6 +39,7 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     match matrix::obstacle() {
         None => {
             steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS]));
+            steps.run("matrix units' SPIR-V", matrix::validate_spirv);
         }
         Some(reason) => println!("\nmatrix units were not tested: {reason}"),
     }
