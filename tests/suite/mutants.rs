@@ -358,13 +358,6 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("params.group + row % params.group, row / params.group", "params.group, row / params.group")], || {
         in_f16(plain())
     }),
-    mutation(
-        &[(
-            "params.group + row % params.group, row / params.group",
-            "params.group + row / params.len_q, row % params.len_q",
-        )],
-        || in_f16(causal()),
-    ),
     mutation(&[("0u * SIDE * K_STRIDE + 1u * SIDE_QUADS", "0u * SIDE * K_STRIDE + 0u * SIDE_QUADS")], || {
         in_f16(plain())
     }),
