@@ -60,10 +60,13 @@ const_assert BLOCK_KV % SIDE == 0u && QK_FRAGMENTS * SIDE == DIM_QK && V_FRAGMEN
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// Marks hold the number of the tile that made them, counted from 1, so that none need be taken back.
-var<workgroup> moved: atomic<u32>;                             // some row that holds anything has moved its anchor
-var<workgroup> spoilt: atomic<u32>;                            // some value is not finite
-var<workgroup> spoilt_keys: array<atomic<u32>, BLOCK_KV>;      // and it is this key's
+// Marks hold the number of the tile that made them, counted from 1, so that none need be taken back. One array, and 16 bytes
+// for the first two: fragments are read at multiples of 16 bytes, and no smaller variable may push a tile off them.
+var<workgroup> marks: array<atomic<u32>, MARKS>;
+const MOVED = 0u;                                              // some row that holds anything has moved its anchor
+const SPOILT = 1u;                                             // some value is not finite
+const SPOILT_KEYS = 4u;                                        // and it is this key's
+const MARKS = SPOILT_KEYS + BLOCK_KV;
 
 // What a workgroup works on.
 struct Block {
@@ -185,8 +188,8 @@ fn stage_v_marking(thread: u32, values: Values, tile: u32) {
         let bits = bitcast<vec4<u32>>(vec4<f32>(values[i]));
         if (any((bits & vec4(0x7f800000u)) == vec4(0x7f800000u))) {
             finite[i] = vec4<f16>();
-            atomicStore(&spoilt_keys[(i * THREADS + thread) / V_QUADS], tile);
-            atomicStore(&spoilt, tile);
+            atomicStore(&marks[SPOILT_KEYS + (i * THREADS + thread) / V_QUADS], tile);
+            atomicStore(&marks[SPOILT], tile);
         }
     }
     stage_v(thread, finite);
@@ -327,7 +330,7 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
     let moves = (top - before) * params.exp2_scale > SLACK;
     let m = select(before, top, moves);
     let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);
-    if (moves && (*softmax).l > 0.0) { atomicStore(&moved, tile); }
+    if (moves && (*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }
 
     var sums = vec4(0.0);
     // unroll
@@ -347,10 +350,10 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
 // Whether this thread's row sees a key of this tile whose value is not finite.
 fn sees_spoilt(thread: u32, seen: u32, tile: u32) -> bool {
     var found = false;
-    if (atomicLoad(&spoilt) == tile) {
+    if (atomicLoad(&marks[SPOILT]) == tile) {
         for (var i = 0u; i < LANE_QUADS * 4u; i++) {
             let key = (i / 4u * LANES + thread % LANES) * 4u + i % 4u;
-            found |= ((seen >> i) & 1u) == 1u && atomicLoad(&spoilt_keys[key]) == tile;
+            found |= ((seen >> i) & 1u) == 1u && atomicLoad(&marks[SPOILT_KEYS + key]) == tile;
         }
     }
     return found;
@@ -362,11 +365,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let subgroup = thread / SUBGROUP;
     begin(thread);
     let block = block_of(workgroup);
-    for (var i = thread; i < BLOCK_KV; i += THREADS) { atomicStore(&spoilt_keys[i], 0u); }
-    if (thread == 0u) {
-        atomicStore(&moved, 0u);
-        atomicStore(&spoilt, 0u);
-    }
+    for (var i = thread; i < MARKS; i += THREADS) { atomicStore(&marks[i], 0u); }
 
     var q: array<Left, Q_ARRAY>;                               // [row fragment][fragment of dimensions]
     for (var first = 0u; first < ROWS; first += BLOCK_KV) {
@@ -411,7 +410,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
 
         if (!full) { softmax.sees_spoilt |= sees_spoilt(thread, seen, tile); }
-        if (atomicLoad(&moved) == tile) { rescale(thread, factor, &o); }
+        if (atomicLoad(&marks[MOVED]) == tile) { rescale(thread, factor, &o); }
         multiply_values(subgroup, &o);
     }
 

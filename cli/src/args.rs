@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wgpu_attention::{Diagonal, Dtype, ProblemBuilder, Shape, Window};
+use wgpu_attention::{Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, Shape, Tiles, Window};
 use wgpu_attention_bench::Options;
 
 /// Exact fused attention on any GPU that wgpu reaches.
@@ -157,8 +157,31 @@ pub(crate) struct DumpArgs {
     #[arg(long)]
     pub(crate) weights: bool,
 
+    /// As if the device had a matrix unit such as this API's GPUs have; for --dtype f16.
+    #[arg(long, value_enum, value_name = "API")]
+    pub(crate) matrix_unit: Option<MatrixApi>,
+
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+/// Where matrix units are reached through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MatrixApi {
+    /// 16 × 16, in subgroups of 32.
+    Vulkan,
+    /// 8 × 8, in subgroups of 32.
+    Metal,
+}
+
+impl From<MatrixApi> for MatrixUnit {
+    fn from(api: MatrixApi) -> Self {
+        let (fragment, tiles) = match api {
+            MatrixApi::Vulkan => (Fragment::Side16, Tiles::Vectors),
+            MatrixApi::Metal => (Fragment::Side8, Tiles::Scalars),
+        };
+        Self { fragment, subgroup: 32, tiles, multiplier: Multiplier::Unit }
+    }
 }
 
 /// What the scores go through, shared by the commands that describe a problem.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use wgpu::{Adapter, Features};
@@ -33,7 +33,10 @@ struct Entry {
     timestamps: bool,
     /// The matrix unit that kernels use, or why they use none.
     matrix_unit: String,
+    /// Of the example in f32.
     variant: Option<String>,
+    /// Of the same in f16.
+    variant_f16: Option<String>,
     /// Where, when and how that kernel's place was earned.
     provenance: Option<&'static str>,
     /// Why there is no variant.
@@ -63,7 +66,9 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
         Ok(Err(why)) => format!("none: {why}"),
         Err(_) => "none".into(),
     };
-    let variant = opened.and_then(variant);
+    let gpu = opened.map(Gpu::new);
+    let variant_of = |dtype| gpu.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(|gpu| variant(gpu, dtype));
+    let (variant, variant_f16) = (variant_of(Dtype::F32), variant_of(Dtype::F16));
     Entry {
         index,
         backend: backend_name(info.backend),
@@ -82,14 +87,13 @@ fn entry(index: usize, adapter: &Adapter) -> Entry {
         refused: variant.as_ref().err().map(|error| format!("{error:#}")),
         provenance: variant.as_ref().ok().map(|variant| variant.provenance()),
         variant: variant.ok().map(|variant| variant.to_string()),
+        variant_f16: variant_f16.ok().map(|variant| variant.to_string()),
         name: info.name,
     }
 }
 
-fn variant(opened: device::Gpu) -> Result<Variant> {
-    let dtype = if opened.matrix_unit().is_ok() { Dtype::F16 } else { Dtype::F32 };
-    let problem = Problem::builder(EXAMPLE).dtype(dtype).build()?;
-    Gpu::new(opened).best(&problem)
+fn variant(gpu: &Gpu, dtype: Dtype) -> Result<Variant> {
+    gpu.best(&Problem::builder(EXAMPLE).dtype(dtype).build()?)
 }
 
 /// What a line of the table says, and of an adapter.
@@ -101,7 +105,7 @@ fn table(entries: &[Entry]) -> Table {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(console::Term::stdout().size_checked().map_or(120, |(_, columns)| columns));
     let variant = format!("variant for B{} H{} L{} D{}", EXAMPLE.batch, EXAMPLE.heads_q, EXAMPLE.len_q, EXAMPLE.dim_qk);
-    let lines: [Line<'_>; 17] = [
+    let lines: [Line<'_>; 18] = [
         ("index", |e| e.index.to_string()),
         ("name", |e| e.name.clone()),
         ("backend", |e| e.backend.into()),
@@ -118,6 +122,7 @@ fn table(entries: &[Entry]) -> Table {
         ("timestamps", |e| yes(e.timestamps)),
         ("matrix unit", |e| e.matrix_unit.clone()),
         (&variant, |e| e.variant.clone().or_else(|| e.refused.clone()).unwrap_or_default()),
+        ("the same in f16", |e| e.variant_f16.clone().unwrap_or_default()),
         ("preferred because", |e| e.provenance.unwrap_or_default().into()),
     ];
     for (name, value) in lines {

@@ -9,13 +9,20 @@ use wgpu_attention::{Caps, Operand, Problem, ScoreLayout, Variant, candidates, w
 use crate::args::DumpArgs;
 use crate::device::Engine;
 
+const GPU_WORKGROUP_BYTES: u32 = 32 << 10;
+
 pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     let problem = problem(args)?;
     // The text is the same everywhere; a device only decides which variants it can run.
-    let caps = match Engine::open(device)? {
+    let mut caps = match Engine::open(device)? {
         Engine::Gpu(gpu) => *gpu.attention.caps(),
         Engine::Cpu => Caps::from_limits(&wgpu::Limits::default()),
     };
+    if let Some(api) = args.matrix_unit {
+        caps.matrix_unit = Some(api.into());
+        // GPUs that have one have so much memory for its tiles.
+        caps.workgroup_bytes = caps.workgroup_bytes.max(GPU_WORKGROUP_BYTES);
+    }
     let mut variants = candidates(&problem, &caps)?;
     if problem.uses(Operand::Weights) {
         variants.extend(weights_candidates(&problem, &caps)?);

@@ -8,13 +8,3 @@ fn attend(at: u32, keys: vec4<u32>) -> vec4<bool> {
     let words = vec4(mask[i.x >> 2u], mask[i.y >> 2u], mask[i.z >> 2u], mask[i.w >> 2u]);
     return ((words >> ((i & vec4(3u)) << vec4(3u))) & vec4(0xffu)) != vec4(0u);
 }
-
-var<workgroup> votes: atomic<u32>;
-
-// Whether no thread of the workgroup saw anything: the tile can be skipped. Three barriers.
-fn nobody_sees(thread: u32, seen: bool) -> bool {
-    if (thread == 0u) { atomicStore(&votes, 0u); }
-    workgroupBarrier();
-    if (seen) { atomicOr(&votes, 1u); }
-    return workgroupUniformLoad(&votes) == 0u;
-}

@@ -2,4 +2,3 @@
 const HAS_MASK = false;
 
 fn attend(at: u32, keys: vec4<u32>) -> vec4<bool> { return vec4(true); }
-fn nobody_sees(thread: u32, seen: bool) -> bool { return false; }

@@ -69,10 +69,10 @@ impl Matrix {
         self.subgroups * self.unit.subgroup
     }
 
-    /// Tiles of K, V, weights and scores, their rows padded by 16 bytes; three marks, the last for each key.
+    /// Tiles of K, V, weights and scores, their rows padded by 16 bytes; and the marks.
     const fn workgroup_bytes(&self, dim_qk: u32, dim_v: u32) -> u32 {
         let (rows, keys) = (self.rows(), self.keys);
-        2 * keys * (dim_qk + 8 + dim_v + 8) + rows * (2 * (keys + 8) + 4 * (keys + 4)) + 4 * (2 + keys)
+        2 * keys * (dim_qk + 8 + dim_v + 8) + rows * (2 * (keys + 8) + 4 * (keys + 4)) + 4 * (4 + keys)
     }
 }
 

@@ -60,6 +60,11 @@ pub(super) fn scores(variant: &Variant, other_bytes: u32) -> Kernel {
         Exchange::Workgroup => include_str!("../../shaders/pieces/rows_workgroup.wgsl"),
         Exchange::Subgroup => include_str!("../../shaders/pieces/rows_subgroup.wgsl"),
     });
+    sources.push(if variant.mask {
+        include_str!("../../shaders/pieces/skip_by_vote.wgsl")
+    } else {
+        include_str!("../../shaders/pieces/skip_by_position.wgsl")
+    });
     sources.push(include_str!("../../shaders/scores.wgsl"));
     let constants = vec![("DIM_QK", Constant::U32(variant.dim_qk)), ("Q_RESIDENT", Constant::Bool(q_resident))];
     // The loop over tiles; the loop over slices, and in each the loop over its 8 vectors. Two rounds more for each loop than

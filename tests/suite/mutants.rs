@@ -310,7 +310,7 @@ pub const MATRIX: &[Mutation] = &[
         || in_f16(staircase()),
     ),
     mutation(&[("(*softmax).l, factor,", "(*softmax).l, 1.0,")], || in_f16(staircase())),
-    mutation(&[("(*softmax).l > 0.0) { atomicStore(&moved, tile); }", "(*softmax).l > 0.0) {}")], || {
+    mutation(&[("(*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }", "(*softmax).l > 0.0) {}")], || {
         in_f16(staircase())
     }),
     mutation(&[("scores(at) * factor", "scores(at)")], || in_f16(staircase())),
