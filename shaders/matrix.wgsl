@@ -31,9 +31,12 @@
 //
 // Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022; rescaling seldom: FlashAttention-4, 2025.
 
+// pieces/fragments_*.wgsl multiply, pieces/tiles_*.wgsl are the tiles, counted in vectors of four; matrix_staging.wgsl fills them,
+// and matrix_softmax.wgsl is what threads do with scores.
+//
 // From the host: SIDE of a fragment, SUBGROUP threads; SUBGROUPS, ROW_FRAGMENTS, BLOCK_KV; DIM_QK and DIM_V in whole fragments;
-// QK_FRAGMENTS, V_FRAGMENTS, KEY_FRAGMENTS; O_CHUNKS, how many times as many columns as keys; ROW_QUADS, the vectors of four keys of a tile, and LANE_QUADS of a thread; K_MOVES and
-// V_MOVES, the vectors a thread brings in of a tile. Tiles are counted in vectors of four: pieces/tiles_*.wgsl.
+// QK_FRAGMENTS, V_FRAGMENTS, KEY_FRAGMENTS; O_CHUNKS, how often BLOCK_KV columns go into O; ROW_QUADS, the vectors of four keys of a
+// tile, and LANE_QUADS, those of a thread; K_MOVES and V_MOVES, the vectors a thread brings in of a tile.
 const ROWS = SUBGROUPS * ROW_FRAGMENTS * SIDE;
 const THREADS = SUBGROUPS * SUBGROUP;
 const LANES = THREADS / ROWS;                                  // threads of a row
@@ -111,88 +114,6 @@ fn is_full(block: Block, kv: u32) -> bool {
     return !HAS_MASK && !HAS_BIAS && kv + BLOCK_KV <= block.valid
         && first_key(block, final_query(block)) <= i32(kv)
         && last_key(block, first_query(block)) >= i32(kv + BLOCK_KV - 1u);
-}
-
-// Rows `first`.. of the block become those of k_tile; rows and dimensions past the end are zero. The sign of the scale is
-// put on here, where it costs least and changes no digit.
-fn stage_q(block: Block, thread: u32, first: u32) {
-    // unroll
-    for (var i = 0u; i < K_MOVES; i++) {
-        let cell = i * THREADS + thread;
-        let row = first + cell / QK_QUADS;
-        let dim = cell % QK_QUADS * 4u;
-        var x = vec4<f16>();
-        if (row < ROWS && block.first_row + row < block.rows && dim < params.dim_qk) {
-            let at = row_of(block, block.first_row + row);
-            x = load_q(address(params.q, at.batch, at.head, at.query) + dim, params.dim_qk - dim);
-            if (PLAIN) { x *= f16(params.score_scale); }
-        }
-        if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, x); }
-    }
-}
-
-// What a thread brings in of a tile; keys from `end` on are zero: they may hold anything.
-alias Keys = array<vec4<f16>, K_MOVES>;
-alias Values = array<vec4<f16>, V_MOVES>;
-
-fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
-    var keys: Keys;
-    // unroll
-    for (var i = 0u; i < K_MOVES; i++) {
-        let cell = i * THREADS + thread;
-        let key = kv + cell / QK_QUADS;
-        let dim = cell % QK_QUADS * 4u;
-        if (cell < K_CELLS && key < end && dim < params.dim_qk) {
-            keys[i] = load_k(address(params.k, block.batch, block.kv_head, key) + dim, params.dim_qk - dim);
-        }
-    }
-    return keys;
-}
-
-fn fetch_v(block: Block, thread: u32, kv: u32, end: u32) -> Values {
-    var values: Values;
-    // unroll
-    for (var i = 0u; i < V_MOVES; i++) {
-        let cell = i * THREADS + thread;
-        let key = kv + cell / V_QUADS;
-        let dim = cell % V_QUADS * 4u;
-        if (cell < V_CELLS && key < end && dim < params.dim_v) {
-            values[i] = load_v(address(params.v, block.batch, block.kv_head, key) + dim, params.dim_v - dim);
-        }
-    }
-    return values;
-}
-
-fn stage_k(thread: u32, keys: Keys) {
-    // unroll
-    for (var i = 0u; i < K_MOVES; i++) {
-        let cell = i * THREADS + thread;
-        if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, keys[i]); }
-    }
-}
-
-fn stage_v(thread: u32, values: Values) {
-    // unroll
-    for (var i = 0u; i < V_MOVES; i++) {
-        let cell = i * THREADS + thread;
-        if (cell < V_CELLS) { set_v(cell / V_QUADS * V_STRIDE + cell % V_QUADS, values[i]); }
-    }
-}
-
-// The same where some rows may not see some keys: 0 · NaN is NaN, so a value that is not finite becomes zero, and its key is
-// marked for the rows that do see it.
-fn stage_v_marking(thread: u32, values: Values, tile: u32) {
-    var finite = values;
-    // unroll
-    for (var i = 0u; i < V_MOVES; i++) {
-        let bits = bitcast<vec4<u32>>(vec4<f32>(values[i]));
-        if (any((bits & vec4(0x7f800000u)) == vec4(0x7f800000u))) {
-            finite[i] = vec4<f16>();
-            atomicStore(&marks[SPOILT_KEYS + (i * THREADS + thread) / V_QUADS], tile);
-            atomicStore(&marks[SPOILT], tile);
-        }
-    }
-    stage_v(thread, finite);
 }
 
 // s_tile ← Q Kᵀ, this subgroup's rows.
@@ -277,86 +198,6 @@ fn rescale(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>>) {
         take_back(subgroup, c, o);
         workgroupBarrier();
     }
-}
-
-// A row's softmax so far: its anchor, the same in all of its threads; the sum of weights of this thread's keys relative to it; and
-// whether it sees any of them, and any with a value that is not finite.
-struct Softmax {
-    m: f32,
-    l: f32,
-    saw: bool,
-    sees_spoilt: bool,
-}
-
-const ALL = 0xffffffffu;
-
-// Caps, biases and masks this thread's scores of the tile where they lie. Returns which of them its row sees, a bit each.
-fn shape(block: Block, thread: u32, kv: u32) -> u32 {
-    let row = row_of(block, min(block.first_row + thread / LANES, block.rows - 1u));
-    var seen = 0u;
-    // unroll
-    for (var i = 0u; i < LANE_QUADS; i++) {
-        let quad = i * LANES + thread % LANES;
-        let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
-        let within = min(keys, vec4(params.len_kv - 1u));
-        let j = vec4<i32>(keys);
-        var sees = (j >= vec4(first_key(block, row.query))) & (j <= vec4(last_key(block, row.query)));
-        sees &= keys < vec4(block.valid);
-        sees &= attend(address(params.mask, row.batch, row.head, row.query), within);
-        var s = scores(thread / LANES * S_STRIDE + quad);
-        if (!PLAIN) { s = shape_scores(s); }
-        if (HAS_BIAS) {
-            let bias = load_bias(address(params.bias, row.batch, row.head, row.query), within);
-            s += bias;
-            sees &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);  // −∞ hides
-        }
-        set_scores(thread / LANES * S_STRIDE + quad, select(vec4(LOWEST), s, sees));
-        let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), sees);
-        seen |= (bits.x | bits.y | bits.z | bits.w) << (i * 4u);
-    }
-    return seen;
-}
-
-// Takes a tile's scores in and leaves their weights in p_tile. Returns the factor that brings what was accumulated under the
-// old anchor to the new one.
-fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, tile: u32) -> f32 {
-    let row = thread / LANES;
-    var tops = vec4(LOWEST);
-    // unroll
-    for (var i = 0u; i < ROW_QUADS; i++) { tops = max(tops, scores(row * S_STRIDE + i)); }
-    let top = max(max(tops.x, tops.y), max(tops.z, tops.w));
-
-    let before = (*softmax).m;
-    let moves = (top - before) * params.exp2_scale > SLACK;
-    let m = select(before, top, moves);
-    let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);
-    if (moves && (*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }
-
-    var sums = vec4(0.0);
-    // unroll
-    for (var i = 0u; i < LANE_QUADS; i++) {
-        let quad = i * LANES + thread % LANES;
-        var p = exp2(fma(scores(row * S_STRIDE + quad) - vec4(m), vec4(params.exp2_scale), vec4(RAISE)));
-        if (!full) { p = select(vec4(0.0), p, (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u)); }
-        set_p(row * P_STRIDE + quad, vec4<f16>(p));
-        sums += p;
-    }
-    (*softmax).m = m;
-    (*softmax).l = fma((*softmax).l, factor, (sums.x + sums.y) + (sums.z + sums.w));
-    (*softmax).saw |= seen != 0u;
-    return factor;
-}
-
-// Whether this thread's row sees a key of this tile whose value is not finite.
-fn sees_spoilt(thread: u32, seen: u32, tile: u32) -> bool {
-    var found = false;
-    if (atomicLoad(&marks[SPOILT]) == tile) {
-        for (var i = 0u; i < LANE_QUADS * 4u; i++) {
-            let key = (i / 4u * LANES + thread % LANES) * 4u + i % 4u;
-            found |= ((seen >> i) & 1u) == 1u && atomicLoad(&marks[SPOILT_KEYS + key]) == tile;
-        }
-    }
-    return found;
 }
 
 @compute @workgroup_size(THREADS)

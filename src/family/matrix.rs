@@ -85,7 +85,11 @@ pub(super) fn kernel(variant: &Variant, matrix: Matrix) -> Kernel {
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));
     let directives = unit_pieces(unit, &mut sources);
-    sources.push(include_str!("../../shaders/matrix.wgsl"));
+    sources.extend([
+        include_str!("../../shaders/matrix_staging.wgsl"),
+        include_str!("../../shaders/matrix_softmax.wgsl"),
+        include_str!("../../shaders/matrix.wgsl"),
+    ]);
     let threads = matrix.threads();
     let lanes = threads / matrix.rows();
     let constants = vec![

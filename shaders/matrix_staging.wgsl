@@ -1,0 +1,84 @@
+// What matrix.wgsl multiplies, on its way in: to registers, where it waits until the tile it goes to has been read, and from there
+// to workgroup memory. A vector of four to a thread at a time; Q goes straight through k_tile.
+
+// Rows `first`.. of the block become those of k_tile; rows and dimensions past the end are zero. The sign of the scale is
+// put on here, where it costs least and changes no digit.
+fn stage_q(block: Block, thread: u32, first: u32) {
+    // unroll
+    for (var i = 0u; i < K_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        let row = first + cell / QK_QUADS;
+        let dim = cell % QK_QUADS * 4u;
+        var x = vec4<f16>();
+        if (row < ROWS && block.first_row + row < block.rows && dim < params.dim_qk) {
+            let at = row_of(block, block.first_row + row);
+            x = load_q(address(params.q, at.batch, at.head, at.query) + dim, params.dim_qk - dim);
+            if (PLAIN) { x *= f16(params.score_scale); }
+        }
+        if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, x); }
+    }
+}
+
+// What a thread brings in of a tile; keys from `end` on are zero: they may hold anything.
+alias Keys = array<vec4<f16>, K_MOVES>;
+alias Values = array<vec4<f16>, V_MOVES>;
+
+fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
+    var keys: Keys;
+    // unroll
+    for (var i = 0u; i < K_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        let key = kv + cell / QK_QUADS;
+        let dim = cell % QK_QUADS * 4u;
+        if (cell < K_CELLS && key < end && dim < params.dim_qk) {
+            keys[i] = load_k(address(params.k, block.batch, block.kv_head, key) + dim, params.dim_qk - dim);
+        }
+    }
+    return keys;
+}
+
+fn fetch_v(block: Block, thread: u32, kv: u32, end: u32) -> Values {
+    var values: Values;
+    // unroll
+    for (var i = 0u; i < V_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        let key = kv + cell / V_QUADS;
+        let dim = cell % V_QUADS * 4u;
+        if (cell < V_CELLS && key < end && dim < params.dim_v) {
+            values[i] = load_v(address(params.v, block.batch, block.kv_head, key) + dim, params.dim_v - dim);
+        }
+    }
+    return values;
+}
+
+fn stage_k(thread: u32, keys: Keys) {
+    // unroll
+    for (var i = 0u; i < K_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, keys[i]); }
+    }
+}
+
+fn stage_v(thread: u32, values: Values) {
+    // unroll
+    for (var i = 0u; i < V_MOVES; i++) {
+        let cell = i * THREADS + thread;
+        if (cell < V_CELLS) { set_v(cell / V_QUADS * V_STRIDE + cell % V_QUADS, values[i]); }
+    }
+}
+
+// The same where some rows may not see some keys: 0 · NaN is NaN, so a value that is not finite becomes zero, and its key is
+// marked for the rows that do see it.
+fn stage_v_marking(thread: u32, values: Values, tile: u32) {
+    var finite = values;
+    // unroll
+    for (var i = 0u; i < V_MOVES; i++) {
+        let bits = bitcast<vec4<u32>>(vec4<f32>(values[i]));
+        if (any((bits & vec4(0x7f800000u)) == vec4(0x7f800000u))) {
+            finite[i] = vec4<f16>();
+            atomicStore(&marks[SPOILT_KEYS + (i * THREADS + thread) / V_QUADS], tile);
+            atomicStore(&marks[SPOILT], tile);
+        }
+    }
+    stage_v(thread, finite);
+}
