@@ -36,7 +36,7 @@ fn verify(device: &Device, case: &Case) {
 
 #[test]
 fn units_pass_what_the_probe_asks() {
-    for device in with_matrix_units() {
+    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
         let unit = device.attention.caps().matrix_unit.unwrap();
         try_matrix_unit(device.attention.device(), &device.queue, unit).unwrap();
     }
