@@ -202,7 +202,8 @@ fn rescale(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>>) {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    // Not the builtin: a driver crashes on modules with matrices and subgroups both. The probe would notice other numbers.
+    // Not the builtin: a driver crashes on modules with matrices and subgroups both. The probe notices larger subgroups than
+    // said; with smaller ones several do the same, which is slow and right.
     let subgroup = thread / SUBGROUP;
     begin(thread);
     let block = block_of(workgroup);

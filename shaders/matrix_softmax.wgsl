@@ -49,7 +49,7 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
     let top = max(max(tops.x, tops.y), max(tops.z, tops.w));
 
     let before = (*softmax).m;
-    let moves = (top - before) * params.exp2_scale > SLACK;
+    let moves = top > before && (before == LOWEST || (top - before) * params.exp2_scale > SLACK);
     let m = select(before, top, moves);
     let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);
     if (moves && (*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }

@@ -6,7 +6,7 @@
 // workgroup   SUBGROUPS subgroups
 //
 // No factor is symmetric, so that a layout taken for its transpose shows, and each subgroup has a left factor of its own, so that
-// a subgroup of another size shows.
+// two of them in one larger subgroup show. (Smaller subgroups than said multiply the work, and are right.)
 
 // From the host: SIDE, SUBGROUP, SUBGROUPS.
 const THREADS = SUBGROUPS * SUBGROUP;

@@ -63,7 +63,7 @@
 //! | a row that sees no key | output exactly 0, LSE −∞, weights 0 |
 //! | a bias of −∞ | hides the key; any finite bias or score, however low, does not |
 //! | NaN or ∞ behind the mask or past the length | never reaches the output |
-//! | NaN or ∞ in a visible key, value or query | makes the rows that see it NaN or ∞, but for a value whose weight is 0, which may leave them as they were; never touches another row |
+//! | NaN or ∞ in a visible key, value or query | makes the rows that see it NaN or ∞, but for a key or a value whose weight is 0, which may leave them as they were; never touches another row |
 //! | scores | must fit f32: a dot product past 3.4e38 overflows, and the row is then NaN |
 //! | LSE | natural logarithm, f32 |
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |

@@ -6,7 +6,8 @@
 pub struct MatrixUnit {
     /// The matrices it multiplies.
     pub fragment: Fragment,
-    /// Threads that hold one between them: the size of a subgroup, which must be the only one the adapter has.
+    /// Threads that hold one between them: the size of a subgroup, which must be the only one the adapter has. A power of two,
+    /// and no less than a fragment's side.
     pub subgroup: u32,
     /// What fragments can be read from.
     pub tiles: Tiles,
@@ -40,6 +41,22 @@ pub enum Multiplier {
     /// The threads, each its share of a fragment: the kernel's whole schedule without a matrix unit, to try it where there
     /// is none. Slow. Needs `Features::SHADER_F16`.
     Emulated,
+}
+
+impl MatrixUnit {
+    /// Whether kernels can be written for it.
+    pub(crate) const fn is_possible(self) -> bool {
+        self.subgroup.is_power_of_two() && self.subgroup >= self.fragment.side()
+    }
+
+    /// Whether a device with these features can run kernels that are written for it.
+    pub(crate) const fn runs_with(self, features: wgpu::Features) -> bool {
+        let needed = match self.multiplier {
+            Multiplier::Unit => crate::Caps::MATRIX_FEATURES,
+            Multiplier::Emulated => wgpu::Features::SHADER_F16,
+        };
+        features.contains(needed)
+    }
 }
 
 impl Fragment {

@@ -63,8 +63,10 @@ impl Attention {
         Self::with_caps(device, Caps::of(device))
     }
 
-    /// For a device, within tighter limits than its own.
-    pub fn with_caps(device: &wgpu::Device, caps: Caps) -> Self {
+    /// For a device, within tighter limits than its own, or with a matrix unit. A unit that the device was not created for
+    /// is left alone.
+    pub fn with_caps(device: &wgpu::Device, mut caps: Caps) -> Self {
+        caps.matrix_unit = caps.matrix_unit.filter(|unit| unit.runs_with(device.features()));
         Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
     }
 

@@ -44,6 +44,24 @@ pub enum NoMatrixUnit {
     /// The driver refused the kernel that tries it.
     #[error("the driver refused to try it: {0}")]
     Refused(String),
+    /// No kernel can be written for such a unit.
+    #[error(
+        "a subgroup of {subgroup} cannot hold fragments of {side} × {side}: it takes a power of two, and no less than {side}"
+    )]
+    Impossible {
+        /// Threads of a subgroup.
+        subgroup: u32,
+        /// Rows of a fragment.
+        side: u32,
+    },
+    /// The device was opened on another adapter.
+    #[error("the device was opened on {device}, not on {adapter}")]
+    OtherAdapter {
+        /// The name of the device's own adapter.
+        device: String,
+        /// The name of the adapter given.
+        adapter: String,
+    },
     /// It multiplies wrongly.
     #[error(
         "it multiplies wrongly: {wrong} of {of} numbers of a product; a driver that has it in name only, or a fault of it"
@@ -108,6 +126,10 @@ pub fn matrix_unit(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
 ) -> Result<MatrixUnit, NoMatrixUnit> {
+    let (info, of_device) = (adapter.get_info(), device.adapter_info());
+    if info != of_device {
+        return Err(NoMatrixUnit::OtherAdapter { device: of_device.name, adapter: info.name });
+    }
     let missing = Caps::MATRIX_FEATURES - adapter.features();
     if !missing.is_empty() {
         return Err(NoMatrixUnit::Absent { missing });
@@ -116,7 +138,7 @@ pub fn matrix_unit(
     if !missing.is_empty() {
         return Err(NoMatrixUnit::NotRequested { missing });
     }
-    let unit = advertised(&adapter.cooperative_matrix_properties(), &adapter.get_info())?;
+    let unit = advertised(&adapter.cooperative_matrix_properties(), &info)?;
     try_matrix_unit(device, queue, unit)?;
     Ok(unit)
 }
@@ -150,12 +172,22 @@ fn advertised(
 /// # Errors
 /// [`NoMatrixUnit`]: what was wrong.
 pub fn try_matrix_unit(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let tried = try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit));
-    if let Some(error) = pollster::block_on(scope.pop()) {
-        return Err(NoMatrixUnit::Refused(error.to_string()));
+    if !unit.is_possible() {
+        return Err(NoMatrixUnit::Impossible { subgroup: unit.subgroup, side: unit.fragment.side() });
     }
-    tried
+    if !unit.runs_with(device.features()) {
+        return Err(NoMatrixUnit::NotRequested { missing: Caps::MATRIX_FEATURES - device.features() });
+    }
+    // A driver that refuses what passes wgpu's validation is an internal error.
+    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+    let scopes = filters.map(|filter| device.push_error_scope(filter));
+    let tried = try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit));
+    let errors: Vec<wgpu::Error> =
+        scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
+    match errors.first() {
+        Some(error) => Err(NoMatrixUnit::Refused(error.to_string())),
+        None => tried,
+    }
 }
 
 /// Subgroups that multiply side by side.

@@ -38,7 +38,7 @@ const ONE_SUBGROUP: (u32, u32) = (1, 16);
 
 /// The family for a problem on such a device, whatever its number of rows.
 pub(crate) fn family(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Family> {
-    let unit = caps.matrix_unit.filter(|_| problem.dtype() == Dtype::F16)?;
+    let unit = caps.matrix_unit.filter(|unit| unit.is_possible() && problem.dtype() == Dtype::F16)?;
     let [dim_qk, dim_v] = [problem.shape().dim_qk, problem.shape().dim_v].map(|dim| dim.next_multiple_of(DIM_STEP));
     let side = unit.fragment.side();
     // A thread has at most one row.
@@ -50,7 +50,8 @@ pub(crate) fn family(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Famil
     };
     let shapes = if rows == Rows::Few { &[ONE_SUBGROUP][..] } else { &SHAPES };
     let mut shapes = shapes.iter().map(|&(subgroups, keys)| {
-        let row_fragments = row_fragments.unwrap_or(1);
+        // And no more threads share a row than it has vectors of four keys.
+        let row_fragments = row_fragments.unwrap_or(1).max(most * 4 / keys);
         Matrix { unit, subgroups, row_fragments, keys }
     });
     let fits = |shape: &Matrix| {
@@ -110,8 +111,7 @@ pub(super) fn kernel(variant: &Variant, matrix: Matrix) -> Kernel {
         ("K_MOVES", Constant::U32((keys * variant.dim_qk / 4).div_ceil(threads))),
         ("V_MOVES", Constant::U32((keys * variant.dim_v / 4).div_ceil(threads))),
     ];
-    // A round for each so many keys; two more because what the driver counts is measured, not documented.
-    let rounds_per_tile = super::TILE_KEYS / keys + 2;
+    let rounds_per_tile = super::TILE_KEYS / keys * rounds(variant, matrix);
     let workgroup_bytes = matrix.workgroup_bytes(variant.dim_qk, variant.dim_v);
     Kernel { directives, sources, constants, workgroup_bytes, rounds_per_tile }
 }
@@ -150,6 +150,37 @@ fn unit_pieces(unit: MatrixUnit, sources: &mut Vec<&'static str>) -> &'static st
             "enable f16;\n"
         }
     }
+}
+
+/// Rounds of its loops for a tile of its own, at most: the loop over tiles, and that over a thread's keys where some value is not
+/// finite; one more for each loop, in which it ends, and one because what a driver counts is measured, not documented.
+fn rounds(variant: &Variant, matrix: Matrix) -> u32 {
+    let own_keys = matrix.keys * matrix.rows() / matrix.threads();
+    3 + own_keys + 2 + emulated_rounds(variant, matrix, matrix.keys / matrix.unit.fragment.side())
+}
+
+/// Those at the beginning and the end.
+pub(super) fn other_rounds(variant: &Variant, matrix: Matrix) -> u32 {
+    let chunks = variant.dim_v.div_ceil(matrix.keys);
+    let own_vectors = matrix.keys * matrix.rows() / matrix.threads() / 4;
+    let staging = matrix.rows().div_ceil(matrix.keys);
+    // Q is loaded, and O laid out, in fewer fragments than a tile of as many keys as a fragment multiplies.
+    staging + 64 + chunks * (own_vectors + 3) + emulated_rounds(variant, matrix, 1)
+}
+
+/// Those of fragments that threads play, for so many fragments of keys: each load is a loop over a side, of loops over a
+/// thread's columns, and so is each product.
+fn emulated_rounds(variant: &Variant, matrix: Matrix, key_fragments: u32) -> u32 {
+    if matrix.unit.multiplier == Multiplier::Unit {
+        return 0;
+    }
+    let side = matrix.unit.fragment.side();
+    let width = (side * side / matrix.unit.subgroup).max(4);
+    let one = side * (width + 3) + 2;
+    let fragments = (variant.dim_qk + variant.dim_v) / side;
+    let products = key_fragments * fragments * (1 + matrix.row_fragments) * one;
+    // Loads of P, stores of S, and O stored and taken back.
+    products + matrix.row_fragments * (key_fragments * 2 + 2 * fragments) * (side + width)
 }
 
 /// Inputs and result. No atomics on the latter, whose scope naga declares wrongly beside matrices.

@@ -119,6 +119,7 @@ impl Variant {
     pub(crate) fn most_keys(&self, caps: &Caps) -> u32 {
         let other = match self.family {
             Family::Decode(decode) => decode::final_rounds(self, decode),
+            Family::Matrix(matrix) => matrix::other_rounds(self, matrix),
             _ => OTHER_ROUNDS,
         };
         let tiles = caps.loop_rounds.saturating_sub(other) / self.kernel().rounds_per_tile;

@@ -42,9 +42,9 @@ fn units_pass_what_the_probe_asks() {
     }
 }
 
-/// Where subgroups are smaller than said, two of the kernel's share one, and the product is not what it should be.
+/// Where subgroups are larger than said, two of the kernel's share one, and the product is not what it should be.
 #[test]
-fn a_unit_of_another_size_is_noticed() {
+fn subgroups_that_are_larger_than_said_are_noticed() {
     for device in with_matrix_units() {
         let mut unit = device.attention.caps().matrix_unit.unwrap();
         if unit.multiplier == Multiplier::Unit {
@@ -124,6 +124,28 @@ fn parts_on_matrix_units_merge() {
                 assert!(variant.partial, "{variant}");
                 expected.check(&split.run(&case, variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
             }
+        }
+    }
+}
+
+/// Some drivers end loops early, and those of a unit that threads play are long: every key counts all the same.
+#[test]
+fn long_sequences_lose_no_key() {
+    let shape = Shape::new(1, 1, 16, 16).kv_len(30_000);
+    let case = Case::new(Problem::builder(shape).dtype(Dtype::F16).scale(0.0).lse(), Fill::Normal, 80);
+    for device in with_matrix_units() {
+        let undivided = device.with_caps(|caps| caps.workgroups_to_fill = 1);
+        verify(&undivided, &case);
+    }
+}
+
+/// The smallest scales, where a score is not told from the lowest number by any power of two.
+#[test]
+fn subnormal_scales_keep_the_log_sum_exp() {
+    for device in with_matrix_units().iter().filter(|device| is_a_unit(device)) {
+        for scale in [9e-39, 1e-38, 1.1e-38, 2e-38, 1e-45] {
+            let problem = Problem::builder(Shape::new(1, 2, 35, 32).kv_len(52)).dtype(Dtype::F16).scale(scale).lse();
+            verify(device, &Case::new(problem, Fill::Normal, 81));
         }
     }
 }

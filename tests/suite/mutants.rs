@@ -304,7 +304,7 @@ pub const MERGE: &[Mutation] = &[
 /// Of `matrix.wgsl` and its pieces.
 pub const MATRIX: &[Mutation] = &[
     // The anchor, and bringing what was accumulated under one to another.
-    mutation(&[("params.exp2_scale > SLACK", "params.exp2_scale > 100.0 * SLACK")], || in_f16(long_staircase())),
+    mutation(&[("params.exp2_scale > SLACK)", "params.exp2_scale > 100.0 * SLACK)")], || in_f16(long_staircase())),
     mutation(
         &[("let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);", "let factor = 1.0;")],
         || in_f16(staircase()),

@@ -14,6 +14,17 @@ pub fn noop() -> (Device, Queue) {
     Device::noop(&wgpu::DeviceDescriptor::default())
 }
 
+/// Granted what kernels on a matrix unit need.
+pub fn noop_with_matrices() -> (Device, Queue) {
+    Device::noop(&wgpu::DeviceDescriptor {
+        required_features: Caps::MATRIX_FEATURES,
+        // SAFETY: nothing runs.
+        #[expect(unsafe_code, reason = "what wgpu asks of those who want cooperative matrices")]
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ..Default::default()
+    })
+}
+
 /// A buffer of the right size for each operand.
 pub fn buffers(device: &Device, problem: &Problem) -> Vec<(Operand, wgpu::Buffer)> {
     let buffer = |size| {
@@ -126,14 +137,7 @@ fn a_call_records_between_the_callers_own_dispatches() {
 /// Where the noop device grants them: it has every feature.
 #[test]
 fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
-    let descriptor = wgpu::DeviceDescriptor {
-        required_features: Caps::MATRIX_FEATURES,
-        // SAFETY: nothing runs.
-        #[expect(unsafe_code, reason = "what wgpu asks of those who want cooperative matrices")]
-        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
-        ..Default::default()
-    };
-    let (device, queue) = Device::noop(&descriptor);
+    let (device, queue) = noop_with_matrices();
     let mut recorded = std::collections::HashSet::new();
     for (fragment, subgroup, tiles) in [(Fragment::Side16, 32, Tiles::Vectors), (Fragment::Side8, 32, Tiles::Scalars)] {
         let mut caps = Caps::of(&device);
@@ -153,6 +157,27 @@ fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
         }
     }
     assert!(recorded.len() > 100, "{}", recorded.len());
+}
+
+/// A unit that the device was not created for, or that cannot be, is as if there were none.
+#[test]
+fn a_unit_that_cannot_run_is_left_alone() {
+    let problem = Problem::builder(Shape::new(1, 2, 64, 32)).dtype(Dtype::F16).build().unwrap();
+    let family = |(device, _): (Device, Queue), fragment, subgroup, multiplier| {
+        let mut caps = Caps::of(&device);
+        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles: Tiles::Vectors, multiplier });
+        without_error(&device, || Attention::with_caps(&device, caps).plan(&problem).unwrap().variant().family)
+    };
+    for multiplier in [Multiplier::Unit, Multiplier::Emulated] {
+        assert_eq!(family(noop(), Fragment::Side16, 32, multiplier), Family::Tiled, "no feature");
+        for (fragment, subgroup) in [(Fragment::Side16, 8), (Fragment::Side8, 0), (Fragment::Side8, 24)] {
+            assert_eq!(family(noop_with_matrices(), fragment, subgroup, multiplier), Family::Tiled, "{subgroup}");
+        }
+        for (fragment, subgroup) in [(Fragment::Side8, 8), (Fragment::Side8, 64), (Fragment::Side16, 128)] {
+            let family = family(noop_with_matrices(), fragment, subgroup, multiplier);
+            assert!(matches!(family, Family::Matrix(_)), "{subgroup}");
+        }
+    }
 }
 
 #[test]

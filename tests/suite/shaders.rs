@@ -10,6 +10,8 @@ use wgpu_attention::{
     Variant,
 };
 
+use crate::record::noop_with_matrices;
+
 /// What WebGPU promises everywhere.
 const WORKGROUP_BYTES: u32 = 16 << 10;
 const INVOCATIONS: u32 = 256;
@@ -48,7 +50,7 @@ fn kinds_of_device() -> [Attention; 4] {
 /// Devices with the matrix units there are: Vulkan's, Metal's and a software driver's; and one that is played.
 fn kinds_of_matrix_unit() -> [Attention; 4] {
     use Multiplier::{Emulated, Unit};
-    let attention = noop();
+    let attention = Attention::new(&noop_with_matrices().0);
     let units = [
         (Fragment::Side16, 32, Tiles::Vectors, Unit),
         (Fragment::Side8, 32, Tiles::Scalars, Unit),
