@@ -269,8 +269,11 @@ fn wild_problem() -> impl Strategy<Value = ProblemBuilder> {
 
 #[test]
 fn nothing_anyone_can_describe_makes_the_library_panic() {
-    let (device, _queue) = noop();
-    let attention = Attention::new(&device);
+    let (device, _queue) = noop_with_matrices();
+    let mut caps = Caps::of(&device);
+    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
+    caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
+    let attention = Attention::with_caps(&device, caps);
     let (mut built, mut planned) = (0, 0);
     let config = Config { cases: 20_000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
