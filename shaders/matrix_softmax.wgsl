@@ -39,6 +39,11 @@ fn shape(block: Block, thread: u32, kv: u32) -> u32 {
     return seen;
 }
 
+// Of scores, under an anchor.
+fn weights(s: vec4<f32>, m: f32) -> vec4<f32> {
+    return exp2(fma(s - vec4(m), vec4(params.exp2_scale), vec4(RAISE)));
+}
+
 // Takes a tile's scores in and leaves their weights in p_tile. Returns the factor that brings what was accumulated under the
 // old anchor to the new one.
 fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, tile: u32) -> f32 {
@@ -55,13 +60,23 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
     if (moves && (*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }
 
     var sums = vec4(0.0);
-    // unroll
-    for (var i = 0u; i < LANE_QUADS; i++) {
-        let quad = i * LANES + thread % LANES;
-        var p = exp2(fma(scores(row * S_STRIDE + quad) - vec4(m), vec4(params.exp2_scale), vec4(RAISE)));
-        if (!full) { p = select(vec4(0.0), p, (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u)); }
-        set_p(row * P_STRIDE + quad, vec4<f16>(p));
-        sums += p;
+    if (full) {
+        // unroll
+        for (var i = 0u; i < LANE_QUADS; i++) {
+            let quad = i * LANES + thread % LANES;
+            let p = weights(scores(row * S_STRIDE + quad), m);
+            set_p(row * P_STRIDE + quad, vec4<f16>(p));
+            sums += p;
+        }
+    } else {
+        // unroll
+        for (var i = 0u; i < LANE_QUADS; i++) {
+            let quad = i * LANES + thread % LANES;
+            let sees = (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
+            let p = select(vec4(0.0), weights(scores(row * S_STRIDE + quad), m), sees);
+            set_p(row * P_STRIDE + quad, vec4<f16>(p));
+            sums += p;
+        }
     }
     (*softmax).m = m;
     (*softmax).l = fma((*softmax).l, factor, (sums.x + sums.y) + (sums.z + sums.w));

@@ -323,7 +323,7 @@ pub const MATRIX: &[Mutation] = &[
         in_f16(plain())
     }),
     // Which keys are seen.
-    mutation(&[("p = select(vec4(0.0), p, (", "p = select(p, p, (")], || in_f16(lowest_bias())),
+    mutation(&[("m), sees);", "m), vec4(true));")], || in_f16(lowest_bias())),
     mutation(&[("(j >= vec4(first_key", "(j > vec4(first_key")], || in_f16(windowed())),
     mutation(&[("(j <= vec4(last_key", "(j < vec4(last_key")], || in_f16(causal())),
     mutation(&[("params.band_last; }", "params.band_last + 1; }")], || in_f16(causal())),
