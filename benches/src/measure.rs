@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::{Result, anyhow};
-use wgpu_attention::{Attention, Buffers, Call, Dtype, Operand, PlanError, Problem, Variant};
+use wgpu_attention::{Attention, Buffers, Call, Dtype, Family, Operand, PlanError, Problem, Variant};
 
 use crate::input::Host;
 use crate::limits::Probes;
@@ -47,14 +47,19 @@ impl<'a> Bench<'a> {
         Ok(Self { gpu, attention: Attention::with_caps(&gpu.device, gpu.caps()), timer, probes })
     }
 
-    /// The variant that is selected, or all that have `text` in their names.
+    /// The variant that is selected, and beside one on a matrix unit the best other; or all that have `text` in their names.
     pub(crate) fn choose(&self, problem: &Problem, text: Option<&str>) -> Chosen {
         let too_large = problem.views().find(|view| view.size_bytes() > self.attention.caps().buffer_bytes);
         if let Some(view) = too_large {
             return Err(format!("`{}` takes more than a buffer of this device holds", view.operand));
         }
         let able = self.attention.candidates(problem).map_err(|error: PlanError| error.to_string())?;
-        let Some(text) = text else { return Ok(able.into_iter().take(1).collect()) };
+        let Some(text) = text else {
+            // What a matrix unit is worth, the best kernel without it tells.
+            let is_on_matrices = |variant: &Variant| matches!(variant.family, Family::Matrix(_));
+            let without = able.iter().find(|&variant| is_on_matrices(&able[0]) && !is_on_matrices(variant));
+            return Ok(able.iter().take(1).chain(without).copied().collect());
+        };
         let names: Vec<String> = able.iter().map(Variant::to_string).collect();
         let chosen: Vec<Variant> = able.into_iter().filter(|variant| variant.to_string().contains(text)).collect();
         if chosen.is_empty() {

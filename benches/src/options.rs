@@ -22,7 +22,8 @@ pub struct Options {
     #[arg(long = "dtype", value_name = "TYPE", value_parser = dtype)]
     pub dtypes: Vec<Dtype>,
 
-    /// Every variant whose name contains this text; the one that is selected unless given.
+    /// Every variant whose name contains this text; unless given, the one that is selected, and beside one on a matrix unit the
+    /// best other.
     #[arg(long, value_name = "TEXT")]
     pub variant: Option<String>,
 
