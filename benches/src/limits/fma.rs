@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::fastest;
 use super::kernel::{Kernel, buffer};
+use super::{fastest, filling};
 use crate::Gpu;
 use crate::timer::Timer;
 
@@ -45,8 +45,6 @@ const FORMS: [Form; 13] = {
 /// Below the 65 535 after which a software driver ends loops.
 const ROUNDS: u32 = 4000;
 const WORKGROUP: u32 = 64;
-/// The device is filled when a run takes so long.
-const FILLED: f64 = 4e-3;
 
 /// The fastest loop.
 #[derive(Debug)]
@@ -62,18 +60,10 @@ impl Multiplier {
         let mut forms = Vec::new();
         for form in FORMS {
             let kernel = Kernel::new(gpu, "multiply-add", &form.wgsl(), &[&sink]);
-            forms.push(Self { form, kernel, workgroups: 64 }.filling(timer)?);
+            let workgroups = filling(&kernel, timer)?;
+            forms.push(Self { form, kernel, workgroups });
         }
         fastest(forms, Self::flop, |form| form.seconds(timer))
-    }
-
-    fn filling(mut self, timer: &Timer<'_>) -> Result<Self> {
-        // The first run compiles.
-        self.seconds(timer)?;
-        while self.workgroups <= u32::from(u16::MAX) / 2 && self.seconds(timer)? < FILLED {
-            self.workgroups *= 2;
-        }
-        Ok(self)
     }
 
     pub(super) fn seconds(&self, timer: &Timer<'_>) -> Result<f64> {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use wgpu_attention::{MatrixUnit, Multiplier};
 
-use super::fastest;
 use super::kernel::{Kernel, buffer};
+use super::{fastest, filling};
 use crate::Gpu;
 use crate::timer::Timer;
 
@@ -15,8 +15,6 @@ const FORMS: [u32; 3] = [4, 8, 16];
 const SUBGROUPS: u32 = 4;
 /// Below the 65 535 after which a software driver ends loops.
 const ROUNDS: u32 = 1000;
-/// The device is filled when a run takes so long.
-const FILLED: f64 = 4e-3;
 
 /// The fastest loop.
 #[derive(Debug)]
@@ -36,18 +34,10 @@ impl MatrixMultiplier {
         let mut forms = Vec::new();
         for sums in FORMS {
             let kernel = Kernel::new(gpu, "cooperative multiply", &wgsl(unit, sums), &[&sink]);
-            forms.push(Self { unit, sums, kernel, workgroups: 64 }.filling(timer)?);
+            let workgroups = filling(&kernel, timer)?;
+            forms.push(Self { unit, sums, kernel, workgroups });
         }
         fastest(forms, Self::flop, |form| form.seconds(timer)).map(Some)
-    }
-
-    fn filling(mut self, timer: &Timer<'_>) -> Result<Self> {
-        // The first run compiles.
-        self.seconds(timer)?;
-        while self.workgroups <= u32::from(u16::MAX) / 2 && self.seconds(timer)? < FILLED {
-            self.workgroups *= 2;
-        }
-        Ok(self)
     }
 
     pub(super) fn seconds(&self, timer: &Timer<'_>) -> Result<f64> {

@@ -147,6 +147,21 @@ impl Rate {
     }
 }
 
+/// The device is filled when a run takes so long.
+const FILLED: f64 = 4e-3;
+
+/// How many workgroups of a kernel fill the device.
+fn filling(kernel: &Kernel, timer: &Timer<'_>) -> Result<u32> {
+    let seconds = |workgroups| timer.pass(|pass| kernel.dispatch(pass, workgroups));
+    let mut workgroups = 64;
+    // The first run compiles.
+    seconds(workgroups)?;
+    while workgroups <= u32::from(u16::MAX) / 2 && seconds(workgroups)? < FILLED {
+        workgroups *= 2;
+    }
+    Ok(workgroups)
+}
+
 /// The form that does most in a second. One that is far behind at once is not tried again.
 fn fastest<T>(forms: Vec<T>, amount: fn(&T) -> f64, mut seconds: impl FnMut(&T) -> Result<f64>) -> Result<T> {
     let mut best: Option<(f64, T)> = None;
