@@ -10,7 +10,8 @@
 // memory      BLOCK_KV keys and their values in f16, and ROWS · BLOCK_KV scores in f32 and weights in f16. Rows are 16 bytes
 //             longer than what they hold, so that a fragment's rows begin in different banks
 // barriers    a tile: 2; 1 more where scores are capped, biased or masked and LANES > 1; 3 for each BLOCK_KV columns of O
-//             where a row of the workgroup moves its anchor
+//             where a row of the workgroup moves its anchor. At the start 1, and 2 for each BLOCK_KV rows; at the end 2, and 2 for
+//             each BLOCK_KV columns
 //
 //     K of the first tile → k_tile
 //     for each tile of keys that some row may see:

@@ -4,6 +4,8 @@
 //
 // grid        (1, 1, 1)
 // workgroup   SUBGROUPS subgroups
+// memory      the tiles of matrix.wgsl, of SIDE keys
+// barriers    2 for each subgroup, and 4
 //
 // No factor is symmetric, so that a layout taken for its transpose shows, and each subgroup has a left factor of its own, so that
 // two of them in one larger subgroup show. (Smaller subgroups than said multiply the work, and are right.)

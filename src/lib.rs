@@ -87,6 +87,7 @@
 #![forbid(unsafe_code)]
 
 // What is asked.
+mod shape;
 mod problem;
 mod mask;
 mod layout;
@@ -134,8 +135,9 @@ pub use mask::{Diagonal, Window};
 pub use matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 pub use operand::Operand;
 pub use plan::{Attention, Plan};
-pub use problem::{Problem, ProblemBuilder, Shape};
+pub use problem::{Problem, ProblemBuilder};
 pub use readback::Readback;
 pub use scratch::Scratch;
 pub use select::{candidates, weights_candidates};
+pub use shape::Shape;
 pub use variant::{Access, Decode, Exchange, Family, Matrix, Variant};

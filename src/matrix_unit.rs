@@ -1,5 +1,7 @@
 //! What multiplies small matrices at once, on devices that have such a thing: tensor cores, matrix cores, simdgroup matrices.
 
+use crate::Caps;
+
 /// A matrix unit as kernels use it: f16 factors, f32 sums. Found, and found to work, by
 /// [`blocking::matrix_unit`](crate::blocking::matrix_unit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,13 +51,12 @@ impl MatrixUnit {
         self.subgroup.is_power_of_two() && self.subgroup >= self.fragment.side()
     }
 
-    /// Whether a device with these features can run kernels that are written for it.
-    pub(crate) const fn runs_with(self, features: wgpu::Features) -> bool {
-        let needed = match self.multiplier {
-            Multiplier::Unit => crate::Caps::MATRIX_FEATURES,
+    /// The features without which no kernel that is written for it runs.
+    pub(crate) const fn features(self) -> wgpu::Features {
+        match self.multiplier {
+            Multiplier::Unit => Caps::MATRIX_FEATURES,
             Multiplier::Emulated => wgpu::Features::SHADER_F16,
-        };
-        features.contains(needed)
+        }
     }
 }
 

@@ -141,8 +141,11 @@ mod tests {
     #[test]
     fn the_shaders_see_each_field_where_the_host_puts_it() {
         let module = naga::front::wgsl::parse_str(include_str!("../shaders/params.wgsl")).expect("valid by itself");
-        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Params")).expect("declared");
-        let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("a struct") };
+        let declared = module.types.iter().find_map(|(_, ty)| match &ty.inner {
+            naga::TypeInner::Struct { members, span } if ty.name.as_deref() == Some("Params") => Some((members, span)),
+            _ => None,
+        });
+        let (members, span) = declared.expect("a struct");
         let name = |member: &naga::StructMember| member.name.clone().unwrap_or_default();
         let theirs: Vec<(String, usize)> = (members.iter())
             .filter(|member| !name(member).starts_with("padding"))

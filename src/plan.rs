@@ -66,7 +66,7 @@ impl Attention {
     /// For a device, within tighter limits than its own, or with a matrix unit. A unit that the device was not created for
     /// is left alone.
     pub fn with_caps(device: &wgpu::Device, mut caps: Caps) -> Self {
-        caps.matrix_unit = caps.matrix_unit.filter(|unit| unit.runs_with(device.features()));
+        caps.matrix_unit = caps.matrix_unit.filter(|unit| device.features().contains(unit.features()));
         Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
     }
 

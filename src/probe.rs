@@ -134,13 +134,15 @@ pub fn matrix_unit(
     if !missing.is_empty() {
         return Err(NoMatrixUnit::Absent { missing });
     }
-    let missing = Caps::MATRIX_FEATURES - device.features();
-    if !missing.is_empty() {
-        return Err(NoMatrixUnit::NotRequested { missing });
-    }
+    requested(device, Caps::MATRIX_FEATURES)?;
     let unit = advertised(&adapter.cooperative_matrix_properties(), &info)?;
     try_matrix_unit(device, queue, unit)?;
     Ok(unit)
+}
+
+fn requested(device: &wgpu::Device, features: Features) -> Result<(), NoMatrixUnit> {
+    let missing = features - device.features();
+    if missing.is_empty() { Ok(()) } else { Err(NoMatrixUnit::NotRequested { missing }) }
 }
 
 /// What an adapter says it has: the larger fragment where it has both.
@@ -175,9 +177,7 @@ pub fn try_matrix_unit(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixU
     if !unit.is_possible() {
         return Err(NoMatrixUnit::Impossible { subgroup: unit.subgroup, side: unit.fragment.side() });
     }
-    if !unit.runs_with(device.features()) {
-        return Err(NoMatrixUnit::NotRequested { missing: Caps::MATRIX_FEATURES - device.features() });
-    }
+    requested(device, unit.features())?;
     // A driver that refuses what passes wgpu's validation is an internal error.
     let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
     let scopes = filters.map(|filter| device.push_error_scope(filter));

@@ -4,10 +4,6 @@
 @group(0) @binding(3) var<storage, read> v: array<f32>;          // (B, Hkv, Lk, Dv)
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;  // (B, Hq, Lq, Dv), or the weights (B, Hq, Lq, Lk)
 
-const LANE = vec4<u32>(0u, 1u, 2u, 3u);
-
-// Where four elements from `at` lie; those past `count` repeat the first, so that no read leaves the row.
-fn places(at: u32, count: u32) -> vec4<u32> { return at + select(vec4(0u), LANE, LANE < vec4(count)); }
 fn keep(x: vec4<f32>, count: u32) -> vec4<f32> { return select(vec4(0.0), x, LANE < vec4(count)); }
 
 // Four elements from `at`; those past `count` are zero.

@@ -3,13 +3,8 @@
 @group(0) @binding(2) var<storage, read> k: array<f16>;  // (B, Hkv, Lk, Dqk)
 @group(0) @binding(3) var<storage, read> v: array<f16>;  // (B, Hkv, Lk, Dv)
 
-const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
-
-// Where four elements from `at` lie; those past `count` repeat the first, so that no read leaves the row.
-fn places(at: u32, count: u32) -> vec4<u32> { return at + select(vec4(0u), FOUR, FOUR < vec4(count)); }
-
 // Four elements, of which those past `count` become zero.
-fn first_of(x: vec4<f16>, count: u32) -> vec4<f16> { return select(vec4<f16>(), x, FOUR < vec4(count)); }
+fn first_of(x: vec4<f16>, count: u32) -> vec4<f16> { return select(vec4<f16>(), x, LANE < vec4(count)); }
 
 // Four elements from `at`; those past `count` are zero.
 fn load_q(at: u32, count: u32) -> vec4<f16> {

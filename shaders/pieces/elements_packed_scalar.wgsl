@@ -3,11 +3,6 @@
 @group(0) @binding(2) var<storage, read> k: array<u32>;                  // (B, Hkv, Lk, Dqk)
 @group(0) @binding(3) var<storage, read> v: array<u32>;                  // (B, Hkv, Lk, Dv)
 
-const LANE = vec4<u32>(0u, 1u, 2u, 3u);
-
-// Where four elements from `at` lie; those past `count` repeat the first, so that no read leaves the row.
-fn places(at: u32, count: u32) -> vec4<u32> { return at + select(vec4(0u), LANE, LANE < vec4(count)); }
-
 // The half of each word that its place names; those past `count` are zero.
 fn halves(words: vec4<u32>, i: vec4<u32>, count: u32) -> vec4<f32> {
     let bits = words >> ((i & vec4(1u)) << vec4(4u));

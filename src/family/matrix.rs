@@ -84,6 +84,7 @@ pub(super) fn kernel(variant: &Variant, matrix: Matrix) -> Kernel {
     let side = unit.fragment.side();
     let mut sources = vec![include_str!("../../shaders/params.wgsl")];
     sources.extend(elements(variant));
+    sources.extend(tiled::places(variant.access));
     sources.extend(tiled::conversions(variant.dtype));
     sources.extend(tiled::score_pieces(variant));
     sources.extend(tiled::result(variant));

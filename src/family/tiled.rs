@@ -82,10 +82,13 @@ pub(super) fn elements(variant: &Variant) -> Vec<&'static str> {
         (_, Access::Words) => include_str!("../../shaders/pieces/elements_packed_words.wgsl"),
         (_, Access::Scalar) => include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"),
     };
-    match variant.dtype {
-        Dtype::F32 => vec![inputs],
-        Dtype::F16 | Dtype::Bf16 => vec![inputs, packed_out(variant)],
-    }
+    let out = if variant.dtype == Dtype::F32 { None } else { Some(packed_out(variant)) };
+    [inputs].into_iter().chain(places(variant.access)).chain(out).collect()
+}
+
+/// What moving elements one at a time takes.
+pub(super) fn places(access: Access) -> Option<&'static str> {
+    (access == Access::Scalar).then_some(include_str!("../../shaders/pieces/places.wgsl"))
 }
 
 /// Where 16-bit results go.

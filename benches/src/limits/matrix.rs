@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use wgpu_attention::{MatrixUnit, Multiplier};
+use wgpu_attention::MatrixUnit;
 
 use super::kernel::{Kernel, buffer};
 use super::{fastest, filling};
@@ -28,8 +28,7 @@ pub(super) struct MatrixMultiplier {
 impl MatrixMultiplier {
     /// `None` where the device has no matrix unit.
     pub(super) fn fastest(gpu: &Gpu, timer: &Timer<'_>) -> Result<Option<Self>> {
-        let has_one = |unit: &MatrixUnit| unit.multiplier == Multiplier::Unit;
-        let Some(unit) = gpu.matrix_unit().ok().filter(has_one) else { return Ok(None) };
+        let Ok(unit) = gpu.matrix_unit() else { return Ok(None) };
         let sink = buffer(gpu, 1 << 12);
         let mut forms = Vec::new();
         for sums in FORMS {
