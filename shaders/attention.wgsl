@@ -59,10 +59,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     }
 
     var softmax = nothing_yet();
-    var o: array<mat4x4<f32>, V_COLUMNS>;                // [column vector][row], four columns
+    var o = array<mat4x4<f32>, V_COLUMNS>();             // [column vector][row], four columns
     let keys = key_range(block);
     for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
-        var seen: Seen;
+        var seen = Seen();
         if (look(block, thread, kv, &seen)) { continue; }
 
         var s = score_tile(block, thread, kv, &seen);

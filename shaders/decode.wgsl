@@ -106,11 +106,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let first_row = workgroup.x * ROWS;
     let final_row = min(first_row + ROWS, rows) - 1u;
 
-    var q: array<vec4<f32>, Q_ARRAY>;                          // [row][vector]
-    var o: array<vec4<f32>, O_ARRAY>;                          // [row][vector]
-    var m: array<f32, ROWS>;                                   // the largest score of this thread's keys
-    var l: array<f32, ROWS>;                                   // the sum of weights relative to it
-    var saw: array<f32, ROWS>;                                 // 1 where the row sees a key, which no sum tells
+    var q = array<vec4<f32>, Q_ARRAY>();                       // [row][vector]
+    var o = array<vec4<f32>, O_ARRAY>();                       // [row][vector]
+    var m = array<f32, ROWS>();                                // the largest score of this thread's keys
+    var l = array<f32, ROWS>();                                // the sum of weights relative to it
+    var saw = array<f32, ROWS>();                              // 1 where the row sees a key, which no sum tells
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = min(first_row + r, final_row);
@@ -134,7 +134,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
         let k_at = address(params.k, batch, kv_head, 0u) + within * params.k.w;
         let v_at = address(params.v, batch, kv_head, 0u) + within * params.v.w;
 
-        var s: Rows;
+        var s = Rows();
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
@@ -145,8 +145,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
         }
 
         s = sum_of_share(thread, s);
-        var seen: array<vec4<bool>, ROWS>;
-        var rescale: array<f32, ROWS>;
+        var seen = array<vec4<bool>, ROWS>();
+        var rescale = array<f32, ROWS>();
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             let row = min(first_row + r, final_row);
@@ -185,12 +185,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     }
 
     // Each thread's results become relative to the largest score of all.
-    var tops: Rows;
-    var sums: Rows;
+    var tops = Rows();
+    var sums = Rows();
     // unroll
     for (var r = 0u; r < ROWS; r++) { tops[r] = vec4(m[r], saw[r], 0.0, 0.0); }
     tops = largest_of_keys(thread, tops);
-    var rescale: array<f32, ROWS>;
+    var rescale = array<f32, ROWS>();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         rescale[r] = select(exp2((m[r] - tops[r].x) * params.exp2_scale), 1.0, m[r] == tops[r].x);
@@ -199,7 +199,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     sums = sum_of_keys(thread, sums);
     // unroll
     for (var d = 0u; d < V_VECTORS; d++) {
-        var all_o: Rows;
+        var all_o = Rows();
         // unroll
         for (var r = 0u; r < ROWS; r++) { all_o[r] = o[r * V_VECTORS + d] * rescale[r]; }
         all_o = sum_of_keys(thread, all_o);

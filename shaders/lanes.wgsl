@@ -55,13 +55,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     let block_row = workgroup.x * LANES * ROWS;
     let block_end = min(block_row + LANES * ROWS, params.len_q);
 
-    var q: array<vec4<f32>, Q_ARRAY>;                          // [row][dim / 4]
-    var o: array<f32, O_ARRAY>;                                // [row][dim]
-    var m: array<f32, ROWS>;                                   // the largest score, but for a leap
-    var l: array<f32, ROWS>;                                   // the sum of weights relative to it
-    var saw: array<bool, ROWS>;                                // whether the row sees any key, which no sum tells
-    var first: array<i32, ROWS>;                               // the keys it sees by position
-    var last: array<i32, ROWS>;
+    var q = array<vec4<f32>, Q_ARRAY>();                       // [row][dim / 4]
+    var o = array<f32, O_ARRAY>();                             // [row][dim]
+    var m = array<f32, ROWS>();                                // the largest score, but for a leap
+    var l = array<f32, ROWS>();                                // the sum of weights relative to it
+    var saw = array<bool, ROWS>();                             // whether the row sees any key, which no sum tells
+    var first = array<i32, ROWS>();                            // the keys it sees by position
+    var last = array<i32, ROWS>();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = min(block_row + r * LANES + lane, params.len_q - 1u);
@@ -79,9 +79,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     let end = min(valid, u32(max(i32(block_end) + diagonal + params.band_last, 0)));
     for (var kv = begin; kv < end; kv += KEYS) {
         // This lane's texels of each key and value.
-        var k: array<vec4<f32>, K_ARRAY>;                      // [key][texel / LANES]
-        var v: array<vec4<f32>, V_ARRAY>;
-        var poison: array<bool, KEYS>;                         // whether something in them is not finite
+        var k = array<vec4<f32>, K_ARRAY>();                   // [key][texel / LANES]
+        var v = array<vec4<f32>, V_ARRAY>();
+        var poison = array<bool, KEYS>();                      // whether something in them is not finite
         // unroll
         for (var t = 0u; t < KEYS; t++) {
             let n = address(params.staged, batch, kv_head, min(kv + t, params.len_kv - 1u));
@@ -95,10 +95,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         }
 
         // S = Q Kᵀ: each number of K is handed to all lanes and used for all their rows.
-        var s: array<f32, S_ARRAY>;                            // [row][key]
+        var s = array<f32, S_ARRAY>();                         // [row][key]
         // unroll
         for (var d = 0u; d < DIM_QK; d++) {
-            var key: array<f32, KEYS>;
+            var key = array<f32, KEYS>();
             // unroll
             for (var t = 0u; t < KEYS; t++) {
                 key[t] = subgroupShuffle(k[t * K_TEXELS + d / 4u / LANES][d % 4u], d / 4u % LANES);
@@ -111,11 +111,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         }
 
         // P in the place of S.
-        var rescale: array<f32, ROWS>;
+        var rescale = array<f32, ROWS>();
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             let row = min(block_row + r * LANES + lane, params.len_q - 1u);
-            var seen: array<bool, KEYS>;
+            var seen = array<bool, KEYS>();
             let before = m[r];
             let shaped = shape_scores(vec4(s[r * KEYS], s[r * KEYS + 1u % KEYS], s[r * KEYS + 2u % KEYS], s[r * KEYS + 3u % KEYS]));
             // unroll
@@ -159,7 +159,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
 
         // unroll
         for (var d = 0u; d < DIM_V; d++) {
-            var value: array<f32, KEYS>;
+            var value = array<f32, KEYS>();
             // unroll
             for (var t = 0u; t < KEYS; t++) { value[t] = subgroupShuffle(v[t * V_TEXELS + d / 4u / LANES][d % 4u], d / 4u % LANES); }
             // unroll

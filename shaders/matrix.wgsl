@@ -121,7 +121,7 @@ fn is_full(block: Block, kv: u32) -> bool {
 fn multiply_keys(subgroup: u32, q: ptr<function, array<Left, Q_ARRAY>>) {
     // unroll
     for (var n = 0u; n < KEY_FRAGMENTS; n++) {
-        var s: array<Sum, ROW_FRAGMENTS>;
+        var s = array<Sum, ROW_FRAGMENTS>();
         // unroll
         for (var f = 0u; f < ROW_FRAGMENTS; f++) { s[f] = zero(); }
         // unroll
@@ -141,7 +141,7 @@ fn multiply_keys(subgroup: u32, q: ptr<function, array<Left, Q_ARRAY>>) {
 fn multiply_values(subgroup: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
     // unroll
     for (var n = 0u; n < KEY_FRAGMENTS; n++) {
-        var p: array<Left, ROW_FRAGMENTS>;
+        var p = array<Left, ROW_FRAGMENTS>();
         // unroll
         for (var f = 0u; f < ROW_FRAGMENTS; f++) {
             p[f] = p_fragment((subgroup * ROW_FRAGMENTS + f) * SIDE * P_STRIDE + n * SIDE_QUADS);
@@ -210,7 +210,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let block = block_of(workgroup);
     for (var i = thread; i < MARKS; i += THREADS) { atomicStore(&marks[i], 0u); }
 
-    var q: array<Left, Q_ARRAY>;                               // [row fragment][fragment of dimensions]
+    var q = array<Left, Q_ARRAY>();                            // [row fragment][fragment of dimensions]
     for (var first = 0u; first < ROWS; first += BLOCK_KV) {
         stage_q(block, thread, first);
         workgroupBarrier();
@@ -227,7 +227,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
     }
 
-    var o: array<Sum, O_ARRAY>;                                // [row fragment][fragment of columns]
+    var o = array<Sum, O_ARRAY>();                             // [row fragment][fragment of columns]
     // unroll
     for (var i = 0u; i < O_FRAGMENTS; i++) { o[i] = zero(); }
     var softmax = Softmax(LOWEST, 0.0, false, false);

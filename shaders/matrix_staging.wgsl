@@ -24,7 +24,7 @@ alias Keys = array<vec4<f16>, K_MOVES>;
 alias Values = array<vec4<f16>, V_MOVES>;
 
 fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
-    var keys: Keys;
+    var keys = Keys();
     // unroll
     for (var i = 0u; i < K_MOVES; i++) {
         let cell = i * THREADS + thread;
@@ -38,7 +38,7 @@ fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
 }
 
 fn fetch_v(block: Block, thread: u32, kv: u32, end: u32) -> Values {
-    var values: Values;
+    var values = Values();
     // unroll
     for (var i = 0u; i < V_MOVES; i++) {
         let cell = i * THREADS + thread;

@@ -28,7 +28,7 @@ const S_STRIDE = SIDE_QUADS + 1u;
 fn main(@builtin(local_invocation_index) thread: u32) {
     let subgroup = thread / SUBGROUP;
     begin(thread);
-    var left: Left;
+    var left = Left();
     for (var n = 0u; n < SUBGROUPS; n++) {
         for (var i = thread; i < SIDE * SIDE_QUADS; i += THREADS) {
             set_k(i / SIDE_QUADS * K_STRIDE + i % SIDE_QUADS, vec4<f16>(a[n * SIDE * SIDE_QUADS + i]));

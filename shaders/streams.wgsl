@@ -59,13 +59,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     let first_row = workgroup.x * ROWS;
     let final_row = min(first_row + ROWS, rows) - 1u;
 
-    var q: array<f32, Q_ARRAY>;                                // [row][dim], the same in every lane
-    var o: array<f32, O_ARRAY>;                                // [row][dim], over this lane's keys
-    var m: array<f32, ROWS>;                                   // the largest score of this lane's keys, but for a leap
-    var l: array<f32, ROWS>;                                   // the sum of weights relative to it
-    var saw: array<bool, ROWS>;                                // whether the row sees a key, which no sum tells
-    var first: array<i32, ROWS>;                               // the keys it sees by position
-    var last: array<i32, ROWS>;
+    var q = array<f32, Q_ARRAY>();                             // [row][dim], the same in every lane
+    var o = array<f32, O_ARRAY>();                             // [row][dim], over this lane's keys
+    var m = array<f32, ROWS>();                                // the largest score of this lane's keys, but for a leap
+    var l = array<f32, ROWS>();                                // the sum of weights relative to it
+    var saw = array<bool, ROWS>();                             // whether the row sees a key, which no sum tells
+    var first = array<i32, ROWS>();                            // the keys it sees by position
+    var last = array<i32, ROWS>();
     let end = min(valid, part + params.part_keys);
     // unroll
     for (var r = 0u; r < ROWS; r++) {
@@ -105,7 +105,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         let k_at = address(params.k, batch, kv_head, within);
         let v_at = address(params.v, batch, kv_head, within);
 
-        var s: array<f32, ROWS>;
+        var s = array<f32, ROWS>();
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = min(d * 4u, final_k);
@@ -117,8 +117,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             }
         }
 
-        var seen: array<bool, ROWS>;
-        var rescale: array<f32, ROWS>;
+        var seen = array<bool, ROWS>();
+        var rescale = array<f32, ROWS>();
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             let row = min(first_row + r, final_row);

@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     var softmax = nothing_yet();
     let keys = key_range(block);
     for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
-        var seen: Seen;
+        var seen = Seen();
         if (look(block, thread, kv, &seen)) { continue; }
         var s = score_tile(block, thread, kv, &seen);
         take_in(&softmax, &s, seen, thread);
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     for (var kv = 0u; kv < params.len_kv; kv += BLOCK_KV) {
         var p = mat4x4<f32>();
         if (kv >= keys.x && kv < keys.y) {
-            var seen: Seen;
+            var seen = Seen();
             if (!look(block, thread, kv, &seen)) {
                 let s = score_tile(block, thread, kv, &seen);
                 // unroll

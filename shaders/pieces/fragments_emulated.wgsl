@@ -26,12 +26,12 @@ fn multiply_add(a: Left, b: Right, c: Sum) -> Sum {
 }
 
 fn q_fragment(at: u32) -> Left {
-    var left: Left;
+    var left = Left();
     for (var k = 0u; k < SIDE; k++) { left[k] = k_element((at + own_row * K_STRIDE) * 4u + k); }
     return left;
 }
 fn k_fragment(at: u32) -> Right {
-    var right: Right;
+    var right = Right();
     for (var k = 0u; k < SIDE; k++) {
         for (var i = 0u; i < SUM_WIDTH; i++) {
             right[k * SUM_WIDTH + i] = k_element((at + (own_column + i) * K_STRIDE) * 4u + k);
@@ -40,12 +40,12 @@ fn k_fragment(at: u32) -> Right {
     return right;
 }
 fn p_fragment(at: u32) -> Left {
-    var left: Left;
+    var left = Left();
     for (var k = 0u; k < SIDE; k++) { left[k] = p_element((at + own_row * P_STRIDE) * 4u + k); }
     return left;
 }
 fn v_fragment(at: u32) -> Right {
-    var right: Right;
+    var right = Right();
     for (var k = 0u; k < SIDE; k++) {
         for (var i = 0u; i < SUM_WIDTH; i++) {
             right[k * SUM_WIDTH + i] = v_element((at + k * V_STRIDE) * 4u + own_column + i);
@@ -54,7 +54,7 @@ fn v_fragment(at: u32) -> Right {
     return right;
 }
 fn sum_fragment(at: u32) -> Sum {
-    var sum: Sum;
+    var sum = Sum();
     for (var i = 0u; i < SUM_WIDTH / 4u; i++) { sum[i] = scores(at + own_row * S_STRIDE + own_column / 4u + i); }
     return sum;
 }

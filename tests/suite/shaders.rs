@@ -296,6 +296,52 @@ fn glsl(module: &Module, info: &ModuleInfo) -> Result<String, naga::back::glsl::
     Ok(text)
 }
 
+/// Every file under `shaders`, by its path.
+fn files() -> Vec<(std::path::PathBuf, String)> {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path, text));
+            }
+        }
+    }
+    files
+}
+
+/// The name of the variable that a line declares inside a function without a value.
+fn declared_without_value(line: &str) -> Option<&str> {
+    let code = line.split("//").next().unwrap_or_default();
+    let declaration = code.strip_prefix([' ', '\t'])?.trim_start().strip_prefix("var ")?;
+    let (name, _) = declaration.split_once(':').filter(|_| !declaration.contains('='))?;
+    Some(name)
+}
+
+/// WGSL sets a variable that is declared in a loop to zero in each iteration. Tint's SPIR-V writer, which Chrome uses on
+/// Vulkan, does so only where the declaration has a value, and says nothing.
+#[test]
+fn every_variable_of_a_function_is_declared_with_a_value() {
+    for wrong in ["    var s: Rows;", "\tvar seen: array<vec4<bool>, ROWS>;  // = what is seen"] {
+        assert!(declared_without_value(wrong).is_some(), "{wrong:?} should be refused");
+    }
+    for right in ["    var s = Rows();", "    var s: f32 = 0.0;", "var<workgroup> told: f32;", "    // var s: Rows;"] {
+        assert_eq!(declared_without_value(right), None, "{right:?}");
+    }
+    let files = files();
+    assert!(files.len() > 20, "{}", files.len());
+    for (path, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let name = declared_without_value(line);
+            assert_eq!(name, None, "{}:{}: write `var NAME = TYPE();`", path.display(), number + 1);
+        }
+    }
+}
+
 /// For compilers that are not written in Rust; see `cargo xtask tint`.
 #[test]
 #[ignore = "writes every variant's text to target/wgsl"]
