@@ -81,7 +81,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         // This lane's texels of each key and value.
         var k = array<vec4<f32>, K_ARRAY>();                   // [key][texel / LANES]
         var v = array<vec4<f32>, V_ARRAY>();
-        var poison = array<bool, KEYS>();                      // whether something in them is not finite
+        var spoilt = array<bool, KEYS>();                      // whether the value is not finite
         // unroll
         for (var t = 0u; t < KEYS; t++) {
             let n = address(params.staged, batch, kv_head, min(kv + t, params.len_kv - 1u));
@@ -91,7 +91,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             for (var c = 0u; c < K_TEXELS; c++) { k[t * K_TEXELS + c] = textureLoad(staged_k, k_texel + vec2(c * LANES, 0u)); }
             // unroll
             for (var c = 0u; c < V_TEXELS; c++) { v[t * V_TEXELS + c] = textureLoad(staged_v, v_texel + vec2(c * LANES, 0u)); }
-            poison[t] = (bitcast<u32>(subgroupShuffle(k[t * K_TEXELS].x, 0u)) & 0x7fffffffu) > INFINITE;
+            // The mark of stage.wgsl, NaN, in the first element of a value, which is 0 besides.
+            spoilt[t] = (bitcast<u32>(subgroupShuffle(v[t * V_TEXELS].x, 0u)) & 0x7fffffffu) > INFINITE;
+            v[t * V_TEXELS].x = select(v[t * V_TEXELS].x, 0.0, spoilt[t]);
         }
 
         // S = Q Kᵀ: each number of K is handed to all lanes and used for all their rows.
@@ -140,7 +142,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             var top = before;
             // unroll
             for (var t = 0u; t < KEYS; t++) {
-                s[r * KEYS + t] = select(LOWEST, s[r * KEYS + t], seen[t] & !poison[t]);
+                s[r * KEYS + t] = select(LOWEST, s[r * KEYS + t], seen[t]);
                 top = max(top, s[r * KEYS + t]);
                 saw[r] |= seen[t];
             }
@@ -150,9 +152,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             var sum = 0.0;
             // unroll
             for (var t = 0u; t < KEYS; t++) {
-                let weight = select(exp2((s[r * KEYS + t] - m[r]) * params.exp2_scale), params.nan, poison[t]);
-                s[r * KEYS + t] = select(0.0, weight, seen[t]);
-                sum += s[r * KEYS + t];
+                let weight = select(0.0, exp2((s[r * KEYS + t] - m[r]) * params.exp2_scale), seen[t]);
+                sum += weight;
+                // Rows that see a spoilt value are NaN, but for their LSE.
+                s[r * KEYS + t] = select(weight, params.nan, seen[t] & spoilt[t]);
             }
             l[r] = fma(l[r], rescale[r], sum);
         }

@@ -5,9 +5,9 @@
 // workgroup   64 threads, a key to a thread
 // memory      none; barriers: none
 //
-// Key n of all (B, Hkv, Lk) lies at texel (n mod K · D / 4, ⌊n / K⌋), with K keys to a row. Where a key or its value holds
-// anything that is not finite, the value is 0 and the key begins with NaN: it must not touch the rows that do not see it,
-// and those that do are told by one look.
+// Key n of all (B, Hkv, Lk) lies at texel (n mod K · D / 4, ⌊n / K⌋), with K keys to a row. A value that holds anything that
+// is not finite is replaced by NaN and zeros: 0 · NaN is NaN, so it must not reach the rows that do not see it, and its first
+// element alone then tells lanes.wgsl so.
 
 const THREADS = 64u;
 const INFINITE = 0x7f800000u;                                  // the bits from which a number is infinite or NaN
@@ -24,16 +24,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (key >= params.len_q) { return; }
     let n = address(params.staged, workgroup.z, workgroup.y, key);
 
-    var size = vec4(0u);                                       // the largest magnitudes, as bits
     let k_at = address(params.k, workgroup.z, workgroup.y, key);
     let k_texel = vec2(n % K_KEYS_PER_ROW * (DIM_QK / 4u), n / K_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_QK / 4u; i++) {
         var x = vec4(0.0);
         if (i * 4u < params.dim_qk) { x = load_k(k_at + i * 4u, params.dim_qk - i * 4u); }
-        size = max(size, magnitude(x));
         textureStore(staged_k, k_texel + vec2(i, 0u), x);
     }
 
+    var size = vec4(0u);                                       // the largest magnitudes, as bits
     let v_at = address(params.v, workgroup.z, workgroup.y, key);
     let v_texel = vec2(n % V_KEYS_PER_ROW * (DIM_V / 4u), n / V_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_V / 4u; i++) {
@@ -44,7 +43,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
 
     if (max(max(size.x, size.y), max(size.z, size.w)) >= INFINITE) {
-        textureStore(staged_k, k_texel, vec4(params.nan));
-        for (var i = 0u; i < DIM_V / 4u; i++) { textureStore(staged_v, v_texel + vec2(i, 0u), vec4(0.0)); }
+        textureStore(staged_v, v_texel, vec4(params.nan, 0.0, 0.0, 0.0));
+        for (var i = 1u; i < DIM_V / 4u; i++) { textureStore(staged_v, v_texel + vec2(i, 0u), vec4(0.0)); }
     }
 }

@@ -43,7 +43,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
                 // unroll
                 for (var r = 0u; r < 4u; r++) {
                     let weight = exp2((s[r] - vec4(softmax.m[r])) * params.exp2_scale) / l[r];
-                    p[r] = select(vec4(0.0), weight, seen[r]);
+                    // Where every score is −∞ there are no weights (pieces/result_whole.wgsl).
+                    p[r] = select(vec4(0.0), select(weight, vec4(params.nan), l[r] == 0.0), seen[r]);
                 }
             }
         }

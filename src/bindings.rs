@@ -5,6 +5,10 @@ use wgpu::{BufferBinding, BufferUsages};
 use crate::{BindError, Operand, Problem};
 
 /// A buffer for each operand the problem uses. `q`, `k` and `v` may be the same buffer.
+///
+/// The buffers must belong to the device that the plan was made for. wgpu tells objects apart by numbers that each
+/// [`wgpu::Instance`] hands out for itself, so it reports the objects of another device of the same instance, but may take an
+/// object of another instance for one of its own that has the same number.
 #[derive(Clone, Debug, Default)]
 pub struct Operands<'a> {
     given: [Option<BufferBinding<'a>>; Operand::ALL.len()],
@@ -43,9 +47,12 @@ impl<'a> Operands<'a> {
     /// wgpu lets a dispatch write a buffer that it also binds elsewhere only if it writes there too, and leaves it to us
     /// that the two places are apart.
     fn check_aliases(&self, problem: &Problem) -> Result<(), BindError> {
-        let used = || problem.views().filter_map(|view| Some((view, self.get(view.operand)?)));
+        // An operand without elements is not bound.
+        let bound = || problem.views().filter(|view| !view.is_empty());
+        let used = || bound().filter_map(|view| Some((view, self.get(view.operand)?)));
         for (view, binding) in used().filter(|(view, _)| view.operand.is_output()) {
             for (other_view, other) in used().filter(|(other, _)| other.operand != view.operand) {
+                // These sums fit, since each range was found to lie within its buffer.
                 let apart = binding.offset + view.size_bytes() <= other.offset
                     || other.offset + other_view.size_bytes() <= binding.offset;
                 if other.buffer == binding.buffer && !(other_view.operand.is_output() && apart) {

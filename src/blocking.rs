@@ -46,6 +46,11 @@ pub enum RunError {
     /// The device stopped answering.
     #[error("the device stopped answering: {0}")]
     Poll(String),
+    /// wgpu or the driver refused a kernel, a buffer or the commands; nothing was computed.
+    #[error(
+        "the device refused the work: {0}; run less at a time if memory ran out, else try another variant or driver"
+    )]
+    Refused(String),
 }
 
 /// **Blocks and submits.** Uploads the inputs, runs the best variant, waits, and reads everything back.
@@ -74,17 +79,28 @@ pub fn attention_with(
     variant: Variant,
 ) -> Result<Outputs, RunError> {
     inputs.check(problem)?;
-    let device = attention.device();
-    fit_buffers(device, problem)?;
-    let plan = attention.plan_variant(problem, variant)?;
+    fit_buffers(attention.device(), problem)?;
+    unless_refused(attention.device(), || compute(attention, queue, problem, inputs, variant))
+}
 
+fn compute(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    variant: Variant,
+) -> Result<Outputs, RunError> {
+    let device = attention.device();
+    let plan = attention.plan_variant(problem, variant)?;
     let buffers = inputs.upload(device, problem)?;
     let call = plan.bind(&buffers.operands())?;
 
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     call.encode(&mut encoder);
     let mut read = |operand| {
-        let source = buffers.get(operand).map(wgpu::Buffer::as_entire_buffer_binding);
+        // There is nothing to read of an output without elements.
+        let has_elements = problem.view(operand).is_some_and(|view| !view.is_empty());
+        let source = buffers.get(operand).filter(|_| has_elements).map(wgpu::Buffer::as_entire_buffer_binding);
         source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
     };
     let (out, lse, weights) = (read(Operand::Out)?, read(Operand::Lse)?, read(Operand::Weights)?);
@@ -92,7 +108,8 @@ pub fn attention_with(
     device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
 
     let values = |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
-        let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
+        let Some(view) = problem.view(operand) else { return Ok(None) };
+        let Some(readback) = readback else { return Ok(Some(Vec::new())) };
         let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
         let mut values = pollster::block_on(readback.values(dtype))?;
         values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
@@ -103,6 +120,30 @@ pub fn attention_with(
         lse: values(Operand::Lse, lse)?,
         weights: values(Operand::Weights, weights)?,
     })
+}
+
+/// Does work that submits and waits, and fails where wgpu or the driver refused part of it. Without error scopes, such
+/// errors go to the app's handler alone, and results would be zeros.
+pub(crate) fn unless_refused<T>(
+    device: &wgpu::Device,
+    work: impl FnOnce() -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let (done, refusal) = watched(device, work);
+    match (done, refusal) {
+        // What a result that never came back says, the reason says better.
+        (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason.to_string())),
+        (done, _) => done,
+    }
+}
+
+/// Does work, and returns with what comes of it the first error that wgpu reported meanwhile.
+pub(crate) fn watched<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+    // A driver that refuses what passes wgpu's validation is an internal error.
+    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+    let scopes = filters.map(|filter| device.push_error_scope(filter));
+    let done = work();
+    let errors: Vec<_> = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
+    (done, errors.into_iter().next())
 }
 
 /// Whether the device has buffers as large as the operands.

@@ -14,6 +14,13 @@ pub(crate) struct Piece {
     pub(crate) rows: Range<u32>,
 }
 
+impl Piece {
+    /// Whether there is nothing to compute.
+    fn is_empty(&self) -> bool {
+        self.batch.is_empty() || self.heads.is_empty() || self.rows.is_empty()
+    }
+}
+
 /// What a slice is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -28,6 +35,7 @@ pub(crate) struct Slice {
     pub(crate) source: Source,
     /// Binding, from the operand's own start.
     pub(crate) offset_bytes: u64,
+    /// 0 where the piece touches no element of it, as of K and V where there are no keys.
     pub(crate) size_bytes: u64,
     /// The piece's first element, from the binding's start.
     pub(crate) first: u64,
@@ -48,18 +56,19 @@ const SHORTEST_PART: u32 = 512;
 pub(crate) const STATISTICS: u32 = 4;
 
 impl Split {
-    /// As many parts as fill the device, and as a driver that ends loops early makes needful.
+    /// As many parts as fill the device, or more where the driver ends long loops, but no more than a grid can count.
     pub(crate) fn of(variant: &Variant, problem: &Problem, caps: &Caps) -> Self {
         let Shape { len_kv, .. } = problem.shape();
         if matches!(variant.family, Family::Weights | Family::Stage | Family::Merge) {
             return Self { keys: len_kv, parts: 1 };
         }
         let [x, y, z] = blocks(&whole(problem, variant), problem, variant).map(u64::from);
-        let idle = u64::from(caps.workgroups_to_fill) / (x.saturating_mul(y).saturating_mul(z));
-        let wanted = u32::try_from(idle).unwrap_or(1).min(len_kv / SHORTEST_PART).max(1);
+        let busy = x.saturating_mul(y).saturating_mul(z).max(1);
+        let idle = u32::try_from(u64::from(caps.workgroups_to_fill) / busy).unwrap_or(u32::MAX);
+        let wanted = idle.min(len_kv / SHORTEST_PART).min(caps.workgroups).max(1);
         let longest = (variant.most_keys(caps) / TILE_KEYS * TILE_KEYS).max(TILE_KEYS);
-        let keys = len_kv.div_ceil(wanted).next_multiple_of(TILE_KEYS).min(longest);
-        Self { keys, parts: len_kv.div_ceil(keys) }
+        let keys = len_kv.div_ceil(wanted).next_multiple_of(TILE_KEYS).clamp(TILE_KEYS, longest);
+        Self { keys, parts: len_kv.div_ceil(keys).max(1) }
     }
 
     /// Where each row's parts lie.
@@ -99,7 +108,11 @@ enum Obstacle {
 impl Job<'_> {
     /// The pieces, in order.
     pub(crate) fn cut(&self) -> Result<Vec<Piece>, PlanError> {
-        let mut waiting = vec![whole(self.problem, &self.variant)];
+        let whole = whole(self.problem, &self.variant);
+        if whole.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut waiting = vec![whole];
         let mut pieces = Vec::new();
         while let Some(piece) = waiting.pop() {
             match (self.obstacle(&piece), self.halves(&piece)) {
@@ -137,7 +150,7 @@ impl Job<'_> {
     /// there are several: the shader finds the KV head of a dispatch's heads from the first of them.
     fn halves(&self, piece: &Piece) -> Option<[Piece; 2]> {
         let halve = |range: &Range<u32>, step: u32| {
-            let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(step);
+            let middle = range.start.checked_add(((range.end - range.start) / 2).checked_next_multiple_of(step)?)?;
             (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
         };
         let Piece { batch, heads, rows } = piece;
@@ -171,10 +184,10 @@ impl Job<'_> {
             Family::Stage => u64::from(dim_qk) + u64::from(dim_v),
             family if family.takes_groups() => {
                 let group = u64::from(self.problem.shape().group());
-                u64::from(len_kv) * 2 * (u64::from(dim_qk) + u64::from(dim_v)) * group
+                (u64::from(len_kv) * 2).saturating_mul(u64::from(dim_qk) + u64::from(dim_v)).saturating_mul(group)
             }
-            Family::Merge => u64::from(dim_v) * u64::from(self.split.parts) * 2,
-            _ => u64::from(len_kv) * 2 * (u64::from(dim_qk) + u64::from(dim_v)),
+            Family::Merge => (u64::from(dim_v) * 2).saturating_mul(self.split.parts.into()),
+            _ => (u64::from(len_kv) * 2).saturating_mul(u64::from(dim_qk) + u64::from(dim_v)),
         };
         let count = |range: &Range<u32>| u64::from(range.end - range.start);
         [count(&piece.heads), count(&piece.rows), a_row].into_iter().fold(count(&piece.batch), u64::saturating_mul)
@@ -219,13 +232,16 @@ impl Job<'_> {
     /// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
     pub(crate) fn staged(&self, piece: &Piece) -> [u64; 4] {
         let Shape { heads_kv, len_kv, .. } = self.problem.shape();
+        // Where keys are staged these are far below 2^64, since textures hold them.
         let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
         let (first_head, first_key) = match self.variant.family {
             Family::Stage => (piece.heads.start, piece.rows.start),
             family if family.takes_groups() => (piece.heads.start, 0),
             _ => (self.kv_heads(&piece.heads).start, 0),
         };
-        let first = u64::from(piece.batch.start) * batch + u64::from(first_head) * head + u64::from(first_key);
+        let first = u64::from(piece.batch.start)
+            .saturating_mul(batch)
+            .saturating_add(u64::from(first_head) * head + u64::from(first_key));
         [first, batch, head, 1]
     }
 }
@@ -251,6 +267,9 @@ fn counts_kv_heads(variant: &Variant) -> bool {
 }
 
 fn slice(source: Source, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {
+    if axes.iter().any(Range::is_empty) {
+        return Slice { source, offset_bytes: 0, size_bytes: 0, first: 0, stride: [0; 4] };
+    }
     let first = view.index(axes.clone().map(|axis| axis.start));
     let end = view.index(axes.clone().map(|axis| axis.end - 1)) + 1;
     let start_bytes = first * view.element_bytes / alignment * alignment;

@@ -1,13 +1,13 @@
 //! What can go wrong, by moment: describing, planning, binding, reading back. Recording cannot fail.
 
-use crate::{Dtype, Operand};
+use crate::{Dtype, Operand, ScratchSize};
 
 /// The description makes no sense. From [`crate::ProblemBuilder::build`].
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProblemError {
-    /// An axis is 0.
-    #[error("`{axis}` is 0; every axis must be at least 1")]
+    /// There are no heads, or a head size is 0.
+    #[error("`{axis}` is 0; it must be at least 1 (only `batch`, `len_q` and `len_kv` may be 0)")]
     Empty {
         /// Which.
         axis: &'static str,
@@ -32,8 +32,8 @@ pub enum ProblemError {
         /// KV heads.
         heads_kv: u32,
     },
-    /// The scale is NaN or infinite.
-    #[error("scale = {0} must be finite; leave it out for 1/√dim_qk")]
+    /// The scale is NaN, infinite, or too near to an end of f32's range.
+    #[error("scale = {0} must be 0, or from 1.2e-38 to 2.3e38 in magnitude; leave it out for 1/√dim_qk")]
     Scale(f32),
     /// The softcap is not positive, or too large to cap anything.
     #[error("softcap = {0} must be positive and at most 1e30; leave it out for no cap")]
@@ -212,14 +212,12 @@ pub enum BindError {
         operand: Operand,
     },
     /// Scratch made for a smaller plan, or one of another kind.
-    #[error(
-        "the plan needs scratch of {need} bytes, and this one, of {got}, does not cover it; make it with `Plan::scratch`"
-    )]
+    #[error("the plan needs scratch of {need}, but this one has {got}; make it with `Plan::scratch`")]
     Scratch {
-        /// Bytes the plan needs.
-        need: u64,
-        /// Bytes the scratch has.
-        got: u64,
+        /// What the plan needs.
+        need: ScratchSize,
+        /// What the scratch has.
+        got: ScratchSize,
     },
     /// The binding starts where the device cannot bind.
     #[error(
@@ -260,6 +258,14 @@ pub enum ReadbackError {
     /// The encoder was dropped, or the device lost, before the copy ran.
     #[error("the readback was recorded but never ran: submit its encoder's command buffer, and keep the device")]
     NeverSubmitted,
+    /// The encoder's command buffer was submitted, and wgpu refused it.
+    #[error(
+        "the commands were submitted but never ran: the encoder, or another command buffer of that submission, was invalid, or a buffer in it was destroyed; the device's uncaptured-error handler has the reason"
+    )]
+    NeverRan,
+    /// The device gave no buffer for the copy.
+    #[error("the device gave no buffer: it is lost, destroyed or out of memory; create another")]
+    DeviceLost,
     /// wgpu could not map the staging buffer.
     #[error("mapping the staging buffer failed: {0}")]
     Map(String),

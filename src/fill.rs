@@ -2,10 +2,10 @@
 
 use wgpu::{Buffer, BufferDescriptor, BufferUsages};
 
-/// A buffer that holds `contents`, padded to whole words, or nothing where the device is lost or out of memory: wgpu's
-/// own helper panics there.
+/// A buffer that holds `contents`, padded to whole words and to at least one, since wgpu maps and binds no empty buffer.
+/// `None` where the device is lost or out of memory: wgpu's own helper panics there.
 pub(crate) fn filled(device: &wgpu::Device, label: &str, mut contents: Vec<u8>, usage: BufferUsages) -> Option<Buffer> {
-    contents.resize(contents.len().next_multiple_of(4), 0);
+    contents.resize(contents.len().next_multiple_of(4).max(4), 0);
     let size = contents.len() as u64;
     let buffer = device.create_buffer(&BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: true });
     buffer.get_mapped_range_mut(..).ok()?.copy_from_slice(&contents);

@@ -64,7 +64,8 @@ impl Inputs<'_> {
                 Some(contents) => filled(device, operand.name(), contents, usage),
                 None => Some(device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(operand.name()),
-                    size: view.size_bytes(),
+                    // An output without elements has a buffer too.
+                    size: view.size_bytes().max(4),
                     usage,
                     mapped_at_creation: false,
                 })),

@@ -110,32 +110,48 @@ pub struct View {
 }
 
 impl View {
-    /// The element at `[batch, head, row, column]`.
+    /// The element at `[batch, head, row, column]`; `u64::MAX` where that is past 64 bits, which no view of a
+    /// [`Problem`](crate::Problem) reaches.
     pub fn index(&self, at: [u32; 4]) -> u64 {
-        self.offset + at.iter().zip(self.stride).map(|(&i, stride)| u64::from(i) * stride).sum::<u64>()
+        self.checked_index(at).unwrap_or(u64::MAX)
     }
 
-    /// One past the last element, or `None` where that overflows 64 bits.
+    fn checked_index(&self, at: [u32; 4]) -> Option<u64> {
+        let mut steps = at.into_iter().zip(self.stride).map(|(i, stride)| u64::from(i).checked_mul(stride));
+        steps.try_fold(self.offset, |sum, step| sum.checked_add(step?))
+    }
+
+    /// Whether it has no elements at all, because an axis is 0 long.
+    pub fn is_empty(&self) -> bool {
+        self.extent.contains(&0)
+    }
+
+    /// One past the last element, or `None` where the buffer's size in bytes overflows 64 bits.
     pub fn checked_end(&self) -> Option<u64> {
-        let axes = self.extent.iter().zip(self.stride);
-        axes.map(|(&n, stride)| u64::from(n - 1).checked_mul(stride))
-            .try_fold(self.offset.checked_add(1)?, |sum, step| sum.checked_add(step?))
-            .filter(|end| end.checked_mul(self.element_bytes).is_some())
+        if self.is_empty() {
+            return Some(0);
+        }
+        let end = self.checked_index(self.extent.map(|n| n - 1))?.checked_add(1)?;
+        end.checked_mul(self.element_bytes)?.checked_next_multiple_of(4)?;
+        Some(end)
     }
 
-    /// One past the last element.
+    /// One past the last element; 0 where there is none.
     pub fn end(&self) -> u64 {
-        self.index(self.extent.map(|n| n - 1)) + 1
+        self.checked_end().unwrap_or(u64::MAX)
     }
 
     /// The buffer size this operand needs, in bytes: a multiple of four, as WebGPU binds no other.
     pub fn size_bytes(&self) -> u64 {
-        (self.end() * self.element_bytes).next_multiple_of(4)
+        self.end().saturating_mul(self.element_bytes).checked_next_multiple_of(4).unwrap_or(u64::MAX)
     }
 
-    /// Whether no two elements share a place. Sufficient, and exact for every nesting of rows: each stride reaches
-    /// past all that the smaller ones span.
+    /// Whether no two elements share a place, for a view that ends within 64 bits. Sufficient, and exact for every nesting
+    /// of rows: each stride reaches past all that the smaller ones span.
     pub(crate) fn is_injective(&self) -> bool {
+        if self.is_empty() {
+            return true;
+        }
         let mut axes: Vec<(u64, u64)> = (self.stride.into_iter().zip(self.extent))
             .filter(|&(_, n)| n > 1)
             .map(|(stride, n)| (stride, u64::from(n)))

@@ -55,16 +55,21 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | scale | `1/√dim_qk` unless given |
+//! | scale | `1/√dim_qk` unless given; 0, or from 1.2e-38 to 2.3e38 in magnitude |
 //! | order | scale → softcap `c·tanh(s/c)` → + bias → mask → softmax |
 //! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides |
 //! | causal, window | measured from the [`Diagonal`]; composed with the mask and the lengths by "and" |
 //! | window | inclusive: row `i`, standing at key `d`, sees `d − left ..= d + right` |
 //! | a row that sees no key | output exactly 0, LSE −∞, weights 0 |
+//! | no keys (`len_kv` = 0) | no row sees a key |
+//! | no rows (`batch` or `len_q` = 0) | nothing to do, and no error |
 //! | a bias of −∞ | hides the key; any finite bias or score, however low, does not |
 //! | NaN or ∞ behind the mask or past the length | never reaches the output |
-//! | NaN or ∞ in a visible key, value or query | makes the rows that see it NaN or ∞, but for a key or a value whose weight is 0, which may leave them as they were; never touches another row |
-//! | scores | must fit f32: a dot product past 3.4e38 overflows, and the row is then NaN |
+//! | NaN or ∞ in a visible key or query | makes the rows that see it NaN, their LSE too, but for a key that scores −∞; never touches another row |
+//! | NaN or ∞ in a visible value | makes the outputs that see it NaN or ∞, unless its weight is 0; never touches another row, nor any LSE |
+//! | a score of −∞ | has weight 0 beside other scores; a row that sees nothing else is NaN, its LSE and weights too |
+//! | scores | must fit f32: a dot product past 3.4e38 overflows to ±∞ |
+//! | values | are summed before they are divided by the sum of the weights, in f32: safe up to 2e37 / `len_kv` in magnitude |
 //! | LSE | natural logarithm, f32 |
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
 //! | head sizes | 1 to 256, values' own |
@@ -137,7 +142,7 @@ pub use operand::Operand;
 pub use plan::{Attention, Plan};
 pub use problem::{Problem, ProblemBuilder};
 pub use readback::Readback;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, ScratchSize};
 pub use select::{candidates, weights_candidates};
 pub use shape::Shape;
 pub use variant::{Access, Decode, Exchange, Family, Matrix, Variant};

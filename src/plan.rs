@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use wgpu::BufferUsages;
+
 use crate::call::{Call, Part};
 use crate::cut::{Job, Slice, Source, Split};
 use crate::family::texture_sizes;
 use crate::fill::filled;
 use crate::operand::PARAMS_BINDING;
 use crate::params::Params;
-use crate::scratch::{Need, Scratch, Space};
+use crate::scratch::{Scratch, ScratchSize, Space};
 use crate::select::{candidates, weights_candidates};
 use crate::{BindError, Caps, Family, Operand, Operands, PlanError, Problem, Variant};
 
@@ -36,9 +38,14 @@ pub struct Plan {
     variant: Variant,
     binding_alignment: u64,
     split: Split,
-    need: Need,
+    need: ScratchSize,
     steps: Arc<[Step]>,
+    /// Bound for an operand without elements, which no kernel reads: wgpu binds no empty range.
+    stand_in: Option<wgpu::Buffer>,
 }
+
+/// Enough for one element of any type that a kernel may declare its bindings to hold.
+const STAND_IN_BYTES: usize = 16;
 
 /// One kernel over all its pieces.
 #[derive(Debug)]
@@ -141,15 +148,22 @@ impl Attention {
         for kernel in [before, Some(variant), after].into_iter().flatten() {
             steps.push(self.step(problem, kernel.with_access_of(problem), split)?);
         }
-        if problem.uses(Operand::Weights) {
+        if problem.view(Operand::Weights).is_some_and(|view| !view.is_empty()) {
             let weights = weights_candidates(problem, &self.caps)?;
             // Pinning the access pins it for both kernels, where the weights allow it.
             let same = weights.iter().find(|weights| weights.access == variant.access);
             let weights = *same.unwrap_or(&weights[0]);
             steps.push(self.step(problem, weights, Split::of(&weights, problem, &self.caps))?);
         }
+        let stand_in = if problem.views().any(|view| view.is_empty()) {
+            let buffer = filled(&self.device, "attention without keys", vec![0; STAND_IN_BYTES], BufferUsages::STORAGE);
+            Some(buffer.ok_or(PlanError::DeviceLost)?)
+        } else {
+            None
+        };
         Ok(Plan {
             device: self.device.clone(),
+            stand_in,
             problem: *problem,
             variant,
             binding_alignment: self.caps.binding_alignment,
@@ -159,14 +173,14 @@ impl Attention {
         })
     }
 
-    fn need(&self, problem: &Problem, variant: &Variant, split: Split) -> Result<Need, PlanError> {
+    fn need(&self, problem: &Problem, variant: &Variant, split: Split) -> Result<ScratchSize, PlanError> {
         let partial_bytes = if variant.partial { split.view(problem).size_bytes() } else { 0 };
         let granted = self.caps.buffer_bytes;
         if partial_bytes > granted {
             return Err(PlanError::Limit { variant: *variant, limit: "max_buffer_size", need: partial_bytes, granted });
         }
         let stages = matches!(variant.family, Family::Lanes { .. });
-        Ok(Need { partial_bytes, staged: stages.then(|| texture_sizes(variant, problem)) })
+        Ok(ScratchSize { partial_bytes, staged: stages.then(|| texture_sizes(variant, problem)) })
     }
 
     fn step(&self, problem: &Problem, variant: Variant, split: Split) -> Result<Step, PlanError> {
@@ -182,7 +196,7 @@ impl Attention {
             launches.push(Launch { params_offset: contents.len() as u64, slices, grid: job.grid(piece) });
             contents.extend_from_slice(bytemuck::bytes_of(&params));
         }
-        let params = filled(&self.device, &format!("{variant} params"), contents, wgpu::BufferUsages::UNIFORM);
+        let params = filled(&self.device, &format!("{variant} params"), contents, BufferUsages::UNIFORM);
         let params = params.ok_or(PlanError::DeviceLost)?;
         Ok(Step { variant, pipeline: self.pipeline(variant), params, launches })
     }
@@ -306,7 +320,7 @@ impl Plan {
     /// As for [`bind`](Self::bind), and [`BindError::Scratch`] where the scratch is too small.
     pub fn bind_in(&self, operands: &Operands<'_>, scratch: &Scratch) -> Result<Call, BindError> {
         if !scratch.covers(&self.need) {
-            return Err(BindError::Scratch { need: self.need.bytes(), got: scratch.size_bytes() });
+            return Err(BindError::Scratch { need: self.need, got: scratch.size() });
         }
         operands.check(&self.problem, self.binding_alignment)?;
         let mut parts = Vec::new();
@@ -338,8 +352,10 @@ impl Plan {
                     (Space::Partial.binding(), buffer, 0)
                 }
             };
-            let offset = offset + slice.offset_bytes;
-            let range = wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(slice.size_bytes) };
+            let range = match (wgpu::BufferSize::new(slice.size_bytes), &self.stand_in) {
+                (None, Some(stand_in)) => stand_in.as_entire_buffer_binding(),
+                (size, _) => wgpu::BufferBinding { buffer, offset: offset + slice.offset_bytes, size },
+            };
             entries.push(wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(range) });
         }
         for (space, _) in step.variant.spaces().filter(|(space, _)| *space != Space::Partial) {

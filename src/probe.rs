@@ -1,14 +1,14 @@
 //! Whether an adapter's matrix unit is there and right: some drivers advertise what they do not have.
 
-use wgpu::util::DeviceExt as _;
 use wgpu::{Backend, BufferUsages, CooperativeMatrixProperties, CooperativeScalarType, Features, PollType};
 
-use crate::blocking::{RunError, attention_with};
+use crate::blocking::{RunError, attention_with, watched};
 use crate::family::matrix;
+use crate::fill::filled;
 use crate::wgsl::assemble;
 use crate::{
-    Attention, Caps, Diagonal, Dtype, Family, Fragment, Inputs, MatrixUnit, Multiplier, Problem, Readback, Shape,
-    Tiles, reference,
+    Attention, Caps, Diagonal, Dtype, Family, Fragment, Inputs, MatrixUnit, Multiplier, Problem, Readback,
+    ReadbackError, Shape, Tiles, reference,
 };
 
 /// Why a device's kernels use no matrix unit.
@@ -178,14 +178,10 @@ pub fn try_matrix_unit(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixU
         return Err(NoMatrixUnit::Impossible { subgroup: unit.subgroup, side: unit.fragment.side() });
     }
     requested(device, unit.features())?;
-    // A driver that refuses what passes wgpu's validation is an internal error.
-    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
-    let scopes = filters.map(|filter| device.push_error_scope(filter));
-    let tried = try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit));
-    let errors: Vec<wgpu::Error> =
-        scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
-    match errors.first() {
-        Some(error) => Err(NoMatrixUnit::Refused(error.to_string())),
+    let (tried, refusal) =
+        watched(device, || try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit)));
+    match refusal {
+        Some(reason) => Err(NoMatrixUnit::Refused(reason.to_string())),
         None => tried,
     }
 }
@@ -234,10 +230,11 @@ fn multiply(
         },
         cache: None,
     });
-    let [a, b] = factors.map(|factor| {
-        let contents = bytemuck::cast_slice(factor);
-        device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label, contents, usage: BufferUsages::STORAGE })
-    });
+    let upload = |factor: &[f32]| {
+        let buffer = filled(device, "wgpu-attention probe", bytemuck::cast_slice(factor).into(), BufferUsages::STORAGE);
+        buffer.ok_or(RunError::Readback(ReadbackError::DeviceLost))
+    };
+    let [a, b] = [upload(factors[0])?, upload(factors[1])?];
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
     let size = a.size();
     let result = device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false });

@@ -1,5 +1,7 @@
 //! What is asked: plain data, checked once, no GPU.
 
+use std::ops::RangeInclusive;
+
 use crate::mask::{Band, LONGEST, band};
 use crate::{Diagonal, Dtype, Layout, Operand, ProblemError, ScoreLayout, Shape, View, Window};
 
@@ -68,6 +70,10 @@ impl Problem {
     }
 }
 
+/// How large a scale may be, but for 0. Drivers may take a smaller number for 0, and log₂ e times a larger one, which the
+/// kernels need, is past f32.
+const SCALES: RangeInclusive<f32> = f32::MIN_POSITIVE..=f32::MAX / std::f32::consts::LOG2_E;
+
 /// A score divided by a larger cap could be too small for f32; and such a cap caps nothing.
 const LARGEST_CAP: f32 = 1e30;
 
@@ -102,7 +108,7 @@ impl ProblemBuilder {
         self
     }
 
-    /// The factor on Q Kᵀ; `1/√dim_qk` unless given.
+    /// The factor on Q Kᵀ; `1/√dim_qk` unless given. It is 0, or between 1.2e-38 and 2.3e38 in magnitude.
     pub const fn scale(mut self, scale: f32) -> Self {
         self.scale = Some(scale);
         self
@@ -192,22 +198,15 @@ impl ProblemBuilder {
     }
 
     fn check_shape(&self) -> Result<(), ProblemError> {
-        let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = self.shape;
-        let axes = [
-            ("batch", batch, u32::MAX),
-            ("heads_q", heads_q, u32::MAX),
-            ("heads_kv", heads_kv, u32::MAX),
-            ("len_q", len_q, LONGEST),
-            ("len_kv", len_kv, LONGEST),
-            ("dim_qk", dim_qk, u32::MAX),
-            ("dim_v", dim_v, u32::MAX),
-        ];
-        for (axis, value, most) in axes {
+        let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = self.shape;
+        for (axis, value) in [("heads_q", heads_q), ("heads_kv", heads_kv), ("dim_qk", dim_qk), ("dim_v", dim_v)] {
             if value == 0 {
                 return Err(ProblemError::Empty { axis });
             }
-            if value > most {
-                return Err(ProblemError::TooLong { axis, value, most });
+        }
+        for (axis, value) in [("len_q", len_q), ("len_kv", len_kv)] {
+            if value > LONGEST {
+                return Err(ProblemError::TooLong { axis, value, most: LONGEST });
             }
         }
         if heads_q % heads_kv != 0 {
@@ -217,7 +216,8 @@ impl ProblemBuilder {
     }
 
     fn check_numbers(&self) -> Result<(), ProblemError> {
-        if let Some(scale) = self.scale.filter(|scale| !scale.is_finite()) {
+        let in_range = |scale: f32| scale == 0.0 || SCALES.contains(&scale.abs());
+        if let Some(scale) = self.scale.filter(|&scale| !in_range(scale)) {
             return Err(ProblemError::Scale(scale));
         }
         if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
@@ -370,10 +370,14 @@ mod tests {
         let shape = Shape::new(2, 4, 8, 16);
         let text = |builder: ProblemBuilder| builder.build().expect_err("must be refused").to_string();
         let cases = [
-            (Problem::builder(Shape { len_q: 0, ..shape }), "`len_q` is 0"),
+            (Problem::builder(Shape { heads_q: 0, ..shape }), "`heads_q` is 0"),
+            (Problem::builder(Shape { dim_v: 0, ..shape }), "`dim_v` is 0"),
             (Problem::builder(shape.kv_len(LONGEST + 1)), "`len_kv` is 536870913, and at most 536870912"),
             (Problem::builder(shape.kv_heads(3)), "heads_q = 4 is not a multiple of heads_kv = 3"),
-            (Problem::builder(shape).scale(f32::NAN), "scale = NaN must be finite"),
+            (Problem::builder(shape).scale(f32::NAN), "scale = NaN must be 0"),
+            (Problem::builder(shape).scale(f32::NEG_INFINITY), "scale = -inf must be 0"),
+            (Problem::builder(shape).scale(2.5e38), "2.3e38"),
+            (Problem::builder(shape).scale(-1e-39), "1.2e-38"),
             (Problem::builder(shape).softcap(0.0), "softcap = 0 must be positive"),
             (Problem::builder(shape).softcap(f32::NAN), "softcap = NaN must be positive"),
             (

@@ -54,18 +54,44 @@ impl Space {
 const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 const TEXEL_BYTES: u64 = 16;
 
-/// How much of each space a plan needs.
+/// How much scratch a plan needs, or a [`Scratch`] has. Its `Display` lists it space by space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Need {
+pub struct ScratchSize {
     pub(crate) partial_bytes: u64,
     /// Width and height of the textures of keys and of values, in texels.
     pub(crate) staged: Option<[[u32; 2]; 2]>,
 }
 
-impl Need {
-    pub(crate) fn bytes(&self) -> u64 {
-        let texels = |[width, height]: [u32; 2]| u64::from(width) * u64::from(height);
-        self.partial_bytes + self.staged.map_or(0, |sizes| sizes.map(texels).iter().sum::<u64>() * TEXEL_BYTES)
+impl ScratchSize {
+    /// All of it, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |[width, height]: [u32; 2]| (u64::from(width) * u64::from(height)).saturating_mul(TEXEL_BYTES);
+        let staged = self.staged.map_or([0; 2], |sizes| sizes.map(bytes));
+        staged.into_iter().fold(self.partial_bytes, u64::saturating_add)
+    }
+
+    /// Whether scratch of this size serves a plan that needs `need`. Textures may be larger than needed, but not narrower:
+    /// their width is how the shader finds its way, by a constant no wider than any texture made for it.
+    fn covers(&self, need: &Self) -> bool {
+        let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
+        self.partial_bytes >= need.partial_bytes
+            && match (&self.staged, &need.staged) {
+                (_, None) => true,
+                (None, Some(_)) => false,
+                (Some(had), Some(needed)) => had.iter().zip(needed).all(large_enough),
+            }
+    }
+}
+
+impl std::fmt::Display for ScratchSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes of partial results", self.partial_bytes)?;
+        match self.staged {
+            Some([[k_width, k_height], [v_width, v_height]]) => {
+                write!(f, ", {k_width} × {k_height} texels of keys and {v_width} × {v_height} of values")
+            }
+            None => f.write_str(" and no textures"),
+        }
     }
 }
 
@@ -74,17 +100,17 @@ impl Need {
 /// Made by [`Plan::scratch`](crate::Plan::scratch); its contents mean nothing between calls.
 #[derive(Clone, Debug)]
 pub struct Scratch {
-    pub(crate) need: Need,
+    pub(crate) size: ScratchSize,
     pub(crate) partial: Option<wgpu::Buffer>,
     pub(crate) staged: Option<[wgpu::TextureView; 2]>,
 }
 
 impl Scratch {
-    pub(crate) fn new(device: &Device, need: Need) -> Self {
-        let partial = (need.partial_bytes > 0).then(|| {
+    pub(crate) fn new(device: &Device, size: ScratchSize) -> Self {
+        let partial = (size.partial_bytes > 0).then(|| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("attention parts"),
-                size: need.partial_bytes,
+                size: size.partial_bytes,
                 usage: BufferUsages::STORAGE,
                 mapped_at_creation: false,
             })
@@ -102,24 +128,21 @@ impl Scratch {
             });
             texture.create_view(&wgpu::TextureViewDescriptor::default())
         };
-        Self { need, partial, staged: need.staged.map(|sizes| sizes.map(texture)) }
+        Self { size, partial, staged: size.staged.map(|sizes| sizes.map(texture)) }
     }
 
-    /// Its size.
+    /// How much there is of each space.
+    pub const fn size(&self) -> ScratchSize {
+        self.size
+    }
+
+    /// All of it, in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.need.bytes()
+        self.size.bytes()
     }
 
-    /// Whether it has all that is needed. Textures may be larger than needed, but not narrower: their width is how the
-    /// shader finds its way, by a constant no wider than any texture made for it.
-    pub(crate) fn covers(&self, need: &Need) -> bool {
-        let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
-        self.need.partial_bytes >= need.partial_bytes
-            && match (&self.need.staged, &need.staged) {
-                (_, None) => true,
-                (None, Some(_)) => false,
-                (Some(had), Some(needed)) => had.iter().zip(needed).all(large_enough),
-            }
+    pub(crate) fn covers(&self, need: &ScratchSize) -> bool {
+        self.size.covers(need)
     }
 
     pub(crate) fn texture(&self, space: Space) -> Option<&wgpu::TextureView> {

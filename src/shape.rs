@@ -3,15 +3,15 @@
 /// The sizes of an attention problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// B.
+    /// B; 0 is a problem with nothing to do.
     pub batch: u32,
     /// Hq; a multiple of `heads_kv`. Query head `h` reads KV head `h / (heads_q / heads_kv)`.
     pub heads_q: u32,
     /// Hkv.
     pub heads_kv: u32,
-    /// Lq: query rows per head.
+    /// Lq: query rows per head; 0 is a problem with nothing to do.
     pub len_q: u32,
-    /// Lk: keys per head; the capacity, where `kv_lengths` says how many are valid.
+    /// Lk: keys per head; the capacity, where `kv_lengths` says how many are valid. Where it is 0, no row sees a key.
     pub len_kv: u32,
     /// Size of a query or key vector.
     pub dim_qk: u32,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::PollType;
 
-use crate::blocking::{RunError, fit_buffers};
+use crate::blocking::{RunError, fit_buffers, unless_refused};
 use crate::{Attention, Buffers, Call, Inputs, Operand, Problem, Variant};
 
 /// How long each candidate ran, fastest first.
@@ -59,12 +59,14 @@ pub fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Re
     let device = attention.device();
     let candidates = attention.candidates(problem)?;
     fit_buffers(device, problem)?;
-    let buffers = made_up(device, problem)?;
-    let mut rows = Vec::new();
-    for variant in candidates {
-        let call = attention.plan_variant(problem, variant)?.bind(&buffers.operands())?;
-        rows.push((variant, median(|| time(device, queue, &call))?));
-    }
+    let mut rows = unless_refused(device, || {
+        let buffers = made_up(device, problem)?;
+        let timed = candidates.into_iter().map(|variant| {
+            let call = attention.plan_variant(problem, variant)?.bind(&buffers.operands())?;
+            Ok((variant, median(|| time(device, queue, &call))?))
+        });
+        timed.collect::<Result<Vec<_>, RunError>>()
+    })?;
     rows.sort_by_key(|(_, duration)| *duration);
     Ok(Tuning { rows })
 }

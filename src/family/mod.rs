@@ -126,10 +126,14 @@ impl Variant {
         tiles.saturating_mul(TILE_KEYS)
     }
 
-    /// Whether a kernel that needs to see all keys at once may.
+    /// Whether the loops of its workgroups reach every key: one workgroup, or as many as a grid can count where the keys
+    /// are split.
     pub(crate) fn check_rounds(&self, len_kv: u32, caps: &Caps) -> Result<(), PlanError> {
-        let most = self.most_keys(caps);
-        let in_parts = self.partial || matches!(self.family, Family::Stage | Family::Merge);
-        if !in_parts && len_kv > most { Err(PlanError::TooManyKeys { variant: *self, len_kv, most }) } else { Ok(()) }
+        let most = match self.family {
+            Family::Stage | Family::Merge => u32::MAX,
+            _ if self.partial => (self.most_keys(caps) / TILE_KEYS * TILE_KEYS).saturating_mul(caps.workgroups),
+            _ => self.most_keys(caps),
+        };
+        if len_kv > most { Err(PlanError::TooManyKeys { variant: *self, len_kv, most }) } else { Ok(()) }
     }
 }

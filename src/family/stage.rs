@@ -19,7 +19,8 @@ pub(crate) fn sizes(variant: &Variant, problem: &Problem) -> [[u32; 2]; 2] {
     let keys = u64::from(shape.batch).saturating_mul(shape.heads_kv.into()).saturating_mul(shape.len_kv.into());
     [variant.dim_qk, variant.dim_v].map(|dim| {
         let height = keys.div_ceil(keys_per_row(dim).into());
-        [keys_per_row(dim) * (dim / 4), u32::try_from(height).unwrap_or(u32::MAX)]
+        // A texture has at least one row, even where there are no keys.
+        [keys_per_row(dim) * (dim / 4), u32::try_from(height).unwrap_or(u32::MAX).max(1)]
     })
 }
 

@@ -19,6 +19,7 @@ mod rejects;
 
 mod edges;
 mod errors;
+mod extremes;
 mod fuzz;
 mod laws;
 mod matrix;
@@ -27,6 +28,7 @@ mod mutations;
 mod questions;
 mod real_input;
 mod record;
+mod refused;
 mod semantics;
 mod shaders;
 mod tune;
