@@ -110,6 +110,8 @@ impl Attention {
     /// Compiles what `problem` needs, unless it already has, and sizes it. The first use of a variant takes as long as
     /// the driver's compiler does.
     ///
+    /// A plan uploads its parameters. wgpu holds such an upload, about 7 kB, until the queue's next submit.
+    ///
     /// # Errors
     /// [`PlanError`] where this device cannot run it: which limit, what is needed and what is granted.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
@@ -187,6 +189,10 @@ impl Attention {
         let job = Job { problem, variant, split, caps: &self.caps };
         let pieces = job.cut()?;
         let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment.max(4) as usize);
+        let (need, granted) = ((pieces.len() as u64).saturating_mul(stride as u64), self.caps.buffer_bytes);
+        if need > granted {
+            return Err(PlanError::Limit { variant, limit: "max_buffer_size", need, granted });
+        }
         let mut contents = Vec::new();
         let mut launches = Vec::new();
         for piece in &pieces {

@@ -34,7 +34,7 @@ pub struct Variant {
     pub kv_lengths: bool,
     /// Writes the log-sum-exp.
     pub lse: bool,
-    /// Sees only a part of the keys and leaves its part of the result for a merge.
+    /// Leaves its result, over all of the keys or a part of them, for a merge.
     pub partial: bool,
 }
 
@@ -143,7 +143,10 @@ impl Variant {
             lse: writes_output && problem.uses(Operand::Lse),
             partial: false,
         };
-        Self { partial: Split::of(&whole, problem, caps).parts > 1, ..whole }
+        // Storing elements one at a time is so much text, written out for every number of O, that a software GPU compiles it
+        // for half a minute, and again for every head size. The small kernel that merges does it instead.
+        let stores_by_merging = matches!(family, Family::Lanes { .. }) && access == Access::Scalar;
+        Self { partial: stores_by_merging || Split::of(&whole, problem, caps).parts > 1, ..whole }
     }
 
     /// The kernels that prepare for this one and finish its work; neither looks at scores.
