@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::family::TILE_KEYS;
+use crate::family::{TILE_KEYS, VALUE_COLUMNS};
 use crate::{Caps, Family, Operand, PlanError, Problem, Shape, Variant, View};
 
 /// What one dispatch computes: a box of batches, query heads and query rows, over all keys. Where a kernel takes a KV head's
@@ -12,6 +12,8 @@ pub(crate) struct Piece {
     pub(crate) batch: Range<u32>,
     pub(crate) heads: Range<u32>,
     pub(crate) rows: Range<u32>,
+    /// Of the values and the output: all of them, unless they are more than a kernel has room for.
+    pub(crate) columns: Range<u32>,
 }
 
 impl Piece {
@@ -71,15 +73,29 @@ impl Split {
         Self { keys, parts: len_kv.div_ceil(keys).max(1) }
     }
 
-    /// Where each row's parts lie.
+    /// Where each row's parts lie, those of one piece's columns after those of another's.
     pub(crate) fn view(self, problem: &Problem) -> View {
         let [batch, heads, rows, _] = problem.shape().scores();
-        let columns = self.parts.saturating_mul(STATISTICS + problem.shape().dim_v.next_multiple_of(4));
+        let columns = column_ranges(problem.shape().dim_v).last().map_or(0, |last| self.columns(&last).end);
         let row = u64::from(columns);
         let head = row.saturating_mul(rows.into());
         let stride = [head.saturating_mul(heads.into()), head, row, 1];
         View { operand: Operand::Out, offset: 0, extent: [batch, heads, rows, columns], stride, element_bytes: 4 }
     }
+
+    /// Where in such a row the parts of some columns of the output lie.
+    fn columns(self, of_output: &Range<u32>) -> Range<u32> {
+        let ranges_before = of_output.start / VALUE_COLUMNS;
+        let start = self.parts.saturating_mul(of_output.start + ranges_before * STATISTICS);
+        let width = (of_output.end - of_output.start).next_multiple_of(4);
+        start..start.saturating_add(self.parts.saturating_mul(STATISTICS + width))
+    }
+}
+
+/// The columns of the values, as many at a time as a kernel has room for.
+fn column_ranges(dim_v: u32) -> impl DoubleEndedIterator<Item = Range<u32>> + ExactSizeIterator {
+    let starts = (0..dim_v.div_ceil(VALUE_COLUMNS)).map(|n| n * VALUE_COLUMNS);
+    starts.map(move |start| start..dim_v.min(start + VALUE_COLUMNS))
 }
 
 /// How many times as fast as other kernels those on a matrix unit are at least, where time matters to a driver.
@@ -112,7 +128,11 @@ impl Job<'_> {
         if whole.is_empty() {
             return Ok(Vec::new());
         }
-        let mut waiting = vec![whole];
+        // The weights have no columns of values.
+        let mut waiting: Vec<Piece> = match self.variant.family {
+            Family::Weights => vec![whole],
+            _ => column_ranges(whole.columns.end).rev().map(|columns| Piece { columns, ..whole.clone() }).collect(),
+        };
         let mut pieces = Vec::new();
         while let Some(piece) = waiting.pop() {
             match (self.obstacle(&piece), self.halves(&piece)) {
@@ -153,7 +173,7 @@ impl Job<'_> {
             let middle = range.start.checked_add(((range.end - range.start) / 2).checked_next_multiple_of(step)?)?;
             (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
         };
-        let Piece { batch, heads, rows } = piece;
+        let Piece { batch, heads, rows, .. } = piece;
         let group = if counts_kv_heads(&self.variant) { 1 } else { self.problem.shape().group() };
         if let Some(halves) = halve(batch, 1) {
             return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
@@ -179,7 +199,8 @@ impl Job<'_> {
     }
 
     fn flop(&self, piece: &Piece) -> u64 {
-        let Shape { len_kv, dim_qk, dim_v, .. } = self.problem.shape();
+        let Shape { len_kv, dim_qk, .. } = self.problem.shape();
+        let dim_v = piece.columns.end - piece.columns.start;
         let a_row = match self.variant.family {
             Family::Stage => u64::from(dim_qk) + u64::from(dim_v),
             family if family.takes_groups() => {
@@ -200,26 +221,33 @@ impl Job<'_> {
         let operands = operands.filter_map(|operand| Some((Source::Operand(operand), self.problem.view(operand)?)));
         let keeps_parts = self.variant.partial || self.variant.family == Family::Merge;
         let partial = keeps_parts.then(|| (Source::Partial, self.split.view(self.problem)));
-        operands.chain(partial).map(move |(source, view)| slice(source, &view, &self.axes(&view, piece), alignment))
+        operands.chain(partial).map(move |(source, view)| {
+            let mut axes = self.axes(&view, piece);
+            if source == Source::Partial {
+                axes[3] = self.split.columns(&piece.columns);
+            }
+            slice(source, &view, &axes, alignment)
+        })
     }
 
     /// What of an operand a piece touches.
     fn axes(&self, view: &View, piece: &Piece) -> [Range<u32>; 4] {
-        let Piece { batch, heads, rows } = piece.clone();
+        let Piece { batch, heads, rows, columns } = piece.clone();
         let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
         let group = self.problem.shape().group();
+        let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns };
         match view.operand {
             Operand::Q | Operand::Out | Operand::Lse | Operand::Mask | Operand::Bias
                 if counts_kv_heads(&self.variant) =>
             {
-                [batch, heads.start * group..heads.end * group, rows, all_columns]
+                [batch, heads.start * group..heads.end * group, rows, columns]
             }
             Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
-                [batch, heads, rows, all_columns]
+                [batch, heads, rows, columns]
             }
-            Operand::K | Operand::V if self.variant.family == Family::Stage => [batch, heads, rows, all_columns],
-            Operand::K | Operand::V if counts_kv_heads(&self.variant) => [batch, heads, all_rows, all_columns],
-            Operand::K | Operand::V => [batch, self.kv_heads(&heads), all_rows, all_columns],
+            Operand::K | Operand::V if self.variant.family == Family::Stage => [batch, heads, rows, columns],
+            Operand::K | Operand::V if counts_kv_heads(&self.variant) => [batch, heads, all_rows, columns],
+            Operand::K | Operand::V => [batch, self.kv_heads(&heads), all_rows, columns],
             Operand::KvLengths => [all_batches, 0..1, 0..1, 0..1],
         }
     }
@@ -247,10 +275,10 @@ impl Job<'_> {
 }
 
 fn whole(problem: &Problem, variant: &Variant) -> Piece {
-    let Shape { batch, heads_q, heads_kv, len_q, len_kv, .. } = problem.shape();
+    let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_v, .. } = problem.shape();
     let heads = if counts_kv_heads(variant) { heads_kv } else { heads_q };
     let rows = if variant.family == Family::Stage { len_kv } else { len_q };
-    Piece { batch: 0..batch, heads: 0..heads, rows: 0..rows }
+    Piece { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..dim_v }
 }
 
 /// Workgroups along (rows, heads, batches), before the keys are split.
@@ -325,7 +353,7 @@ mod tests {
     #[test]
     fn a_problem_that_fits_is_one_piece() {
         let problem = Problem::builder(Shape::new(2, 4, 100, 64)).build().expect("valid");
-        assert_eq!(pieces(&problem, &caps()), [Piece { batch: 0..2, heads: 0..4, rows: 0..100 }]);
+        assert_eq!(pieces(&problem, &caps()), [Piece { batch: 0..2, heads: 0..4, rows: 0..100, columns: 0..64 }]);
     }
 
     #[test]

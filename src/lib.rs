@@ -72,7 +72,7 @@
 //! | values | are summed before they are divided by the sum of the weights, in f32: safe up to 2e37 / `len_kv` in magnitude |
 //! | LSE | natural logarithm, f32 |
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
-//! | head sizes | 1 to 256, values' own |
+//! | head sizes | 1 to 576, values' own |
 //! | element types | f32, f16, bf16 storage, none of which needs a device feature; softmax and accumulation in f32 |
 //! | determinism | same inputs, shape and adapter, same bits; a row's bits do not depend on what the rows and batches around it hold |
 //! | size | a problem past the device's binding size, 65 535 workgroups or a driver's patience becomes several dispatches, or an error that says why not |

@@ -51,7 +51,7 @@ impl Params {
             len_q: piece.rows.end - piece.rows.start,
             len_kv: shape.len_kv,
             dim_qk: shape.dim_qk,
-            dim_v: shape.dim_v,
+            dim_v: piece.columns.end - piece.columns.start,
             group: shape.group(),
             first_row: piece.rows.start,
             first_batch: piece.batch.start,

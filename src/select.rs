@@ -1,7 +1,7 @@
 //! Which variant runs a problem on a device: a pure function over a table.
 
 use crate::family::matrix::Rows;
-use crate::family::{self, DIM_MOST, textures_fit};
+use crate::family::{self, DIM_MOST, DIM_QK_KEPT, VALUE_COLUMNS, textures_fit};
 use crate::{Access, Caps, Exchange, Family, PlanError, Problem, Variant};
 
 /// One line of the table. The first whose `suits` holds is taken.
@@ -17,13 +17,13 @@ const TABLE: &[Row] = &[
     Row {
         exchange: Exchange::Workgroup,
         family: streams,
-        suits: |problem, _| few_for_streams(problem),
+        suits: |problem, _| few_for_streams(problem) || !fits_lanes(problem),
         provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
     },
     Row {
         exchange: Exchange::Workgroup,
         family: |_, caps| Some(Family::Lanes { size: software_lanes(caps)? }),
-        suits: |_, _| true,
+        suits: |problem, _| fits_lanes(problem),
         provenance: "lavapipe (Mesa 22.3.6): benches/NOTES.md",
     },
     Row {
@@ -71,7 +71,7 @@ const TABLE: &[Row] = &[
     Row {
         exchange: Exchange::Workgroup,
         family: streams,
-        suits: |problem, _| !few_for_streams(problem),
+        suits: |problem, _| !few_for_streams(problem) && fits_lanes(problem),
         provenance: "right for any number of rows, and slower than the others for many",
     },
     Row {
@@ -119,6 +119,11 @@ fn has_eight_lanes(caps: &Caps) -> bool {
 
 fn streams(problem: &Problem, caps: &Caps) -> Option<Family> {
     Some(family::streams::family(problem, software_lanes(caps)?))
+}
+
+/// Whether a lane has room for whole rows of Q and O, and one texture for all the values.
+fn fits_lanes(problem: &Problem) -> bool {
+    problem.shape().dim_qk <= DIM_QK_KEPT && problem.shape().dim_v <= VALUE_COLUMNS
 }
 
 /// Query rows of a KV head.

@@ -1,6 +1,7 @@
 //! Which code: everything that changes the shader's text or its arrays, and nothing else.
 
 use crate::cut::Split;
+use crate::family::VALUE_COLUMNS;
 pub use crate::family::decode::Decode;
 pub use crate::family::matrix::Matrix;
 use crate::scratch::{Space, SpaceUse};
@@ -22,7 +23,7 @@ pub struct Variant {
     pub exchange: Exchange,
     /// Head size of queries and keys, rounded up to what the family's arrays come in.
     pub dim_qk: u32,
-    /// Head size of values, rounded up likewise; 0 where the kernel reads none.
+    /// Head size of values, as far as one dispatch computes them, rounded up likewise; 0 where the kernel reads none.
     pub dim_v: u32,
     /// Caps the scores.
     pub softcap: bool,
@@ -135,7 +136,7 @@ impl Variant {
             access,
             exchange,
             dim_qk: shape.dim_qk.next_multiple_of(family.dim_step()),
-            dim_v: if writes_output { shape.dim_v.next_multiple_of(family.dim_step()) } else { 0 },
+            dim_v: if writes_output { shape.dim_v.min(VALUE_COLUMNS).next_multiple_of(family.dim_step()) } else { 0 },
             softcap: problem.softcap().is_some(),
             mask: problem.uses(Operand::Mask),
             bias: problem.bias_dtype(),

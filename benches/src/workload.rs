@@ -101,6 +101,9 @@ impl FromStr for Workload {
         let words: Vec<&str> = text.split(',').map(str::trim).collect();
         let (sizes, flags) = words.split_at_checked(6).ok_or_else(usage)?;
         let sizes: Vec<u32> = sizes.iter().map(|size| size.parse()).collect::<Result<_, _>>().map_err(|_| usage())?;
+        if sizes.contains(&0) {
+            return Err("every size must be at least 1, or there is nothing to measure".to_owned());
+        }
         let sizes = sizes.try_into().map_err(|_| usage())?;
         let mut workload = Self::new("shape", sizes);
         for flag in flags {

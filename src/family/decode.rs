@@ -1,6 +1,6 @@
 //! `decode.wgsl`: few query rows over many keys.
 
-use super::{Constant, DIM_MOST, DIM_STEP, Kernel, tiled};
+use super::{Constant, DIM_MOST, DIM_STEP, Kernel, VALUE_COLUMNS, tiled};
 use crate::{Exchange, Family, Problem, Variant};
 
 /// How a workgroup divides the work.
@@ -31,7 +31,7 @@ pub(crate) fn family(problem: &Problem) -> Family {
         _ => MOST_ROWS,
     };
     // Larger head sizes are refused elsewhere.
-    let dim = shape.dim_qk.max(shape.dim_v).min(DIM_MOST).next_multiple_of(DIM_STEP);
+    let dim = shape.dim_qk.min(DIM_MOST).max(shape.dim_v.min(VALUE_COLUMNS)).next_multiple_of(DIM_STEP);
     let rows = wanted.min((REGISTERS * SHARE / dim).max(1));
     Family::Decode(Decode { rows, share: SHARE, threads: THREADS })
 }

@@ -1,6 +1,6 @@
 //! `matrix.wgsl`: both products on a matrix unit.
 
-use super::{Constant, DIM_MOST, Kernel, tiled};
+use super::{Constant, DIM_QK_KEPT, Kernel, VALUE_COLUMNS, tiled};
 use crate::{Access, Caps, Dtype, Family, Fragment, MatrixUnit, Multiplier, Problem, Tiles, Variant};
 
 /// How a workgroup divides the work.
@@ -39,9 +39,11 @@ const ONE_SUBGROUP: (u32, u32) = (1, 16);
 /// The family for a problem on such a device, whatever its number of rows.
 pub(crate) fn family(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Family> {
     let unit = caps.matrix_unit.filter(|unit| unit.is_possible() && problem.dtype() == Dtype::F16)?;
-    // Larger head sizes are refused elsewhere.
-    let [dim_qk, dim_v] = [problem.shape().dim_qk, problem.shape().dim_v];
-    let [dim_qk, dim_v] = [dim_qk, dim_v].map(|dim| dim.min(DIM_MOST).next_multiple_of(DIM_STEP));
+    let [dim_qk, dim_v] = [problem.shape().dim_qk, problem.shape().dim_v.min(VALUE_COLUMNS)];
+    if dim_qk > DIM_QK_KEPT {
+        return None;
+    }
+    let [dim_qk, dim_v] = [dim_qk, dim_v].map(|dim| dim.next_multiple_of(DIM_STEP));
     let side = unit.fragment.side();
     // A thread has at most one row.
     let most = unit.subgroup / side;

@@ -40,7 +40,11 @@ pub(crate) enum Constant {
 /// Head sizes are rounded up to a multiple of this: fewer pipelines, and whole vectors everywhere.
 pub(crate) const DIM_STEP: u32 = 32;
 /// The largest head size.
-pub(crate) const DIM_MOST: u32 = 256;
+pub(crate) const DIM_MOST: u32 = 576;
+/// Columns of the values, and so of the output, that a kernel has room for; wider heads are computed in several dispatches.
+pub(crate) const VALUE_COLUMNS: u32 = 256;
+/// The largest head size of queries and keys for kernels that keep whole rows of them where there is little room.
+pub(crate) const DIM_QK_KEPT: u32 = 256;
 
 impl Family {
     /// Whether the heads that share a KV head are rows of the same workgroups.

@@ -1,6 +1,6 @@
 //! `streams.wgsl`: few query rows on CPUs that play a GPU, whose vector is a subgroup.
 
-use super::{Constant, DIM_MOST, DIM_STEP, Kernel, tiled};
+use super::{Constant, DIM_MOST, DIM_STEP, Kernel, VALUE_COLUMNS, tiled};
 use crate::{Family, Problem, Variant};
 
 /// Numbers of Q that every lane keeps, and as many of O: with more, the text no longer pays for the reading it saves.
@@ -15,11 +15,11 @@ pub(crate) fn family(problem: &Problem, size: u32) -> Family {
 pub(crate) fn rows(problem: &Problem) -> u32 {
     let shape = problem.shape();
     // Larger head sizes are refused elsewhere.
-    let dim = shape.dim_qk.max(shape.dim_v).min(DIM_MOST).next_multiple_of(DIM_STEP);
+    let dim = shape.dim_qk.min(DIM_MOST).max(shape.dim_v.min(VALUE_COLUMNS)).next_multiple_of(DIM_STEP);
     match shape.len_q.saturating_mul(shape.group()) {
         0..=1 => 1,
         2 => 2,
-        _ => (NUMBERS / dim).min(4),
+        _ => (NUMBERS / dim).clamp(1, 4),
     }
 }
 

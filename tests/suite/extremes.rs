@@ -2,7 +2,8 @@
 //! the ends of f32's range.
 
 use wgpu_attention::{
-    Diagonal, Dtype, Inputs, Operand, Problem, ProblemBuilder, ProblemError, Shape, Window, blocking, reference,
+    Diagonal, Dtype, Inputs, Operand, PlanError, Problem, ProblemBuilder, ProblemError, Shape, Window, blocking,
+    reference,
 };
 
 use crate::case::{Case, everything, full};
@@ -164,4 +165,22 @@ fn inputs_without_elements_are_given_as_empty_slices() {
     let q = vec![1.0; 2 * 2 * 35 * 32];
     let row = reference::row(&problem, &Inputs { q: &q, ..Inputs::default() }, [0, 0, 0]).unwrap();
     assert_eq!((row.out, row.lse, row.weights), (vec![0.0; 32], f64::NEG_INFINITY, vec![]));
+}
+
+/// Heads wider than a kernel has room for: their values are computed some columns at a time.
+#[test]
+fn wide_heads_are_computed_some_columns_at_a_time() {
+    // Multi-head latent attention in fours, for many rows and with the keys in parts; and an odd head whose last columns are few.
+    let latent = (Shape { dim_qk: 576, dim_v: 512, ..shape() }, Dtype::F16);
+    let odd = (Shape { dim_qk: 33, dim_v: 259, ..shape() }, Dtype::F32);
+    for ((shape, dtype), len_q, len_kv) in [(latent, 40, 50), (latent, 2, 1100), (odd, 2, 1100)] {
+        let problem =
+            Problem::builder(Shape { len_q, len_kv, ..shape }).dtype(dtype).causal(Diagonal::BottomRight).lse();
+        verify(&Case::new(problem, Fill::Normal, 7));
+    }
+    let too_wide = Problem::builder(Shape { dim_v: 577, ..shape() }).build().unwrap();
+    for device in all() {
+        let refused = device.attention.plan(&too_wide).map(|_| ());
+        assert!(matches!(refused, Err(PlanError::HeadSize { axis: "dim_v", dim: 577, most: 576 })), "{refused:?}");
+    }
 }

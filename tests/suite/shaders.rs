@@ -21,6 +21,8 @@ const WORKGROUP_BYTES_BESIDE_MATRICES: u32 = 48 << 10;
 
 /// Head sizes of every class of every family, and the smallest and largest there are.
 const DIMS: [u32; 9] = [1, 32, 64, 96, 128, 160, 192, 224, 256];
+/// Wider heads, of which a kernel computes some columns.
+const WIDE: [(u32, u32); 3] = [(64, 576), (576, 32), (576, 512)];
 
 fn noop() -> Attention {
     Attention::new(&wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0)
@@ -97,6 +99,9 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         for dim_v in DIMS {
             take(&[any.clone(), idle.clone()], dim_qk, dim_v, 0b1000, Dtype::F32, None);
         }
+    }
+    for (dim_qk, dim_v) in WIDE {
+        take(&devices, dim_qk, dim_v, 0b1000, Dtype::F16, None);
     }
     let on_matrices = kinds_of_matrix_unit();
     for (dim_qk, dim_v) in [(1, 1), (16, 256), (256, 16), (48, 80), (64, 64), (128, 128), (192, 128), (256, 256)] {
