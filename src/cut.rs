@@ -410,6 +410,38 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_split_into_no_more_parts_than_a_grid_counts() {
+        let problem = Problem::builder(Shape::new(1, 1, 1, 64).kv_len(100_000)).build().expect("valid");
+        let narrow = Caps { workgroups: 4, workgroups_to_fill: 1 << 20, ..caps() };
+        let job_of = |caps| job(&problem, Access::Vec4, caps);
+        assert_eq!(job_of(&narrow).split.parts, 4);
+        assert_eq!(job_of(&narrow).cut().expect("4 parts fit").len(), 1);
+        // A driver that ends loops sooner makes more parts than fit, and then the bound is in the error.
+        let impatient = Caps { loop_rounds: 2000, ..narrow };
+        let variant = job_of(&impatient).variant;
+        let most = variant.most_keys(&impatient) / TILE_KEYS * TILE_KEYS * 4;
+        assert!(most < 100_000, "{most}");
+        let error = variant.check_rounds(100_000, &impatient).expect_err("four workgroups do not reach so many keys");
+        assert_eq!(error, PlanError::TooManyKeys { variant, len_kv: 100_000, most });
+        variant.check_rounds(most, &impatient).expect("they reach these");
+    }
+
+    #[test]
+    fn wide_values_are_cut_into_columns_and_each_has_parts_of_its_own() {
+        let shape = Shape::new(2, 3, 7, 64).kv_len(2048).value_dim(601);
+        let problem = Problem::builder(shape).build().expect("valid");
+        let caps = Caps { workgroups_to_fill: 1 << 20, ..caps() };
+        let job = job(&problem, Access::Vec4, &caps);
+        let pieces = job.cut().expect("can be cut");
+        assert_eq!(pieces.iter().map(|piece| piece.columns.clone()).collect::<Vec<_>>(), [0..256, 256..512, 512..601]);
+        let parts: Vec<Range<u32>> = pieces.iter().map(|piece| job.split.columns(&piece.columns)).collect();
+        let n = job.split.parts;
+        assert!(n > 1);
+        assert_eq!(parts, [0..n * 260, n * 260..n * 520, n * 520..n * (520 + 96)]);
+        assert_eq!(job.split.view(&problem).extent[3], n * (520 + 96));
+    }
+
+    #[test]
     fn absurd_sizes_end_in_an_error_rather_than_a_long_loop() {
         let shape = Shape::new(1 << 30, 1 << 30, 1, 1).kv_heads(1);
         let problem = Problem::builder(shape).build().expect("2^62 bytes can be addressed");

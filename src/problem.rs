@@ -393,6 +393,10 @@ mod tests {
                 "the strides of `q` reach past 2^64",
             ),
             (
+                Problem::builder(shape).mask(ScoreLayout::strided([0; 4]).at(u64::MAX - 1)),
+                "the strides of `mask` reach past 2^64",
+            ),
+            (
                 Problem::builder(shape).out(Layout { row: 15, ..Layout::bhld(4, 8, 16) }),
                 "the layout of `out` lets elements overlap",
             ),
