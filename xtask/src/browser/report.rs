@@ -1,16 +1,26 @@
 //! What the page tells of itself, a word and a text at a time, and whether that is a success.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail, ensure};
 
 use super::chromium::log;
+use crate::steps::seconds;
 
 /// All the page has said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
     right: usize,
     wrong: usize,
     fault: Option<String>,
     is_done: bool,
+    last_word: Instant,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { right: 0, wrong: 0, fault: None, is_done: false, last_word: Instant::now() }
+    }
 }
 
 impl Report {
@@ -28,8 +38,14 @@ impl Report {
             _ => self.fault = Some(format!("the page said `{word}`, which means nothing: {text}")),
         }
         if !text.is_empty() {
-            println!("{word:>6}  {text}");
+            println!("{word:>6} {:>8}  {text}", seconds(self.silence()));
         }
+        self.last_word = Instant::now();
+    }
+
+    /// How long the page has said nothing.
+    pub(crate) fn silence(&self) -> Duration {
+        self.last_word.elapsed()
     }
 
     /// Whether nothing more is to be expected.
@@ -38,7 +54,7 @@ impl Report {
     }
 
     pub(crate) fn verdict(&self) -> Result<()> {
-        let Self { right, wrong, fault, is_done } = self;
+        let Self { right, wrong, fault, is_done, .. } = self;
         if let Some(fault) = fault {
             bail!("the page failed: {fault}; the browser's own messages are in {}", log().display());
         }

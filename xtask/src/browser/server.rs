@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use tiny_http::{Header, Method, Request, Response};
@@ -43,17 +43,15 @@ impl Server {
     /// Where it says nothing for as long as `patience`, or `check`, which is asked all the while, fails.
     pub(crate) fn listen(&self, patience: Duration, mut check: impl FnMut() -> Result<()>) -> Result<Report> {
         let mut report = Report::default();
-        let mut last_word = Instant::now();
         while !report.is_over() {
             ensure!(
-                last_word.elapsed() < patience,
+                report.silence() < patience,
                 "the page has said nothing for {patience:?}; its last words are above, the browser's own are in {}",
                 log().display()
             );
             check()?;
             let Some(request) = self.http.recv_timeout(TICK)? else { continue };
             if *request.method() == Method::Post {
-                last_word = Instant::now();
                 hear(request, &mut report)?;
             } else {
                 self.serve(request)?;
