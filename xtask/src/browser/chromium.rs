@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{self, Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,6 +29,9 @@ const FLAGS: [&str; 10] = [
     "--disable-sync",
     "--enable-logging=stderr",
 ];
+
+/// How long the browser may take to end when asked.
+const POLITENESS: Duration = Duration::from_secs(5);
 
 /// Where the browser comes from.
 #[derive(Debug)]
@@ -90,12 +95,27 @@ impl Chromium {
     }
 }
 
+impl Chromium {
+    /// Asks the browser to end, so that its other processes end first and leave the profile alone, and soon insists.
+    fn end(&mut self) -> Result<()> {
+        if cfg!(unix) {
+            Command::new("kill").arg(self.child.id().to_string()).status()?;
+            let asked = Instant::now();
+            while asked.elapsed() < POLITENESS && self.child.try_wait()?.is_none() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(fs::remove_dir_all(&self.profile)?)
+    }
+}
+
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // An error of any of these means that there is nothing left to end or to remove.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.profile);
+        if let Err(error) = self.end() {
+            println!("the browser did not end well, or left {}: {error}", self.profile.display());
+        }
     }
 }
 
