@@ -1,20 +1,46 @@
 //! Debian's packages: what it takes to install them.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{on_path, run};
 
 /// Installs packages, asking nothing.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let by_hand = || format!("as root: apt-get install {}", packages.join(" "));
-    // A repository that fails to update need not be the one that holds these packages.
-    if let Err(error) = run(as_root("apt-get").with_context(by_hand)?.arg("update")) {
-        println!("{error:#}; trying to install all the same");
-    }
+    update().with_context(by_hand)?;
     let install = ["install", "--yes", "--no-install-recommends"];
     run(as_root("apt-get")?.args(install).args(packages)).with_context(by_hand)
+}
+
+/// Leaves packages in a folder, without what they depend on, and installs nothing.
+pub(crate) fn download(packages: &[String], folder: &Path) -> Result<()> {
+    // Without root there is what the last update found.
+    if can_be_root() {
+        update()?;
+    }
+    run(Command::new("apt-get").arg("download").args(packages).current_dir(folder))
+        .context("`apt-cache policy` and a package's name tell which versions there are")
+}
+
+/// Unpacks a package, or as much of it as these arguments of `tar` pick.
+pub(crate) fn unpack(package: &Path, folder: &Path, arguments: &[&str]) -> Result<()> {
+    let mut archive = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
+    let tar = archive.stdout.take().context("standard output was asked for")?;
+    run(Command::new("tar").arg("-x").arg("-C").arg(folder).args(arguments).stdin(tar))?;
+    ensure!(archive.wait()?.success(), "cannot unpack {}", package.display());
+    Ok(())
+}
+
+/// Asks what there is.
+fn update() -> Result<()> {
+    // A repository that fails to update need not be the one that holds what is wanted.
+    if let Err(error) = run(as_root("apt-get")?.arg("update")) {
+        println!("{error:#}; going on all the same");
+    }
+    Ok(())
 }
 
 /// A program as root, asking nothing about packages.

@@ -1,6 +1,7 @@
 //! The repository's automation. `cargo xtask --help` lists what it does.
 
 mod adapter;
+mod browser;
 mod bundle;
 mod command;
 mod debian;
@@ -25,6 +26,8 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Run chosen kernels in Chromium on its software driver and judge every row; installs what it needs (Debian, root)
+    Browser,
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
     /// Pack the tests, benchmarks and conformance cases for a Linux machine with nothing but a GPU driver
@@ -45,6 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
+        Task::Browser => browser::test(),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),
         Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),

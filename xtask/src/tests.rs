@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::adapter;
+use crate::browser;
 use crate::command::{built, cargo, root, run, run_reading};
 use crate::matrix;
 use crate::steps::Steps;
@@ -42,6 +43,11 @@ pub(crate) fn everything(full: bool) -> Result<()> {
             steps.run("matrix units' SPIR-V", matrix::validate_spirv);
         }
         Some(reason) => println!("\nmatrix units were not tested: {reason}"),
+    }
+    match browser::Setup::find() {
+        Ok(setup) => setup.run(&mut steps),
+        Err(reason) if browser::is_required() => drop(steps.run("kernels in the browser", || Err(reason))),
+        Err(reason) => println!("\nkernels were not run in a browser: {reason:#}"),
     }
     // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.
     steps.run("doc tests", || count_tests(&mut cargo(DOC_TESTS.split(' ')), |_| ()));

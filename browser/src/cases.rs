@@ -1,0 +1,100 @@
+//! What the page runs. The cases are few, because the software driver takes two seconds to compile a pipeline.
+
+use std::collections::HashSet;
+use std::mem::discriminant;
+
+use wgpu_attention::{Caps, Diagonal, Dtype, Problem, ProblemBuilder, Shape, Variant};
+
+use crate::case::{Case, full};
+use crate::inputs::Fill;
+
+/// `decode` reads 64 keys in each round of its loop. With these it goes round several times, and the last round is not full.
+const SEVERAL_ROUNDS: u32 = 300;
+/// Enough keys to be split in two parts.
+const TWO_PARTS: u32 = 1100;
+
+/// What a browser's device grants an app that asks for no feature.
+pub(crate) fn caps(limits: &wgpu::Limits) -> Caps {
+    // Not `Caps::of`: on the software driver it would leave out kernels that a GPU gets.
+    Caps::from_limits(limits)
+}
+
+/// The cases by name. Each call gives the same numbers.
+///
+/// Rows of 32 elements are read four at a time, rows of 30 one at a time.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, Case)> {
+    // Selection prefers `decode` for few query rows and `tiled` for many, but both run both.
+    let few = |len_kv, dim| Problem::builder(Shape::new(1, 4, 2, dim).kv_heads(1).kv_len(len_kv));
+    let many = |dim| Shape::new(2, 2, 40, dim).kv_heads(1).kv_len(70);
+    let tiled = Problem::builder(many(32)).causal(Diagonal::BottomRight);
+    let scores = full(many(30));
+    let mask_and_bias = Problem::builder(many(30)).softcap(5.0).mask(scores).bias(Dtype::F32, scores).kv_lengths();
+    let cases: [(&str, ProblemBuilder, Fill); 6] = [
+        ("tiled, weights", tiled.weights(), Fill::Normal),
+        ("decode", few(SEVERAL_ROUNDS, 32), Fill::Staircase),
+        ("parts and merge", few(TWO_PARTS, 32), Fill::Normal),
+        ("f16", few(SEVERAL_ROUNDS, 30).dtype(Dtype::F16), Fill::Normal),
+        ("bf16", few(SEVERAL_ROUNDS, 32).dtype(Dtype::Bf16), Fill::Spike),
+        ("mask and bias", mask_and_bias.lse().weights(), Fill::Normal),
+    ];
+    (1..).zip(cases).map(|(seed, (name, problem, fill))| (name, Case::new(problem, fill, seed)))
+}
+
+/// Of the variants that can run a case, the best one of each kernel.
+pub(crate) fn one_of_each_kernel(candidates: Vec<Variant>) -> Vec<Variant> {
+    let mut kernels = HashSet::new();
+    candidates.into_iter().filter(|variant| kernels.insert(discriminant(&variant.family))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use wgpu_attention::{Access, Family, Operand, candidates, weights_candidates};
+
+    use super::*;
+
+    /// Every kernel that the page runs.
+    fn kernels() -> Vec<Variant> {
+        let caps = caps(&wgpu::Limits::default());
+        let mut kernels = Vec::new();
+        for (_, case) in all() {
+            for variant in one_of_each_kernel(candidates(&case.problem, &caps).unwrap()) {
+                kernels.push(variant);
+                kernels.extend(variant.companions().into_iter().flatten());
+            }
+            if case.problem.uses(Operand::Weights) {
+                kernels.push(weights_candidates(&case.problem, &caps).unwrap()[0]);
+            }
+        }
+        kernels
+    }
+
+    #[test]
+    fn the_cases_reach_every_kernel_that_a_browser_gets_and_every_piece_of_it() {
+        type Is = fn(&Variant) -> bool;
+        let is_tiled: Is = |kernel| kernel.family == Family::Tiled;
+        let is_decode: Is = |kernel| matches!(kernel.family, Family::Decode(_));
+        let is_weights: Is = |kernel| kernel.family == Family::Weights;
+        let is_merge: Is = |kernel| kernel.family == Family::Merge;
+        let scores: [(&str, Is); 7] = [
+            ("elements in fours", |kernel| kernel.access == Access::Vec4),
+            ("elements one at a time", |kernel| kernel.access == Access::Scalar),
+            ("f16", |kernel| kernel.dtype == Dtype::F16),
+            ("bf16", |kernel| kernel.dtype == Dtype::Bf16),
+            ("parts", |kernel| kernel.partial),
+            ("a mask, a bias and a softcap", |kernel| kernel.mask && kernel.bias.is_some() && kernel.softcap),
+            ("lengths and an LSE", |kernel| kernel.kv_lengths && kernel.lse),
+        ];
+        let both = &scores[..2];
+        let kernels = kernels();
+        for (name, is_it, pieces) in [
+            ("tiled", is_tiled, &scores[..]),
+            ("decode", is_decode, &scores),
+            ("weights", is_weights, both),
+            ("merge", is_merge, &both[..1]),
+        ] {
+            for (piece, has_it) in pieces {
+                assert!(kernels.iter().any(|kernel| is_it(kernel) && has_it(kernel)), "no {name} with {piece}");
+            }
+        }
+    }
+}

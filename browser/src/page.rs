@@ -1,0 +1,92 @@
+//! Runs the cases and posts what comes of them to the server that the page was loaded from.
+
+use std::sync::Arc;
+
+use wasm_bindgen::prelude::wasm_bindgen;
+use wgpu_attention::{Attention, Dtype, Operand, Problem, Readback, Variant};
+
+use crate::case::{Case, indices};
+use crate::cases;
+use crate::comparator::{Expected, Outputs};
+
+#[wasm_bindgen]
+extern "C" {
+    /// Of `index.html`. What the words mean stands in `xtask/src/browser/report.rs`.
+    fn post(word: &str, text: &str);
+}
+
+/// An output holds this before a kernel writes it: NaN in every element type.
+const UNWRITTEN: u8 = 0xff;
+
+/// Starts the page.
+pub(crate) fn open() {
+    std::panic::set_hook(Box::new(|panic| post("fault", &panic.to_string())));
+    wasm_bindgen_futures::spawn_local(run());
+}
+
+async fn run() {
+    let (device, queue) = device().await;
+    let attention = Attention::with_caps(&device, cases::caps(&device.limits()));
+    for (name, case) in cases::all() {
+        let expected = Expected::of(&case);
+        for variant in cases::one_of_each_kernel(attention.candidates(&case.problem).unwrap()) {
+            let outputs = outputs(&attention, &queue, &case, variant).await;
+            match expected.check(&outputs) {
+                Ok(error) => post("right", &format!("{name}: {variant}, error {error:.2} of the tolerance")),
+                Err(wrong) => post("wrong", &format!("{name}: {variant}, {wrong}")),
+            }
+        }
+    }
+    post("done", "");
+}
+
+/// The browser's device, with WebGPU's default limits and no feature.
+async fn device() -> (wgpu::Device, wgpu::Queue) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await;
+    let adapter = adapter.unwrap_or_else(|error| panic!("the browser has no WebGPU adapter: {error}"));
+    let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor::default()).await.unwrap();
+    device.on_uncaptured_error(Arc::new(|error| post("fault", &format!("WebGPU: {error}"))));
+    device.set_device_lost_callback(|reason, why| post("fault", &format!("the device is lost: {reason:?}, {why}")));
+    (device, queue)
+}
+
+async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, variant: Variant) -> Outputs {
+    let device = attention.device();
+    let plan = attention.plan_variant(&case.problem, variant).unwrap();
+    let buffers = case.inputs().upload(device, &case.problem).unwrap();
+    let written = Operand::ALL.into_iter().filter(|operand| operand.is_output());
+    let written = written.filter_map(|operand| Some((operand, buffers.get(operand)?)));
+    for (_, buffer) in written.clone() {
+        queue.write_buffer(buffer, 0, &vec![UNWRITTEN; buffer.size() as usize]);
+    }
+    let call = plan.bind(&buffers.operands()).unwrap();
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    call.encode(&mut encoder);
+    let readbacks: Vec<(Operand, Readback)> = written
+        .map(|(operand, buffer)| {
+            let readback = Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding());
+            (operand, readback.unwrap())
+        })
+        .collect();
+    queue.submit([encoder.finish()]);
+
+    let mut outputs = Outputs::default();
+    for (operand, readback) in readbacks {
+        let values = elements(&case.problem, operand, readback).await;
+        match operand {
+            Operand::Lse => outputs.lse = Some(values),
+            Operand::Weights => outputs.weights = Some(values),
+            _ => outputs.out = values,
+        }
+    }
+    outputs
+}
+
+/// The elements of an output in order.
+async fn elements(problem: &Problem, operand: Operand, readback: Readback) -> Vec<f32> {
+    let view = problem.view(operand).unwrap();
+    let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
+    let values = readback.values(dtype).await.unwrap();
+    indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask browser`: runs the kernels in Chromium on its software driver and judges every row.
+//!
+//! Compiling the shaders as Chrome does (`tint.rs`) does not show what the compiled code computes. Only running it does.
+
+mod chromium;
+mod page;
+mod report;
+mod server;
+mod toolchain;
+
+use std::env;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::command::on_path;
+use crate::debian;
+use crate::steps::Steps;
+use chromium::{Browser, Chromium};
+use server::Server;
+use toolchain::Toolchain;
+
+/// How long the page may say nothing. One case takes about three seconds on two cores.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What compiles the page and what opens it.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    toolchain: Toolchain,
+    browser: Browser,
+}
+
+impl Setup {
+    /// Looks for both. What is only missing from the disk counts as found.
+    ///
+    /// # Errors
+    /// What cannot be had here, and the remedy.
+    pub(crate) fn find() -> Result<Self> {
+        Ok(Self { browser: Browser::find()?, toolchain: Toolchain::find()? })
+    }
+
+    /// Installs what is missing, builds the page and opens it.
+    pub(crate) fn run(&self, steps: &mut Steps) {
+        steps.run("the browser's page", || page::build(&self.toolchain));
+        steps.run("kernels in the browser", || self.open());
+    }
+
+    fn open(&self) -> Result<()> {
+        let program = self.browser.program()?;
+        let server = Server::new(page::files())?;
+        let mut chromium = Chromium::open(program, &server.address())?;
+        server.listen(PATIENCE, || chromium.check())?.verdict()
+    }
+}
+
+/// Builds the page and opens it.
+pub(crate) fn test() -> Result<()> {
+    let setup = Setup::find()?;
+    let mut steps = Steps::default();
+    setup.run(&mut steps);
+    steps.finish()
+}
+
+/// Whether a machine has no excuse: CI's own, where everything that is missing can be installed.
+pub(crate) fn is_required() -> bool {
+    env::var_os("CI").is_some() && cfg!(target_os = "linux") && on_path("apt-get") && debian::can_be_root()
+}

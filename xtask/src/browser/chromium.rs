@@ -1,0 +1,125 @@
+//! The browser: finding or installing it, opening it on a page, and ending it.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{self, Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::page::folder;
+use crate::command::on_path;
+use crate::debian;
+
+/// The names that Debian, Google and others give the same program.
+const PROGRAMS: [&str; 3] = ["chromium", "google-chrome", "chrome"];
+const PACKAGE: &str = "chromium";
+
+/// No window, no traffic but the page's, and WebGPU on the software driver, whatever GPU there is.
+const FLAGS: [&str; 10] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+];
+
+/// How long the browser may take to end when asked.
+const POLITENESS: Duration = Duration::from_secs(5);
+
+/// Where the browser comes from.
+#[derive(Debug)]
+pub(crate) enum Browser {
+    Installed(&'static str),
+    DebianPackage,
+}
+
+impl Browser {
+    pub(crate) fn find() -> Result<Self> {
+        if let Some(program) = PROGRAMS.into_iter().find(|program| on_path(program)) {
+            return Ok(Self::Installed(program));
+        }
+        if on_path("apt-get") && debian::can_be_root() {
+            return Ok(Self::DebianPackage);
+        }
+        bail!(
+            "none of {} is on the PATH, and without apt-get and root it cannot be installed; install Chromium or Chrome",
+            PROGRAMS.join(", ")
+        );
+    }
+
+    /// Its program, installed if it was missing.
+    pub(crate) fn program(&self) -> Result<&'static str> {
+        match self {
+            Self::Installed(program) => Ok(program),
+            Self::DebianPackage => {
+                debian::install(&[PACKAGE])?;
+                Ok(PACKAGE)
+            }
+        }
+    }
+}
+
+/// A running browser with a profile of its own. Dropping it ends the one and removes the other.
+#[derive(Debug)]
+pub(crate) struct Chromium {
+    child: Child,
+    profile: PathBuf,
+}
+
+impl Chromium {
+    pub(crate) fn open(program: &str, address: &str) -> Result<Self> {
+        let profile = folder().join(format!("profile-{}", process::id()));
+        let mut user_data = std::ffi::OsString::from("--user-data-dir=");
+        user_data.push(&profile);
+        let log = File::create(log()).with_context(|| format!("cannot write {}", log().display()))?;
+        let mut command = Command::new(program);
+        command.args(FLAGS).arg(user_data).arg(address);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
+        Ok(Self { child, profile })
+    }
+
+    /// Fails if the browser has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the browser ended with {status} before the page did: see {}", log().display()),
+        }
+    }
+}
+
+impl Chromium {
+    /// Asks the browser to end, so that its other processes end first and leave the profile alone, and soon insists.
+    fn end(&mut self) -> Result<()> {
+        if cfg!(unix) {
+            Command::new("kill").arg(self.child.id().to_string()).status()?;
+            let asked = Instant::now();
+            while asked.elapsed() < POLITENESS && self.child.try_wait()?.is_none() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(fs::remove_dir_all(&self.profile)?)
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            println!("the browser did not end well, or left {}: {error}", self.profile.display());
+        }
+    }
+}
+
+/// What the browser itself prints.
+pub(crate) fn log() -> PathBuf {
+    folder().join("chromium.log")
+}
