@@ -129,3 +129,12 @@ impl Case {
         }
     }
 }
+
+/// The built-in cases, for other tests.
+#[cfg(test)]
+pub(crate) fn built_in() -> impl Iterator<Item = (String, Problem, HostInputs)> {
+    builtin::entries().into_iter().map(|(name, case)| {
+        let Case { problem, host, .. } = case().expect("a valid case");
+        (name, problem, host)
+    })
+}
