@@ -104,6 +104,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Vec<PathBuf>,
 
+    /// Check the case files alone.
+    #[arg(long, requires = "cases")]
+    pub(crate) no_built_in: bool,
+
     #[command(flatten)]
     pub(crate) format: Format,
 }

@@ -29,6 +29,7 @@ mod lettering;
 mod output;
 mod progress;
 mod terminal;
+mod text;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -82,8 +83,8 @@ fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
 }
 
 fn refuse(message: &str) -> ExitCode {
-    // A driver's message may have line breaks; a log wants one line.
-    eprintln!("{}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+    // A driver's message may have line breaks, and a tensor's name anything; a log wants one line of plain text.
+    eprintln!("{}", text::one_line(message));
     ExitCode::from(REFUSED)
 }
 
