@@ -1,14 +1,16 @@
 //! Fused attention from the command line: on a file, on the bundled input, and against its own definition.
 //!
-//! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `input`, `host`), what computes
+//! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `names`, `masks`, `input`, `host`), what computes
 //! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`, `bench`), and
-//! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`).
+//! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`, `text`, `unfinished`).
 
 mod args;
 mod device;
 
 mod host;
 mod input;
+mod masks;
+mod names;
 mod tensors;
 
 mod cpu;
@@ -30,6 +32,7 @@ mod output;
 mod progress;
 mod terminal;
 mod text;
+mod unfinished;
 
 use std::io::Write;
 use std::process::ExitCode;
