@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wgpu_attention::{Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, Shape, Tiles, Window};
 use wgpu_attention_bench::Options;
@@ -40,8 +41,12 @@ pub(crate) struct Format {
 pub(crate) enum Command {
     /// Compute attention over the tensors of a safetensors file.
     ///
-    /// Reads q, k and v (B, H, L, D) and, where present, mask (bool or u8, non-zero = attend), key_padding_mask (B, L), bias
-    /// (added to the scores) and kv_lengths (B). Writes output and, when asked, lse and weights, in the input's element type.
+    /// Reads q, k and v (B, H, L, D) and, where present, mask (bool or u8, non-zero = attend), key_padding_mask (B, L; non-zero =
+    /// attend here, too, where torch's MultiheadAttention has it the other way round), bias (added to the scores) and kv_lengths
+    /// (B). A batch of 1 goes with every batch of the others.
+    ///
+    /// Writes output and, when asked, weights in the input's element type, and lse in f32. Tensors of these names in the input, and
+    /// such as begin with expected_, are not read; any other is refused unless --ignore names it.
     Run(RunArgs),
     /// Check every variant this device can run against the f64 reference and against case files.
     Check(CheckArgs),
@@ -65,6 +70,10 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "OUT.safetensors")]
     pub(crate) output: PathBuf,
 
+    /// Do as if this tensor were not in the file; may be given several times.
+    #[arg(long, value_name = "TENSOR")]
+    pub(crate) ignore: Vec<String>,
+
     #[command(flatten)]
     pub(crate) semantics: Semantics,
 
@@ -72,7 +81,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Storage>,
 
-    /// Also write each row's log-sum-exp, (B, H, L).
+    /// Also write each row's log-sum-exp, (B, H, L), in f32.
     #[arg(long)]
     pub(crate) lse: bool,
 
@@ -103,6 +112,10 @@ pub(crate) struct CheckArgs {
     /// A folder with a manifest.json of ONNX Attention cases; may be given several times.
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Vec<PathBuf>,
+
+    /// Check the case files alone.
+    #[arg(long, requires = "cases")]
+    pub(crate) no_built_in: bool,
 
     #[command(flatten)]
     pub(crate) format: Format,
@@ -187,9 +200,14 @@ impl From<MatrixApi> for MatrixUnit {
 /// What the scores go through, shared by the commands that describe a problem.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct Semantics {
-    /// Hide the keys past the diagonal, which starts at the first key or ends at the last.
-    #[arg(long, value_enum, value_name = "ALIGNMENT")]
-    causal: Option<Alignment>,
+    /// Hide the keys past the diagonal, which starts at the first key (top-left), ends at the last (bottom-right), or starts at
+    /// key N.
+    #[arg(long, value_name = "top-left|bottom-right|N", value_parser = diagonal, allow_negative_numbers = true)]
+    causal: Option<Diagonal>,
+
+    /// Where the diagonal of --window lies without --causal; top-left unless given.
+    #[arg(long, value_name = "top-left|bottom-right|N", value_parser = diagonal, allow_negative_numbers = true)]
+    diagonal: Option<Diagonal>,
 
     /// Show only keys so far before and after the diagonal, inclusive; -1 leaves a side open.
     #[arg(long, value_name = "L,R", value_parser = window, allow_hyphen_values = true)]
@@ -205,11 +223,21 @@ pub(crate) struct Semantics {
 }
 
 impl Semantics {
-    pub(crate) fn apply(&self, mut problem: ProblemBuilder) -> ProblemBuilder {
-        match self.causal {
-            Some(Alignment::TopLeft) => problem = problem.causal(Diagonal::TopLeft),
-            Some(Alignment::BottomRight) => problem = problem.causal(Diagonal::BottomRight),
-            None => {}
+    pub(crate) fn apply(&self, mut problem: ProblemBuilder) -> Result<ProblemBuilder> {
+        let (causal, diagonal) = (self.causal, self.diagonal);
+        ensure!(
+            causal.is_none() || diagonal.is_none() || causal == diagonal,
+            "--causal and --diagonal name different diagonals, and there is one; leave --diagonal out"
+        );
+        ensure!(
+            diagonal.is_none() || causal.is_some() || self.window.is_some(),
+            "--diagonal changes nothing without --window; give both, or neither"
+        );
+        if let Some(diagonal) = diagonal {
+            problem = problem.diagonal(diagonal);
+        }
+        if let Some(diagonal) = causal {
+            problem = problem.causal(diagonal);
         }
         if let Some(window) = self.window {
             problem = problem.window(window);
@@ -220,16 +248,8 @@ impl Semantics {
         if let Some(cap) = self.softcap {
             problem = problem.softcap(cap);
         }
-        problem
+        Ok(problem)
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Alignment {
-    /// Row i sees keys up to i.
-    TopLeft,
-    /// The last row sees every key.
-    BottomRight,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -246,6 +266,17 @@ impl From<Storage> for Dtype {
             Storage::F16 => Self::F16,
             Storage::Bf16 => Self::Bf16,
         }
+    }
+}
+
+fn diagonal(text: &str) -> Result<Diagonal, String> {
+    match text {
+        "top-left" => Ok(Diagonal::TopLeft),
+        "bottom-right" => Ok(Diagonal::BottomRight),
+        number => number
+            .parse()
+            .map(Diagonal::Offset)
+            .map_err(|_| format!("write top-left, bottom-right, or a whole number from {} to {}", i32::MIN, i32::MAX)),
     }
 }
 
@@ -306,6 +337,18 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn diagonals_are_two_names_and_all_numbers() {
+        assert_eq!(diagonal("top-left"), Ok(Diagonal::TopLeft));
+        assert_eq!(diagonal("bottom-right"), Ok(Diagonal::BottomRight));
+        for number in [i32::MIN, -3, 0, i32::MAX] {
+            assert_eq!(diagonal(&number.to_string()), Ok(Diagonal::Offset(number)));
+        }
+        for bad in ["", "middle", "1.5", "2147483648"] {
+            assert!(diagonal(bad).is_err(), "{bad:?} was taken");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
 
     let maps = Maps::of_batch(outputs.weights.as_deref().unwrap_or_default(), &shape, batch, &file.metadata);
     if let Some(picture) = picture {
-        figure::write_png(&maps, picture.path())?;
+        picture.write(&figure::png(&maps)?)?;
         picture.finish()?;
     }
     if json {

@@ -54,7 +54,7 @@ fn problem(args: &DumpArgs) -> Result<Problem> {
     shape.heads_kv = args.kv_heads.unwrap_or(shape.heads_kv);
     shape.len_kv = args.kv_len.unwrap_or(shape.len_kv);
     shape.dim_v = args.value_dim.unwrap_or(shape.dim_v);
-    let mut problem = args.semantics.apply(Problem::builder(shape).dtype(args.dtype.into()));
+    let mut problem = args.semantics.apply(Problem::builder(shape).dtype(args.dtype.into()))?;
     // Neither layout nor broadcasting is part of a variant.
     let scores = ScoreLayout::broadcast([1, 1, shape.len_q, shape.len_kv]);
     if args.mask {

@@ -1,7 +1,5 @@
 //! The heat map as a figure for a paper: panels on a grid, labels along its left and lower edges, one colour bar.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use tiny_skia::{Color, Paint, Pixmap, Rect, Transform};
 
@@ -20,9 +18,9 @@ const PANEL_TITLE: f32 = 48.0;
 const BAR: f32 = 26.0;
 const SHORTEST_BAR: f32 = 280.0;
 
-pub(crate) fn write_png(maps: &Maps, path: &Path) -> Result<()> {
-    let png = Figure::new(maps)?.draw()?.encode_png().context("the heat map does not encode")?;
-    std::fs::write(path, png).with_context(|| format!("cannot write {}", path.display()))
+/// The figure as a PNG.
+pub(crate) fn png(maps: &Maps) -> Result<Vec<u8>> {
+    Figure::new(maps)?.draw()?.encode_png().context("the heat map does not encode")
 }
 
 /// Where everything goes.

@@ -1,6 +1,8 @@
-//! A problem's inputs, owned.
+//! A problem's inputs: owned, and as the problem stores them.
 
-use wgpu_attention::Inputs;
+use std::borrow::Cow;
+
+use wgpu_attention::{Dtype, Inputs, Problem};
 
 /// What [`Inputs`] borrows.
 #[derive(Clone, Debug, Default)]
@@ -23,5 +25,35 @@ impl HostInputs {
             bias: self.bias.as_deref(),
             kv_lengths: self.kv_lengths.as_deref(),
         }
+    }
+}
+
+/// Inputs rounded to the values that the problem's types can hold.
+pub(crate) struct Stored<'a> {
+    q: Cow<'a, [f32]>,
+    k: Cow<'a, [f32]>,
+    v: Cow<'a, [f32]>,
+    bias: Option<Cow<'a, [f32]>>,
+    /// What has no rounding.
+    given: Inputs<'a>,
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn new(problem: &Problem, given: &Inputs<'a>) -> Self {
+        let [q, k, v] = [given.q, given.k, given.v].map(|values| as_stored(problem.dtype(), values));
+        let bias = given.bias.map(|bias| as_stored(problem.bias_dtype().unwrap_or_default(), bias));
+        Self { q, k, v, bias, given: *given }
+    }
+
+    pub(crate) fn borrow(&self) -> Inputs<'_> {
+        Inputs { q: &self.q, k: &self.k, v: &self.v, bias: self.bias.as_deref(), ..self.given }
+    }
+}
+
+/// The values a tensor of this type can hold.
+pub(crate) fn as_stored(dtype: Dtype, values: &[f32]) -> Cow<'_, [f32]> {
+    match dtype {
+        Dtype::F32 => values.into(),
+        Dtype::F16 | Dtype::Bf16 => dtype.decode(&dtype.encode(values)).into(),
     }
 }

@@ -1,9 +1,11 @@
 //! From the tensors of a file to a problem and its inputs.
 
 use anyhow::{Result, bail, ensure};
-use wgpu_attention::{Dtype, Problem, ProblemBuilder, ScoreLayout, Shape};
+use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape};
 
 use crate::host::HostInputs;
+use crate::masks::{self, Operands, Scores};
+use crate::names;
 use crate::tensors::{Tensor, TensorFile};
 
 /// What a file asks for, before the command line has its say.
@@ -18,6 +20,7 @@ pub(crate) struct Input {
 
 /// Reads q, k, v and the optional operands. They are computed on as `dtype`, or as stored.
 pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input> {
+    names::check(file)?;
     let (q, k, v) = (file.need("q")?, file.need("k")?, file.need("v")?);
     let element = q.element()?;
     for (name, other) in [("k", k.element()?), ("v", v.element()?)] {
@@ -26,19 +29,23 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
     let shape = shape(&q, &k, &v)?;
     let dtype = dtype.unwrap_or(element);
     // The library checks this too, but the operands below are worked out from it.
-    let mut problem = Problem::builder(shape).dtype(dtype);
+    let mut problem = batches(Problem::builder(shape).dtype(dtype), &shape, [&q, &k, &v]);
     problem.build()?;
 
     let mut host = HostInputs { q: q.floats()?, k: k.floats()?, v: v.floats()?, ..HostInputs::default() };
-    if let Some((dims, mask)) = mask(file, &shape)? {
+    let bias = bias(file, &shape)?;
+    let bias_element = bias.as_ref().map_or(dtype, |(element, _)| *element);
+    let Operands { mask, bias } =
+        masks::operands(mask(file, &shape)?, padding(file, &shape)?, bias.map(|(_, bias)| bias));
+    if let Some(Scores { dims, values }) = mask {
         problem = problem.mask(ScoreLayout::broadcast(dims));
-        host.mask = Some(mask);
+        host.mask = Some(values);
     }
-    if let Some(bias) = file.find("bias")? {
+    if let Some(Scores { dims, values }) = bias {
         // Anything but the elements' own type is exact in f32.
-        let stored = if bias.element()? == dtype { dtype } else { Dtype::F32 };
-        problem = problem.bias(stored, ScoreLayout::broadcast(bias.aligned()?));
-        host.bias = Some(bias.floats()?);
+        let stored = if bias_element == dtype { dtype } else { Dtype::F32 };
+        problem = problem.bias(stored, ScoreLayout::broadcast(dims));
+        host.bias = Some(values);
     }
     if let Some(lengths) = file.find("kv_lengths")? {
         problem = problem.kv_lengths();
@@ -48,61 +55,73 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
     Ok(Input { problem, host, shape, element })
 }
 
+/// The sizes. A batch of 1 goes with every batch of the others.
 fn shape(q: &Tensor<'_>, k: &Tensor<'_>, v: &Tensor<'_>) -> Result<Shape> {
-    let ([batch, heads_q, len_q, dim_qk], k_shape, v_shape) = (q.rank4()?, k.rank4()?, v.rank4()?);
-    let [k_batch, heads_kv, len_kv, k_dim] = k_shape;
-    let dim_v = v_shape[3];
-    ensure!(
-        k_shape[..3] == v_shape[..3],
-        "k has shape {k_shape:?} and v {v_shape:?}; they must agree in batch, heads and length"
-    );
-    ensure!(k_batch == batch, "q has batch {batch} but k and v have {k_batch}; they must agree");
+    let (q, k, v) = (q.rank4()?, k.rank4()?, v.rank4()?);
+    let [_, heads_q, len_q, dim_qk] = q;
+    let [_, heads_kv, len_kv, k_dim] = k;
+    ensure!(k[1..3] == v[1..3], "k has shape {k:?} and v {v:?}; they must agree in heads and length");
     ensure!(k_dim == dim_qk, "q has head size {dim_qk} but k has {k_dim}; they must agree");
-    Ok(Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v })
+    let sizes = [q[0], k[0], v[0]];
+    let batch = sizes.into_iter().find(|&size| size != 1).unwrap_or(1);
+    ensure!(
+        sizes.iter().all(|&size| size == 1 || size == batch),
+        "q has batch {}, k {} and v {}; they must agree, or be 1",
+        sizes[0],
+        sizes[1],
+        sizes[2]
+    );
+    Ok(Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v: v[3] })
 }
 
-/// `mask` and `key_padding_mask`, either or both, as one.
-fn mask(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<([u32; 4], Vec<bool>)>> {
-    let mut masks = Vec::new();
-    if let Some(mask) = file.find("mask")? {
-        masks.push(("mask", mask.aligned()?, mask.booleans()?));
-    }
-    if let Some(padding) = file.find("key_padding_mask")? {
-        let (batch, keys) = (shape.batch, shape.len_kv);
-        ensure!(
-            padding.shape == [batch, keys] || padding.shape == [batch, 1, 1, keys],
-            "`key_padding_mask` has shape {:?}; it must be [{batch}, {keys}] or [{batch}, 1, 1, {keys}]",
-            padding.shape
-        );
-        masks.push(("key_padding_mask", [batch, 1, 1, keys], padding.booleans()?));
-    }
-    for (name, dims, _) in &masks {
-        let scores = [shape.batch, shape.heads_q, shape.len_q, shape.len_kv];
-        ensure!(
-            dims.iter().zip(scores).all(|(&size, want)| size == 1 || size == want),
-            "`{name}` has shape {dims:?}, which does not broadcast to the scores' {scores:?}; each axis must match or be 1"
-        );
-    }
-    Ok(masks.into_iter().map(|(_, dims, mask)| (dims, mask)).reduce(|a, b| both(&a, &b)))
-}
-
-/// Attends where both masks do.
-fn both((a_dims, a): &([u32; 4], Vec<bool>), (b_dims, b): &([u32; 4], Vec<bool>)) -> ([u32; 4], Vec<bool>) {
-    let dims: [u32; 4] = std::array::from_fn(|axis| a_dims[axis].max(b_dims[axis]));
-    let place = |own: &[u32; 4], at: [u32; 4]| {
-        let axes = own.iter().zip(at);
-        axes.fold(0, |index, (&size, i)| index * size as usize + if size == 1 { 0 } else { i as usize })
+/// Where q, k and v lie: a batch of 1 that stands for more is read again for each.
+fn batches(problem: ProblemBuilder, shape: &Shape, [q, k, v]: [&Tensor<'_>; 3]) -> ProblemBuilder {
+    let layout = |tensor: &Tensor<'_>, heads, len, dim| {
+        let own = Layout::bhld(heads, len, dim);
+        if tensor.shape[0] == shape.batch { own } else { Layout { batch: 0, ..own } }
     };
-    let mut joined = Vec::new();
-    for batch in 0..dims[0] {
-        for head in 0..dims[1] {
-            for row in 0..dims[2] {
-                let keys = (0..dims[3]).map(|key| [batch, head, row, key]);
-                joined.extend(keys.map(|at| a[place(a_dims, at)] && b[place(b_dims, at)]));
-            }
-        }
-    }
-    (dims, joined)
+    let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = *shape;
+    problem
+        .q(layout(q, heads_q, len_q, dim_qk))
+        .k(layout(k, heads_kv, len_kv, dim_qk))
+        .v(layout(v, heads_kv, len_kv, dim_v))
+}
+
+fn mask(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<Scores<bool>>> {
+    let Some(mask) = file.find("mask")? else { return Ok(None) };
+    let scores = Scores { dims: mask.aligned()?, values: mask.booleans()? };
+    check_broadcast("mask", &scores, shape)?;
+    Ok(Some(scores))
+}
+
+fn padding(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<Scores<bool>>> {
+    let Some(padding) = file.find("key_padding_mask")? else { return Ok(None) };
+    let (batch, keys) = (shape.batch, shape.len_kv);
+    ensure!(
+        padding.shape == [batch, keys] || padding.shape == [batch, 1, 1, keys],
+        "`key_padding_mask` has shape {:?}; it must be [{batch}, {keys}] or [{batch}, 1, 1, {keys}]",
+        padding.shape
+    );
+    Ok(Some(Scores { dims: [batch, 1, 1, keys], values: padding.booleans()? }))
+}
+
+/// The bias, and how the file stores it.
+fn bias(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<(Dtype, Scores<f32>)>> {
+    let Some(bias) = file.find("bias")? else { return Ok(None) };
+    let scores = Scores { dims: bias.aligned()?, values: bias.floats()? };
+    check_broadcast("bias", &scores, shape)?;
+    Ok(Some((bias.element()?, scores)))
+}
+
+fn check_broadcast<T>(name: &str, tensor: &Scores<T>, shape: &Shape) -> Result<()> {
+    let Shape { batch, heads_q, len_q, len_kv, .. } = shape;
+    ensure!(
+        tensor.broadcasts(shape),
+        "`{name}` has shape {:?}, which does not broadcast to the scores' [{batch}, {heads_q}, {len_q}, {len_kv}]; each axis \
+         must match or be 1",
+        tensor.dims
+    );
+    Ok(())
 }
 
 fn kv_lengths(lengths: &Tensor<'_>, shape: &Shape) -> Result<Vec<u32>> {
@@ -120,19 +139,4 @@ fn kv_lengths(lengths: &Tensor<'_>, shape: &Shape) -> Result<Vec<u32>> {
         ),
     });
     checked.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_join_across_broadcast_axes() {
-        let causal = ([1, 1, 2, 3], vec![true, false, false, true, true, false]);
-        let padding = ([2, 1, 1, 3], vec![true, true, true, false, true, true]);
-        let (dims, joined) = both(&causal, &padding);
-        assert_eq!(dims, [2, 1, 2, 3]);
-        let wanted = [1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0].map(|attend| attend == 1);
-        assert_eq!(joined, wanted);
-    }
 }

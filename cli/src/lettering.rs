@@ -1,16 +1,21 @@
 //! Text as filled outlines, at any size and angle. The font is bundled: a fresh machine may have none.
 
 use anyhow::{Context as _, Result};
+use skrifa::instance::{LocationRef, Size};
+use skrifa::metrics::{GlyphMetrics, Metrics};
+use skrifa::outline::{DrawSettings, OutlinePen};
+use skrifa::{FontRef, GlyphId, MetadataProvider as _};
 use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Transform};
-use ttf_parser::{Face, GlyphId, OutlineBuilder};
 
 /// Where they come from and their licence: `cli/data/README.md`.
 const REGULAR: &[u8] = include_bytes!("../data/Roboto-Regular.ttf");
 const MEDIUM: &[u8] = include_bytes!("../data/Roboto-Medium.ttf");
 
-/// One weight of the font.
+/// One weight of the font, measured in its own units.
 pub(crate) struct Font {
-    face: Face<'static>,
+    font: FontRef<'static>,
+    metrics: Metrics,
+    advances: GlyphMetrics<'static>,
 }
 
 /// Which point of the text stands at its position.
@@ -33,17 +38,23 @@ pub(crate) struct Style {
 
 impl Font {
     pub(crate) fn regular() -> Result<Self> {
-        Ok(Self { face: Face::parse(REGULAR, 0).context("the bundled font does not parse")? })
+        Self::parse(REGULAR)
     }
 
     pub(crate) fn medium() -> Result<Self> {
-        Ok(Self { face: Face::parse(MEDIUM, 0).context("the bundled font does not parse")? })
+        Self::parse(MEDIUM)
+    }
+
+    fn parse(bytes: &'static [u8]) -> Result<Self> {
+        let font = FontRef::new(bytes).context("the bundled font does not parse")?;
+        let (size, location) = (Size::unscaled(), LocationRef::default());
+        let (metrics, advances) = (font.metrics(size, location), font.glyph_metrics(size, location));
+        Ok(Self { font, metrics, advances })
     }
 
     /// How wide `text` is at `size`.
     pub(crate) fn width(&self, text: &str, size: f32) -> f32 {
-        let advance = |letter| f32::from(self.face.glyph_hor_advance(self.glyph(letter)).unwrap_or(0));
-        text.chars().map(advance).sum::<f32>() * self.scale(size)
+        text.chars().map(|letter| self.advance(self.glyph(letter))).sum::<f32>() * self.scale(size)
     }
 
     /// Draws `text` with its anchor at (x, y), centred on the height of its capitals.
@@ -54,7 +65,7 @@ impl Font {
             Anchor::Middle => -self.width(text, size) / 2.0,
             Anchor::End => -self.width(text, size),
         };
-        let capitals = f32::from(self.face.capital_height().unwrap_or(0)) * self.scale(size);
+        let capitals = self.metrics.cap_height.unwrap_or(0.0) * self.scale(size);
         // Fonts count upwards, pictures downwards.
         let place = Transform::from_scale(self.scale(size), -self.scale(size))
             .post_translate(start, capitals / 2.0)
@@ -63,8 +74,11 @@ impl Font {
         let mut outline = Outline { path: PathBuilder::new(), pen: 0.0 };
         for letter in text.chars() {
             let glyph = self.glyph(letter);
-            self.face.outline_glyph(glyph, &mut outline);
-            outline.pen += f32::from(self.face.glyph_hor_advance(glyph).unwrap_or(0));
+            if let Some(shape) = self.font.outline_glyphs().get(glyph) {
+                // A glyph that does not parse is left out.
+                let _ = shape.draw(DrawSettings::unhinted(Size::unscaled(), LocationRef::default()), &mut outline);
+            }
+            outline.pen += self.advance(glyph);
         }
         let mut paint = Paint { anti_alias: true, ..Paint::default() };
         paint.set_color(color);
@@ -74,12 +88,17 @@ impl Font {
         }
     }
 
+    /// What stands for letters that the font lacks is its glyph 0.
     fn glyph(&self, letter: char) -> GlyphId {
-        self.face.glyph_index(letter).unwrap_or(GlyphId(0))
+        self.font.charmap().map(letter).unwrap_or(GlyphId::NOTDEF)
+    }
+
+    fn advance(&self, glyph: GlyphId) -> f32 {
+        self.advances.advance_width(glyph).unwrap_or(0.0)
     }
 
     fn scale(&self, size: f32) -> f32 {
-        size / f32::from(self.face.units_per_em())
+        size / f32::from(self.metrics.units_per_em)
     }
 }
 
@@ -89,7 +108,7 @@ struct Outline {
     pen: f32,
 }
 
-impl OutlineBuilder for Outline {
+impl OutlinePen for Outline {
     fn move_to(&mut self, x: f32, y: f32) {
         self.path.move_to(self.pen + x, y);
     }

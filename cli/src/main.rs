@@ -1,14 +1,16 @@
 //! Fused attention from the command line: on a file, on the bundled input, and against its own definition.
 //!
-//! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `input`, `host`), what computes
+//! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `names`, `masks`, `input`, `host`), what computes
 //! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`, `bench`), and
-//! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`).
+//! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`, `text`, `unfinished`).
 
 mod args;
 mod device;
 
 mod host;
 mod input;
+mod masks;
+mod names;
 mod tensors;
 
 mod cpu;
@@ -29,6 +31,8 @@ mod lettering;
 mod output;
 mod progress;
 mod terminal;
+mod text;
+mod unfinished;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -82,8 +86,8 @@ fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
 }
 
 fn refuse(message: &str) -> ExitCode {
-    // A driver's message may have line breaks; a log wants one line.
-    eprintln!("{}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+    // A driver's message may have line breaks, and a tensor's name anything; a log wants one line of plain text.
+    eprintln!("{}", text::one_line(message));
     ExitCode::from(REFUSED)
 }
 

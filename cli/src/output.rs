@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -10,45 +11,70 @@ use tempfile::NamedTempFile;
 use wgpu_attention::Dtype;
 
 use crate::tensors::stored;
+use crate::unfinished;
 
 /// A file on its way. Made before the work starts, so that a folder that cannot be written is known at once; gone
-/// without a trace if dropped.
+/// without a trace if dropped, or if the program is told to stop.
 pub(crate) struct Pending {
     file: NamedTempFile,
+    /// Where it will be: what a symbolic link points at, so that the link stays.
     target: PathBuf,
+    /// The path as the user wrote it, for messages.
+    shown: PathBuf,
 }
 
 impl Pending {
-    pub(crate) fn create(target: &Path) -> Result<Self> {
-        check_replaceable(target)?;
-        let folder = match target.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
+    pub(crate) fn create(shown: &Path) -> Result<Self> {
+        check_replaceable(shown)?;
+        let target = destination(shown).with_context(|| format!("cannot write {}", shown.display()))?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".wgpu-attention-");
         // A temporary file is private by default; this one becomes an ordinary file, subject to the umask.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder).map_err(|error| {
-            anyhow!("cannot write {}: {}; name a folder that exists and is writable", target.display(), error.kind())
+        let file = unfinished::create(|| builder.tempfile_in(folder(&target))).map_err(|error| {
+            anyhow!("cannot write {}: {}; name a folder that exists and is writable", shown.display(), error.kind())
         })?;
-        Ok(Self { file, target: target.into() })
+        Ok(Self { file, target, shown: shown.into() })
     }
 
-    /// Where to write.
-    pub(crate) fn path(&self) -> &Path {
-        self.file.path()
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<()> {
+        // `write_all` on the open file: its path may have gone by now.
+        self.file.as_file().write_all(bytes).with_context(|| format!("cannot write {}", self.shown.display()))
     }
 
     /// Lets the file appear in its place.
     pub(crate) fn finish(self) -> Result<()> {
-        let target = self.target;
+        let shown = self.shown;
         // It may have come into being since.
-        check_replaceable(&target)?;
-        let persisted = self.file.persist(&target).map_err(|error| error.error);
-        persisted.with_context(|| format!("cannot write {}", target.display()))?;
+        check_replaceable(&shown)?;
+        let persisted = self.file.persist(&self.target).map_err(|error| error.error);
+        persisted.with_context(|| format!("cannot write {}", shown.display()))?;
         Ok(())
+    }
+}
+
+/// How many symbolic links may follow one another, as on Linux.
+const MOST_LINKS: usize = 40;
+
+/// Where a file of this name lies: symbolic links are followed, also to what does not exist yet.
+fn destination(path: &Path) -> std::io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match path.read_link() {
+            // An absolute one replaces the folder.
+            Ok(next) => path = folder(&path).join(next),
+            // Not a link, or not there.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(std::io::Error::other("its symbolic links do not end; name another file"))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -64,9 +90,9 @@ fn check_replaceable(target: &Path) -> Result<()> {
 /// Whether two paths lead to the same file, whether or not it exists yet. Hard links do.
 pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| {
-        let (folder, name) = (path.parent().unwrap_or(Path::new("")), path.file_name());
-        let folder = if folder == Path::new("") { Path::new(".") } else { folder };
-        path.canonicalize().or_else(|_| folder.canonicalize().map(|folder| folder.join(name.unwrap_or_default())))
+        let end = destination(path)?;
+        let name = end.file_name().unwrap_or_default();
+        path.canonicalize().or_else(|_| folder(&end).canonicalize().map(|folder| folder.join(name)))
     };
     let same_path = match (real(a), real(b)) {
         (Ok(a), Ok(b)) => a == b,
@@ -90,45 +116,36 @@ fn linked(_: &Path, _: &Path) -> bool {
 /// One tensor to write.
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a str,
+    /// What it is written as.
+    pub(crate) element: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: &'a [f32],
 }
 
-/// A tensor as the file has it, encoded when its turn comes.
-struct Encoded<'a> {
-    tensor: &'a Named<'a>,
-    element: Dtype,
-}
-
-impl View for Encoded<'_> {
+/// Encoded when its turn comes.
+impl View for &Named<'_> {
     fn dtype(&self) -> Stored {
         stored(self.element)
     }
 
     fn shape(&self) -> &[usize] {
-        &self.tensor.shape
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.element.encode(self.tensor.values).into()
+        self.element.encode(self.values).into()
     }
 
     fn data_len(&self) -> usize {
-        self.tensor.values.len() * self.dtype().bitsize() / 8
+        self.values.len() * View::dtype(self).bitsize() / 8
     }
 }
 
-/// Writes tensors as `element`, with the metadata of the file they came from.
-pub(crate) fn write(
-    pending: &Pending,
-    tensors: &[Named<'_>],
-    element: Dtype,
-    metadata: &HashMap<String, String>,
-) -> Result<()> {
-    let views = tensors.iter().map(|tensor| (tensor.name, Encoded { tensor, element }));
+/// Writes tensors, with the metadata of the file they came from.
+pub(crate) fn write(pending: &Pending, tensors: &[Named<'_>], metadata: &HashMap<String, String>) -> Result<()> {
+    let views = tensors.iter().map(|tensor| (tensor.name, tensor));
     let metadata = (!metadata.is_empty()).then(|| metadata.clone());
-    let shown = pending.target.display();
-    let bytes = safetensors::serialize(views, metadata).map_err(|error| anyhow!("cannot write {shown}: {error}"))?;
-    // Not `serialize_to_file`, which would put a private file in the place of this one.
-    std::fs::write(pending.path(), bytes).with_context(|| format!("cannot write {shown}"))
+    let bytes = safetensors::serialize(views, metadata)
+        .map_err(|error| anyhow!("cannot write {}: {error}", pending.shown.display()))?;
+    pending.write(&bytes)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use wgpu_attention::blocking::Outputs;
-use wgpu_attention::{Problem, Shape};
+use wgpu_attention::{Dtype, Problem, Shape};
 
 use crate::args::RunArgs;
 use crate::device::Engine;
@@ -15,18 +15,20 @@ use crate::heatmap::Maps;
 use crate::input::{self, Input};
 use crate::output::{self, Named, Pending, same_file};
 use crate::tensors::{TensorFile, read_bytes};
-use crate::{figure, progress};
+use crate::{figure, names, progress};
 
 pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     check_paths(args)?;
     let shown = args.input.display();
     let bytes = read_bytes(&args.input, "a safetensors file")?;
     let file = TensorFile::parse(&bytes).with_context(|| shown.to_string())?;
+    names::check_ignored(&args.ignore, &file).with_context(|| shown.to_string())?;
+    let file = file.ignoring(&args.ignore);
     let Input { problem, host, shape, element } =
         input::read(&file, args.dtype.map(Into::into)).with_context(|| shown.to_string())?;
     let batch = args.heatmap.batch_of(&shape)?;
 
-    let mut problem = args.semantics.apply(problem);
+    let mut problem = args.semantics.apply(problem)?;
     if args.lse {
         problem = problem.lse();
     }
@@ -45,10 +47,10 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     };
     let seconds = start.elapsed().as_secs_f64();
 
-    output::write(&pending, &tensors(args, &shape, &outputs), element, &file.metadata)?;
+    output::write(&pending, &tensors(args, &shape, element, &outputs), &file.metadata)?;
     if let (Some(picture), Some(weights)) = (&picture, &outputs.weights) {
         let maps = Maps::of_batch(weights, &shape, batch, &file.metadata);
-        figure::write_png(&maps, picture.path())?;
+        picture.write(&figure::png(&maps)?)?;
     }
     pending.finish()?;
     if let Some(picture) = picture {
@@ -69,15 +71,16 @@ fn check_paths(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-fn tensors<'a>(args: &RunArgs, shape: &Shape, outputs: &'a Outputs) -> Vec<Named<'a>> {
+fn tensors<'a>(args: &RunArgs, shape: &Shape, element: Dtype, outputs: &'a Outputs) -> Vec<Named<'a>> {
     let rows = [shape.batch, shape.heads_q, shape.len_q].map(|size| size as usize).to_vec();
     let with = |last: u32| rows.iter().copied().chain([last as usize]).collect();
-    let mut tensors = vec![Named { name: "output", shape: with(shape.dim_v), values: &outputs.out }];
+    let mut tensors = vec![Named { name: "output", element, shape: with(shape.dim_v), values: &outputs.out }];
     if let Some(values) = &outputs.lse {
-        tensors.push(Named { name: "lse", shape: rows.clone(), values });
+        // An LSE has no place in 16 bits: past the range of f16 it would read as a row that sees no key.
+        tensors.push(Named { name: "lse", element: Dtype::F32, shape: rows.clone(), values });
     }
     if let Some(values) = outputs.weights.as_ref().filter(|_| args.weights) {
-        tensors.push(Named { name: "weights", shape: with(shape.len_kv), values });
+        tensors.push(Named { name: "weights", element, shape: with(shape.len_kv), values });
     }
     tensors
 }

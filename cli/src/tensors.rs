@@ -26,6 +26,7 @@ pub(crate) fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
 /// A parsed file.
 pub(crate) struct TensorFile<'a> {
     tensors: SafeTensors<'a>,
+    ignored: Vec<String>,
     pub(crate) metadata: HashMap<String, String>,
 }
 
@@ -49,11 +50,27 @@ impl<'a> TensorFile<'a> {
                 anyhow!("this is not a whole safetensors file ({error}); write it again with a safetensors library")
             }
         })?;
-        Ok(Self { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+        Ok(Self { tensors, ignored: Vec::new(), metadata: header.metadata().clone().unwrap_or_default() })
+    }
+
+    /// What its tensors are called, in order.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names = self.tensors.names();
+        names.retain(|name| !self.ignored.iter().any(|ignored| ignored == name));
+        names.sort_unstable();
+        names
+    }
+
+    /// The same file without these tensors.
+    pub(crate) fn ignoring(self, names: &[String]) -> Self {
+        Self { ignored: names.to_vec(), ..self }
     }
 
     /// The tensor, or `None` where the file has none of that name.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Tensor<'a>>> {
+        if self.ignored.iter().any(|ignored| ignored == name) {
+            return Ok(None);
+        }
         let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
         let sizes = view.shape().iter().map(|&size| u32::try_from(size));
         let shape = sizes.collect::<Result<_, _>>().with_context(|| {
@@ -63,11 +80,7 @@ impl<'a> TensorFile<'a> {
     }
 
     pub(crate) fn need(&self, name: &str) -> Result<Tensor<'a>> {
-        self.find(name)?.ok_or_else(|| {
-            let mut names = self.tensors.names();
-            names.sort_unstable();
-            anyhow!("there is no tensor `{name}`; the file holds {}", list(&names))
-        })
+        self.find(name)?.ok_or_else(|| anyhow!("there is no tensor `{name}`; the file holds {}", list(&self.names())))
     }
 }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use wgpu_attention::blocking::Outputs;
 use wgpu_attention::{Dtype, Inputs, Operand, Problem, reference};
 
-use crate::cpu::as_stored;
+use crate::host::{Stored, as_stored};
 use crate::visibility::{Visibility, place};
 
 /// The definition's rows for one problem, and the room each leaves.
@@ -57,9 +57,8 @@ impl Truth {
     /// Computes every row twice, in f64 and in plain f32.
     pub(crate) fn new(problem: &Problem, inputs: &Inputs<'_>) -> Result<Self> {
         inputs.check(problem)?;
-        let stored = [inputs.q, inputs.k, inputs.v].map(|values| as_stored(problem.dtype(), values));
-        let bias = inputs.bias.map(|bias| as_stored(problem.bias_dtype().unwrap_or_default(), bias));
-        let inputs = Inputs { q: &stored[0], k: &stored[1], v: &stored[2], bias: bias.as_deref(), ..*inputs };
+        let stored = Stored::new(problem, inputs);
+        let inputs = stored.borrow();
         // What hides behind a mask may be infinite or NaN, and sets no scale.
         let visible = inputs.v.iter().filter(|v| v.is_finite());
         let largest = visible.fold(0.0, |largest: f64, &v| largest.max(f64::from(v.abs())));
@@ -174,9 +173,7 @@ fn plain_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3])
             score = cap * (score / cap).tanh();
         }
         score += inputs.bias.map_or(0.0, |bias| value(Operand::Bias, bias, [batch, head, i, j]));
-        if score != f32::NEG_INFINITY {
-            scores.push((j, score));
-        }
+        scores.push((j, score));
     }
     let mut row = PlainRow { out: vec![0.0; shape.dim_v as usize], lse: f32::NEG_INFINITY, weights: Vec::new() };
     if !scores.is_empty() {

@@ -1,4 +1,4 @@
-//! Which keys a query row sees, as a range by position and a mask on top.
+//! Which keys a query row sees: a range by position, and what mask and bias leave of it.
 
 use std::ops::Range;
 
@@ -9,12 +9,18 @@ use wgpu_attention::{Diagonal, Inputs, Operand, Problem, View};
 pub(crate) struct Visibility<'a> {
     problem: &'a Problem,
     mask: Option<(View, &'a [bool])>,
+    bias: Option<(View, &'a [f32])>,
     kv_lengths: Option<&'a [u32]>,
 }
 
 impl<'a> Visibility<'a> {
     pub(crate) fn new(problem: &'a Problem, inputs: &Inputs<'a>) -> Self {
-        Self { problem, mask: problem.view(Operand::Mask).zip(inputs.mask), kv_lengths: inputs.kv_lengths }
+        Self {
+            problem,
+            mask: problem.view(Operand::Mask).zip(inputs.mask),
+            bias: problem.view(Operand::Bias).zip(inputs.bias),
+            kv_lengths: inputs.kv_lengths,
+        }
     }
 
     /// The keys that length, diagonal and window leave to query `row` of `batch`.
@@ -36,9 +42,10 @@ impl<'a> Visibility<'a> {
         clamp(first)..clamp(end)
     }
 
-    /// Whether the boolean mask, where there is one, lets the query at (batch, head, row) attend to the key.
+    /// Whether mask and bias let the query at (batch, head, row) attend to the key. A bias of −∞ hides it.
     pub(crate) fn unmasked(&self, at: [u32; 4]) -> bool {
         self.mask.is_none_or(|(view, mask)| mask[place(&view, at)])
+            && self.bias.is_none_or(|(view, bias)| bias[place(&view, at)] != f32::NEG_INFINITY)
     }
 }
 

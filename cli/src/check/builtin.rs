@@ -94,7 +94,7 @@ fn masks() -> Vec<Row> {
 
 fn scores() -> Vec<Row> {
     let shape = self_attention();
-    let Shape { heads_q, len_q, len_kv, .. } = shape;
+    let Shape { batch, heads_q, len_q, len_kv, .. } = shape;
     let biased = Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast([1, heads_q, len_q, len_kv]));
     let plain = Problem::builder(shape);
     vec![
@@ -109,6 +109,7 @@ fn scores() -> Vec<Row> {
         ("bias-softcap-mask", biased.softcap(5.0).mask(ScoreLayout::broadcast([1, 1, len_q, len_kv])), AS_DRAWN),
         ("bias-minus-infinity", biased, |_, host| every_third(host, f32::NEG_INFINITY)),
         ("bias-all-minus-infinity", biased, |_, host| bias(host).fill(f32::NEG_INFINITY)),
+        ("nan-behind-the-bias", plain.bias(Dtype::F32, ScoreLayout::broadcast([batch, 1, 1, len_kv])), poison_biased),
         ("bias-lowest-finite", biased, |_, host| every_third(host, -3.4e38)),
         ("bias-minus-100000-everywhere", biased, |_, host| bias(host).iter_mut().for_each(|bias| *bias -= 1e5)),
     ]
@@ -171,7 +172,7 @@ fn case(problem: ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
     host.kv_lengths = len(Operand::KvLengths).map(|_| (0..shape.batch).map(length).collect());
     spoil(&shape, &mut host);
     let truth = Truth::new(&problem, &host.borrow())?;
-    Ok(Case { problem, host, expected: Expectation::Definition(Box::new(truth)) })
+    Ok(Case { problem, host, expected: Expectation::Definition(Box::new(truth)), may_refuse: None })
 }
 
 fn bias(host: &mut HostInputs) -> &mut [f32] {
@@ -194,6 +195,13 @@ fn staircase(keys: &mut [f32]) {
 fn poison_masked(shape: &Shape, host: &mut HostInputs) {
     let mask = host.mask.clone().unwrap_or_default();
     poison(shape, host, |batch, key| !mask[(batch * shape.len_kv + key) as usize]);
+}
+
+/// The same behind a bias of −∞.
+fn poison_biased(shape: &Shape, host: &mut HostInputs) {
+    every_third(host, f32::NEG_INFINITY);
+    let bias = host.bias.clone().unwrap_or_default();
+    poison(shape, host, |batch, key| bias[(batch * shape.len_kv + key) as usize] == f32::NEG_INFINITY);
 }
 
 fn poison_past_lengths(shape: &Shape, host: &mut HostInputs) {

@@ -1,6 +1,6 @@
 //! The operator's outputs, and how near each must be.
 //!
-//! The library computes `Y`, and the weights where `qk_matmul_output_mode` is 3. The scores of modes 0 to 2 are what fused
+//! The library computes `Y`, the log-sum-exp, which the operator lacks, and the weights where `qk_matmul_output_mode` is 3. The scores of modes 0 to 2 are what fused
 //! attention never writes down, so they are computed here, in f64, from the case as it was read: comparing them checks
 //! that scale, softcap, masks and bias were understood as the operator means them. `present_key` and `present_value` are
 //! compared to the last bit with what was handed to the library.
@@ -77,7 +77,14 @@ pub(super) fn read(
             all.push(Expected { name, values: present.numbers()?, source, tolerance: Tolerance::Exact });
         }
     }
-    ensure!(!all.is_empty(), "the file holds no expected output: Y, qk_matmul_output, present_key or present_value");
+    if let Some(lse) = file.find("out.lse")? {
+        let source = Source::Library(Operand::Lse);
+        all.push(Expected { name: "lse", values: lse.numbers()?, source, tolerance: relative });
+    }
+    ensure!(
+        !all.is_empty(),
+        "the file holds no expected output: Y, lse, qk_matmul_output, present_key or present_value"
+    );
     Ok(all)
 }
 
@@ -155,6 +162,7 @@ pub(super) fn judge(expected: &[Expected], outputs: &Outputs) -> (bool, String) 
     for Expected { name, values, source, tolerance } in expected {
         let got = match source {
             Source::Library(Operand::Weights) => outputs.weights.as_deref().unwrap_or_default(),
+            Source::Library(Operand::Lse) => outputs.lse.as_deref().unwrap_or_default(),
             Source::Library(_) => &outputs.out,
             Source::Checker(values) => values,
         };

@@ -49,10 +49,12 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Case> {
         problem = problem.scale(scale);
     }
     let wants_weights = attributes.qk_matmul_output_mode == 3 && file.find("out.qk_matmul_output")?.is_some();
-    let problem = if wants_weights { problem.weights() } else { problem }.build()?;
+    problem = if wants_weights { problem.weights() } else { problem };
+    let wants_lse = file.find("out.lse")?.is_some();
+    let problem = if wants_lse { problem.lse() } else { problem }.build()?;
     host.borrow().check(&problem)?;
     let expected = expected::read(spec, file, &problem, &host)?;
-    Ok(Case { problem, host, expected: Expectation::Tensors(expected) })
+    Ok(Case { problem, host, expected: Expectation::Tensors(expected), may_refuse: None })
 }
 
 /// `past_key` and `past_value`, (B, Hkv, Lpast, D).

@@ -1,0 +1,171 @@
+//! `mask`, `key_padding_mask` and `bias` as the two operands that the library has: one boolean mask and one bias.
+//!
+//! Where all are given, two of the three become one. Each broadcasts, and joined they have every axis that either has; so
+//! (1, 1, Lq, 1) and (B, 1, 1, Lk) would make a tensor of Lq·Lk elements that nobody gave. There is always a pair that does
+//! not grow so:
+//!
+//! - `mask` and the padding join unless `mask` has queries and no keys;
+//! - the padding goes into the bias, as −∞, unless the bias has queries and no keys; where there is no bias it becomes one;
+//! - if both have, `mask` goes into the bias, as −∞, and has no keys there either; the padding is then the mask.
+//!
+//! A bias of −∞ hides a key as a mask does, whatever the other operands hold.
+
+use wgpu_attention::Shape;
+
+/// A tensor that broadcasts to the scores, (batch, heads, queries, keys).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scores<T> {
+    pub(crate) dims: [u32; 4],
+    pub(crate) values: Vec<T>,
+}
+
+impl<T> Scores<T> {
+    /// Whether each axis is the scores' own or 1.
+    pub(crate) fn broadcasts(&self, shape: &Shape) -> bool {
+        let scores = [shape.batch, shape.heads_q, shape.len_q, shape.len_kv];
+        self.dims.iter().zip(scores).all(|(&size, want)| size == 1 || size == want)
+    }
+}
+
+/// What the library is given.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Operands {
+    pub(crate) mask: Option<Scores<bool>>,
+    pub(crate) bias: Option<Scores<f32>>,
+}
+
+/// Joins what must be joined; all of it must broadcast.
+pub(crate) fn operands(
+    mask: Option<Scores<bool>>,
+    padding: Option<Scores<bool>>,
+    bias: Option<Scores<f32>>,
+) -> Operands {
+    let (mask, padding) = match (mask, padding) {
+        (Some(mask), Some(padding)) => (mask, padding),
+        (mask, padding) => return Operands { mask: mask.or(padding), bias },
+    };
+    // No bias is a bias of nothing.
+    let bias = bias.unwrap_or(Scores { dims: [1; 4], values: vec![0.0] });
+    let pairs = [
+        (growth(mask.dims, padding.dims), Pair::MaskPadding),
+        (growth(padding.dims, bias.dims), Pair::PaddingBias),
+        (growth(mask.dims, bias.dims), Pair::MaskBias),
+    ];
+    // The first of those that grow least: a kernel with a mask alone is faster than one with both.
+    match pairs.into_iter().min_by_key(|&(growth, _)| growth).map(|(_, pair)| pair) {
+        Some(Pair::PaddingBias) => Operands { bias: Some(joined(&padding, &bias, hidden)), mask: Some(mask) },
+        Some(Pair::MaskBias) => Operands { bias: Some(joined(&mask, &bias, hidden)), mask: Some(padding) },
+        Some(Pair::MaskPadding) | None => {
+            let both = joined(&mask, &padding, |a, b| a && b);
+            Operands { mask: Some(both), bias: Some(bias).filter(|bias| bias.dims != [1; 4] || bias.values != [0.0]) }
+        }
+    }
+}
+
+enum Pair {
+    MaskPadding,
+    PaddingBias,
+    MaskBias,
+}
+
+/// A key that is not attended to has no other bias than −∞, NaN least of all.
+fn hidden(attend: bool, bias: f32) -> f32 {
+    if attend { bias } else { f32::NEG_INFINITY }
+}
+
+/// How many elements two tensors have together beyond those of the larger one.
+fn growth(a: [u32; 4], b: [u32; 4]) -> u64 {
+    let count = |dims: [u32; 4]| dims.into_iter().map(u64::from).fold(1, u64::saturating_mul);
+    count(common(a, b)).saturating_sub(count(a).max(count(b)))
+}
+
+/// The axes of two tensors that broadcast to the same scores.
+fn common(a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+    std::array::from_fn(|axis| if a[axis] == 1 { b[axis] } else { a[axis] })
+}
+
+fn joined<A: Copy, B: Copy, C>(a: &Scores<A>, b: &Scores<B>, join: impl Fn(A, B) -> C) -> Scores<C> {
+    let dims = common(a.dims, b.dims);
+    let place = |own: [u32; 4], at: [u32; 4]| {
+        let axes = own.into_iter().zip(at);
+        axes.fold(0, |index, (size, i)| index * size as usize + if size == 1 { 0 } else { i as usize })
+    };
+    let mut values = Vec::new();
+    for batch in 0..dims[0] {
+        for head in 0..dims[1] {
+            for row in 0..dims[2] {
+                let keys = (0..dims[3]).map(|key| [batch, head, row, key]);
+                values.extend(keys.map(|at| join(a.values[place(a.dims, at)], b.values[place(b.dims, at)])));
+            }
+        }
+    }
+    Scores { dims, values }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: [u32; 4] = [2, 3, 5, 7];
+
+    /// Every way to broadcast to the scores.
+    fn broadcasts() -> impl Iterator<Item = [u32; 4]> {
+        (0..16).map(|set| std::array::from_fn(|axis| if set >> axis & 1 == 1 { FULL[axis] } else { 1 }))
+    }
+
+    fn tensor<T>(dims: [u32; 4], value: impl Fn(u32) -> T) -> Scores<T> {
+        Scores { dims, values: (0..dims.iter().product()).map(value).collect() }
+    }
+
+    /// The tensor as every query and key meets it.
+    fn full<T: Copy>(tensor: Option<&Scores<T>>, unless_given: T) -> Vec<T> {
+        let everywhere = Scores { dims: FULL, values: vec![(); FULL.iter().product::<u32>() as usize] };
+        let none = Scores { dims: [1; 4], values: vec![unless_given] };
+        joined(tensor.unwrap_or(&none), &everywhere, |value, ()| value).values
+    }
+
+    fn check(mask: Option<&Scores<bool>>, padding: Option<&Scores<bool>>, bias: Option<&Scores<f32>>) {
+        let got = operands(mask.cloned(), padding.cloned(), bias.cloned());
+        let shows = |mask: Option<&Scores<bool>>| full(mask, true);
+        let given = shows(mask).into_iter().zip(shows(padding)).zip(full(bias, 0.0));
+        let wanted: Vec<f32> = given.map(|((mask, padding), bias)| hidden(mask && padding, bias)).collect();
+        let scores = shows(got.mask.as_ref()).into_iter().zip(full(got.bias.as_ref(), 0.0));
+        let got_scores: Vec<f32> = scores.map(|(attend, bias)| hidden(attend, bias)).collect();
+        assert_eq!(got_scores, wanted);
+
+        let has_scores = |dims: [u32; 4]| dims[2] > 1 && dims[3] > 1;
+        let given = [mask.map(|mask| mask.dims), bias.map(|bias| bias.dims)].into_iter().flatten();
+        let made = [got.mask.map(|mask| mask.dims), got.bias.map(|bias| bias.dims)].into_iter().flatten();
+        let (given, made): (Vec<_>, Vec<_>) = (given.collect(), made.collect());
+        assert!(
+            given.iter().copied().any(has_scores) || !made.iter().copied().any(has_scores),
+            "{given:?} became {made:?}, which grows with queries times keys"
+        );
+    }
+
+    #[test]
+    fn every_combination_means_the_same_and_grows_no_faster() {
+        let padding = tensor([FULL[0], 1, 1, FULL[3]], |i| i % 3 != 1);
+        let masks: Vec<_> = broadcasts().map(|dims| tensor(dims, |i| i % 5 != 2)).collect();
+        let biases: Vec<_> = broadcasts().map(|dims| tensor(dims, |i| i as f32 - 4.0)).collect();
+        for mask in masks.iter().map(Some).chain([None]) {
+            for bias in biases.iter().map(Some).chain([None]) {
+                for padding in [Some(&padding), None] {
+                    check(mask, padding, bias);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_that_does_not_grow_takes_the_padding_in() {
+        let padding = tensor([2, 1, 1, 7], |i| i % 3 != 1);
+        let mask = tensor([2, 1, 5, 7], |i| i % 5 != 2);
+        assert_eq!(operands(Some(mask.clone()), Some(padding.clone()), None).bias, None);
+        // Not two copies of a mask that is one for both batches.
+        let shared = tensor([1, 1, 5, 7], |i| i % 5 != 2);
+        let both = operands(Some(shared.clone()), Some(padding), None);
+        assert_eq!(both.mask, Some(shared));
+        assert_eq!(both.bias.map(|bias| bias.dims), Some([2, 1, 1, 7]));
+    }
+}

@@ -1,0 +1,212 @@
+//! What the tensors of a file are called: those this program reads, and what other libraries call them.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail, ensure};
+use safetensors::Dtype as Stored;
+
+use crate::tensors::{TensorFile, element};
+
+const REQUIRED: [&str; 3] = ["q", "k", "v"];
+
+const OPTIONAL: [&str; 4] = ["mask", "key_padding_mask", "bias", "kv_lengths"];
+
+/// Results, which such files may hold beside the inputs: this program writes them and never reads them.
+const RESULTS: [&str; 3] = ["output", "lse", "weights"];
+
+/// So may results to compare with.
+const EXPECTED: &str = "expected_";
+
+/// What a name of another library stands for.
+#[derive(Clone, Copy)]
+enum Meaning {
+    /// The tensor that is called so here.
+    Tensor(&'static str),
+    /// A bias or a mask, as its type says.
+    BiasOrMask,
+    /// Something that is not a tensor here, or nothing at all; in words.
+    Other(&'static str),
+}
+
+use Meaning::{BiasOrMask, Other, Tensor};
+
+const RAGGED: Meaning = Other("ragged batches are not supported yet; pad the sequences, and give `kv_lengths`");
+const PAGED: Meaning = Other("paged caches are not supported yet; gather the pages into `k` and `v`");
+const PAST: Meaning = Other("a cache is not read apart; put its rows before the new ones in `k` and `v`");
+const SINKS: Meaning = Other("attention sinks are not supported yet");
+const ROTARY: Meaning = Other("nothing is rotated here; rotate `q` and `k` before");
+const QUANTIZED: Meaning = Other("quantized tensors are not supported yet; store q, k and v as F32, F16 or BF16");
+const DROPOUT: Meaning = Other("nothing is dropped here");
+const ALIBI: Meaning = Other("slopes are not supported yet; write slope · (key − query) as `bias`");
+
+/// As torch, ONNX and ONNX Runtime, flash-attention, xFormers and the models' own code spell them, in lower case.
+const FOREIGN: &[(&str, Meaning)] = &[
+    ("query", Tensor("q")),
+    ("queries", Tensor("q")),
+    ("query_states", Tensor("q")),
+    ("key", Tensor("k")),
+    ("keys", Tensor("k")),
+    ("key_states", Tensor("k")),
+    ("value", Tensor("v")),
+    ("values", Tensor("v")),
+    ("value_states", Tensor("v")),
+    ("attn_mask", BiasOrMask),
+    ("attention_mask", BiasOrMask),
+    ("attn_bias", Tensor("bias")),
+    ("attention_bias", Tensor("bias")),
+    ("position_bias", Tensor("bias")),
+    ("relative_position_bias", Tensor("bias")),
+    ("padding_mask", Tensor("key_padding_mask")),
+    ("kv_length", Tensor("kv_lengths")),
+    ("kv_len", Tensor("kv_lengths")),
+    ("kv_lens", Tensor("kv_lengths")),
+    ("kv_seqlen", Tensor("kv_lengths")),
+    ("kv_seqlens", Tensor("kv_lengths")),
+    ("cache_seqlens", Tensor("kv_lengths")),
+    ("nonpad_kv_seqlen", Tensor("kv_lengths")),
+    ("seqused_k", Tensor("kv_lengths")),
+    ("seqlens_k", Other("the number of keys of each batch is `kv_lengths` here; ONNX Runtime's seqlens_k is one less")),
+    ("cu_seqlens", RAGGED),
+    ("cu_seqlens_q", RAGGED),
+    ("cu_seqlens_k", RAGGED),
+    ("seqused_q", RAGGED),
+    ("block_table", PAGED),
+    ("block_tables", PAGED),
+    ("page_table", PAGED),
+    ("past", PAST),
+    ("past_key", PAST),
+    ("past_value", PAST),
+    ("past_key_values", PAST),
+    ("k_cache", PAST),
+    ("v_cache", PAST),
+    ("sink", SINKS),
+    ("sinks", SINKS),
+    ("head_sink", SINKS),
+    ("attention_sinks", SINKS),
+    ("learnable_sink", SINKS),
+    ("s_aux", SINKS),
+    ("alibi", ALIBI),
+    ("alibi_slopes", ALIBI),
+    ("cos", ROTARY),
+    ("sin", ROTARY),
+    ("cos_cache", ROTARY),
+    ("sin_cache", ROTARY),
+    ("rotary_cos", ROTARY),
+    ("rotary_sin", ROTARY),
+    ("position_ids", ROTARY),
+    ("q_descale", QUANTIZED),
+    ("k_descale", QUANTIZED),
+    ("v_descale", QUANTIZED),
+    ("k_scale", QUANTIZED),
+    ("v_scale", QUANTIZED),
+    ("dropout", DROPOUT),
+    ("dropout_p", DROPOUT),
+    ("dropout_mask", DROPOUT),
+    ("causal", Other("it is the option --causal here")),
+    ("is_causal", Other("it is the option --causal here")),
+    ("scale", Other("it is the option --scale here")),
+    ("sm_scale", Other("it is the option --scale here")),
+    ("softmax_scale", Other("it is the option --scale here")),
+    ("softcap", Other("it is the option --softcap here")),
+    ("window_size", Other("it is the option --window here")),
+    ("left_window_size", Other("it is the option --window here")),
+    ("right_window_size", Other("it is the option --window here")),
+    ("local_window_size", Other("it is the option --window here")),
+];
+
+/// Refuses a tensor that would be ignored in silence.
+pub(crate) fn check(file: &TensorFile<'_>) -> Result<()> {
+    for name in file.names() {
+        if !is_read(name) && !is_result(name) {
+            bail!("{}; rename it or leave it out, or give --ignore {name}", unknown(name, file)?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether each of these can be left out.
+pub(crate) fn check_ignored(ignored: &[String], file: &TensorFile<'_>) -> Result<()> {
+    for name in ignored {
+        ensure!(!REQUIRED.contains(&name.as_str()), "--ignore {name}: there is no attention without `{name}`");
+        ensure!(
+            file.names().contains(&name.as_str()),
+            "--ignore {name}: there is no such tensor; the file holds {}",
+            file.names().join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn is_read(name: &str) -> bool {
+    REQUIRED.contains(&name) || OPTIONAL.contains(&name)
+}
+
+fn is_result(name: &str) -> bool {
+    RESULTS.contains(&name) || name.starts_with(EXPECTED)
+}
+
+/// What is wrong with a name, and what to write instead.
+fn unknown(name: &str, file: &TensorFile<'_>) -> Result<String> {
+    let lower = name.to_lowercase();
+    let own = REQUIRED.into_iter().chain(OPTIONAL).find(|own| *own == lower);
+    let foreign = FOREIGN.iter().find(|(foreign, _)| *foreign == lower).map(|&(_, meaning)| meaning);
+    Ok(match own.map(Tensor).or(foreign) {
+        Some(Tensor(own)) => format!("`{name}` is called `{own}` here"),
+        Some(BiasOrMask) => format!("`{name}` {}", bias_or_mask(file.need(name)?.stored)),
+        Some(Other(words)) => format!("`{name}` is not read: {words}"),
+        None => {
+            let mut text = format!("`{name}` is not a tensor this program reads");
+            let names = REQUIRED.into_iter().chain(OPTIONAL);
+            match nearest(&lower) {
+                Some(near) => write!(text, ", the nearest is `{near}`")?,
+                None => write!(text, ", which are {}", names.collect::<Vec<_>>().join(", "))?,
+            }
+            text
+        }
+    })
+}
+
+fn bias_or_mask(stored: Stored) -> String {
+    let name = match stored {
+        Stored::BOOL => "`mask`",
+        _ if element(stored).is_some() || stored == Stored::F64 => "`bias`, which is added to the scores,",
+        _ => "`mask`, or if it is (batch, keys) `key_padding_mask`, and a U8 or BOOL",
+    };
+    format!("is {stored:?}, and so is called {name} here")
+}
+
+/// The name that is nearest in letters, if it is near at all.
+fn nearest(name: &str) -> Option<&'static str> {
+    let likeness = |own: &str| strsim::normalized_damerau_levenshtein(name, own);
+    let names = REQUIRED.into_iter().chain(OPTIONAL);
+    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|own| likeness(own) >= 0.4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_listed_once_and_as_it_is_looked_up() {
+        for (index, (name, meaning)) in FOREIGN.iter().enumerate() {
+            assert_eq!(*name, name.to_lowercase());
+            assert!(!is_read(name) && !is_result(name), "{name}");
+            assert!(FOREIGN[..index].iter().all(|(other, _)| other != name), "{name} is listed twice");
+            if let Tensor(own) = meaning {
+                assert!(is_read(own), "{name} is {own}, which is not read");
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        for (name, near) in [("kv_lenghts", "kv_lengths"), ("maks", "mask"), ("biases", "bias"), ("key_mask", "mask")] {
+            assert!(
+                nearest(name).is_some_and(|found| found == near || name == "key_mask"),
+                "{name}: {:?}",
+                nearest(name)
+            );
+        }
+        assert_eq!(nearest("embedding.weight"), None);
+    }
+}
