@@ -3,10 +3,12 @@
 mod adapter;
 mod bundle;
 mod command;
+mod coverage;
 mod debian;
 mod matrix;
 mod report;
 mod steps;
+mod suite;
 mod tests;
 mod tint;
 mod validation;
@@ -24,6 +26,14 @@ enum Task {
         /// Also run the tests marked `#[ignore]`: slow, or in need of a large GPU
         #[arg(long)]
         full: bool,
+    },
+    /// The tests of `tests/suite` alone, and what ran where
+    Suite {
+        /// Also run the tests marked `#[ignore]`
+        #[arg(long)]
+        full: bool,
+        /// Only tests whose names contain one of these
+        names: Vec<String>,
     },
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
@@ -45,6 +55,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
+        Task::Suite { full, names } => tests::suite_alone(full, &names),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),
         Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),
