@@ -63,7 +63,7 @@ pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &m
     bar.set_length(entries.len() as u64);
     let mut lines = Vec::new();
     for (name, case) in entries {
-        for line in outcomes(&engine, &name, case) {
+        for line in outcomes(&engine, &name, case, &bar) {
             if !json {
                 bar.suspend(|| line.print(stdout))?;
             }
@@ -95,7 +95,7 @@ impl Line {
 }
 
 /// A line for each variant that can run the case; one if there is no such thing.
-fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>) -> Vec<Line> {
+fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>, progress: &ProgressBar) -> Vec<Line> {
     let line = |variant: &str, outcome: Result<(bool, String)>| {
         let (ok, detail) = outcome.unwrap_or_else(|error| (false, format!("{error:#}")));
         Line { name: name.into(), variant: variant.into(), ok, detail }
@@ -114,7 +114,7 @@ fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>) ->
                 Ok(candidates) => candidates,
                 Err(error) => return vec![line("-", case.refused(error))],
             };
-            let run = |variant| Ok(case.judge(&gpu.run(&case.problem, &case.host.borrow(), variant)?));
+            let run = |variant| Ok(case.judge(&gpu.run(&case.problem, &case.host.borrow(), variant, progress)?));
             candidates.into_iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
         }
     }
