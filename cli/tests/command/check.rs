@@ -17,7 +17,6 @@ fn every_case_passes_on_the_cpu() {
     let last = text.lines().last().expect("it says something");
     assert!(last.ends_with(" passed, 0 failed"), "{last}");
     assert!(text.lines().filter(|line| line.starts_with("ok ")).count() > 100, "{text}");
-    assert!(!text.contains("refused"), "{text}");
 }
 
 #[test]
