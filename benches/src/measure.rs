@@ -1,6 +1,7 @@
 //! One shape on one device: every figure that is measured, before it is set against the limits.
 
 use std::hint::black_box;
+use std::io::IsTerminal as _;
 
 use anyhow::{Result, anyhow};
 use wgpu_attention::{Attention, Buffers, Call, Dtype, Family, Operand, PlanError, Problem, Variant};
@@ -87,6 +88,10 @@ impl<'a> Bench<'a> {
         buffers: &Buffers,
         variant: Variant,
     ) -> Result<Measurement> {
+        // Compiling may take half a minute.
+        if std::io::stderr().is_terminal() {
+            eprintln!("    compiling and measuring {variant}");
+        }
         let plan = self.attention.plan_variant(problem, variant)?;
         let call = plan.bind(&buffers.operands())?;
         let out = buffers.get(Operand::Out).ok_or_else(|| anyhow!("every problem has an output"))?;

@@ -35,8 +35,10 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
     let (plain, problem) = (problem.build()?, problem.weights().build()?);
 
     let engine = Engine::open(device)?;
-    let timing = time(&engine, &plain, &host)?;
-    let outputs = engine.run(&problem, &host.borrow(), &ProgressBar::hidden())?;
+    let progress = engine.progress();
+    let timing = time(&engine, &plain, &host, &progress)?;
+    let outputs = engine.run(&problem, &host.borrow(), &progress)?;
+    progress.finish_and_clear();
     let truth = Truth::new(&problem, &host.borrow())?;
     let by_model =
         Outputs { out: file.need("output")?.floats()?, lse: None, weights: Some(file.need("weights")?.floats()?) };
@@ -67,9 +69,9 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
     Ok(report.holds())
 }
 
-fn time(engine: &Engine, problem: &Problem, host: &HostInputs) -> Result<Timing> {
+fn time(engine: &Engine, problem: &Problem, host: &HostInputs, progress: &ProgressBar) -> Result<Timing> {
     match engine {
-        Engine::Gpu(gpu) => Timing::on_gpu(gpu, problem, &host.borrow()),
+        Engine::Gpu(gpu) => Timing::on_gpu(gpu, problem, &host.borrow(), progress),
         Engine::Cpu => Timing::of(|| cpu::attention(problem, &host.borrow(), &ProgressBar::hidden()).map(drop)),
     }
 }

@@ -104,11 +104,12 @@ mod tests {
             let outputs = attention(&problem, &host.borrow(), &ProgressBar::hidden()).expect("the inputs fit");
             let stored = Stored::new(&problem, &host.borrow());
             let exact = reference::attention(&problem, &stored.borrow()).expect("the inputs fit");
-            let rounded = |values: &[f64]| {
+            let narrowed = |values: &[f64]| {
                 let mut narrowed = vec![0.0; values.len()];
                 narrow(values, &mut narrowed);
-                as_stored(problem.dtype(), &narrowed).into_owned()
+                narrowed
             };
+            let rounded = |values: &[f64]| as_stored(problem.dtype(), &narrowed(values)).into_owned();
             let view = problem.view(Operand::Out).expect("every problem has one");
             let dim = view.extent[3] as usize;
             for (index, row) in rounded(&exact.out).chunks(dim).enumerate() {
@@ -117,8 +118,7 @@ mod tests {
                 assert_eq!(outputs.out[start..start + dim], *row, "{name}, row {index}");
             }
             assert_eq!(outputs.weights, problem.uses(Operand::Weights).then(|| rounded(&exact.weights)), "{name}");
-            let lse = exact.lse.iter().map(|&lse| lse as f32).collect();
-            assert_eq!(outputs.lse, problem.uses(Operand::Lse).then_some(lse), "{name}");
+            assert_eq!(outputs.lse, problem.uses(Operand::Lse).then(|| narrowed(&exact.lse)), "{name}");
         }
     }
 }

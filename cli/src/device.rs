@@ -7,7 +7,7 @@ use wgpu_attention::blocking::{self, Outputs};
 use wgpu_attention::{Attention, Caps, Inputs, Problem, Variant};
 use wgpu_attention_bench::device::{self, backend_name};
 
-use crate::cpu;
+use crate::{cpu, progress};
 
 /// What computes.
 pub(crate) enum Engine {
@@ -39,10 +39,18 @@ impl Engine {
         }
     }
 
+    /// Progress as this device can tell it: a GPU says nothing before it has finished.
+    pub(crate) fn progress(&self) -> ProgressBar {
+        match self {
+            Self::Gpu(_) => progress::spinner(),
+            Self::Cpu => progress::bar("rows"),
+        }
+    }
+
     /// Computes on the best variant, or the CPU path.
     pub(crate) fn run(&self, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Outputs> {
         match self {
-            Self::Gpu(gpu) => gpu.run(problem, inputs, gpu.best(problem)?),
+            Self::Gpu(gpu) => gpu.run(problem, inputs, gpu.best(problem)?, progress),
             Self::Cpu => cpu::attention(problem, inputs, progress),
         }
     }
@@ -73,6 +81,11 @@ impl Engine {
     }
 }
 
+/// What a user waits for. Some drivers compile when a kernel is made and some when it first runs.
+pub(crate) fn compiling(variant: Variant) -> String {
+    format!("compiling and running {variant}")
+}
+
 /// What stands for a variant where no kernel runs.
 pub(crate) const CPU_PATH: &str = "cpu.f32";
 
@@ -93,7 +106,15 @@ impl Gpu {
             .ok_or_else(|| anyhow!("{} runs no such problem; use --device cpu", self.opened.info.name))
     }
 
-    pub(crate) fn run(&self, problem: &Problem, inputs: &Inputs<'_>, variant: Variant) -> Result<Outputs> {
+    /// Computes on this variant, and says so: the first time it is compiled, which may take long.
+    pub(crate) fn run(
+        &self,
+        problem: &Problem,
+        inputs: &Inputs<'_>,
+        variant: Variant,
+        progress: &ProgressBar,
+    ) -> Result<Outputs> {
+        progress.set_message(compiling(variant));
         let outputs = blocking::attention_with(&self.attention, &self.opened.queue, problem, inputs, variant);
         self.opened.complaints()?;
         Ok(outputs?)

@@ -10,6 +10,12 @@ use crate::args::HeatmapArgs;
 impl HeatmapArgs {
     /// The batch to show, which must exist.
     pub(crate) fn batch_of(&self, shape: &Shape) -> Result<u32> {
+        if self.heatmap.is_none() {
+            return Ok(0);
+        }
+        for (axis, size) in [("batches", shape.batch), ("queries", shape.len_q), ("keys", shape.len_kv)] {
+            ensure!(size > 0, "--heatmap has nothing to draw: there are 0 {axis}; leave it out");
+        }
         let (batch, batches) = (self.heatmap_batch.unwrap_or(0), shape.batch);
         ensure!(batches != 1 || batch == 0, "--heatmap-batch is {batch}; it must be 0, the only batch there is");
         ensure!(batch < batches, "--heatmap-batch is {batch}; it must be below the {batches} batches there are");

@@ -1,11 +1,12 @@
 //! Fused attention from the command line: on a file, on the bundled input, and against its own definition.
 //!
-//! The data flows through the modules in this order: `args`, `device`, the inputs (`tensors`, `names`, `masks`, `input`, `host`), what computes
+//! The data flows through the modules in this order: `args` (and its `values`), `device`, the inputs (`tensors`, `names`, `masks`, `input`, `host`), what computes
 //! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`, `bench`), and
 //! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`, `text`, `unfinished`).
 
 mod args;
 mod device;
+mod values;
 
 mod host;
 mod input;

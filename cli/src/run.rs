@@ -15,7 +15,7 @@ use crate::heatmap::Maps;
 use crate::input::{self, Input};
 use crate::output::{self, Named, Pending, same_file};
 use crate::tensors::{TensorFile, read_bytes};
-use crate::{figure, names, progress};
+use crate::{figure, names};
 
 pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     check_paths(args)?;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     let engine = Engine::open(device)?;
     let start = Instant::now();
     let outputs = {
-        let progress = progress::bar("rows");
+        let progress = engine.progress();
         engine.run(&problem, &host.borrow(), &progress)?
     };
     let seconds = start.elapsed().as_secs_f64();

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use indicatif::ProgressBar;
 use wgpu_attention::{Inputs, Problem};
 
-use crate::device::Gpu;
+use crate::device::{Gpu, compiling};
 
 /// Wall-clock times from submission to completion.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,8 @@ impl Timing {
     }
 
     /// Times the best variant.
-    pub(crate) fn on_gpu(gpu: &Gpu, problem: &Problem, inputs: &Inputs<'_>) -> Result<Self> {
+    pub(crate) fn on_gpu(gpu: &Gpu, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Self> {
+        progress.set_message(compiling(gpu.best(problem)?));
         let device = gpu.attention.device();
         let buffers = inputs.upload(device, problem)?;
         let mut call = None;

@@ -25,6 +25,8 @@ const BUILD: &str = "build --release --workspace --bin wgpu-attention --examples
 const DOC_TESTS: &str = "test --release --workspace --doc --no-fail-fast";
 
 pub(crate) const CONFORMANCE: &str = "tests/conformance";
+/// Cases of our own, in the same form.
+const CASES: &str = "tests/cases";
 
 /// A program of tests that cargo built.
 #[derive(Debug)]
@@ -67,7 +69,9 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.
     steps.run("doc tests", || count_tests(&mut cargo(DOC_TESTS.split(' ')), |_| ()));
     if root().join(CONFORMANCE).join("manifest.json").exists() {
-        steps.run("conformance", || run(built("wgpu-attention")?.args(["check", "--cases", CONFORMANCE])));
+        steps.run("conformance", || {
+            run(built("wgpu-attention")?.args(["check", "--cases", CONFORMANCE, "--cases", CASES]))
+        });
     }
     for name in examples()? {
         steps.run(format!("example {name}"), || run(&mut built(&format!("examples/{name}"))?));

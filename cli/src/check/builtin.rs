@@ -172,7 +172,7 @@ fn case(problem: ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
     host.kv_lengths = len(Operand::KvLengths).map(|_| (0..shape.batch).map(length).collect());
     spoil(&shape, &mut host);
     let truth = Truth::new(&problem, &host.borrow())?;
-    Ok(Case { problem, host, expected: Expectation::Definition(Box::new(truth)), may_refuse: None })
+    Ok(Case { problem, host, expected: Expectation::Definition(Box::new(truth)) })
 }
 
 fn bias(host: &mut HostInputs) -> &mut [f32] {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Deserialize;
 
-use super::{Case, Entry, operator};
+use super::{Entry, operator};
 use crate::tensors::{TensorFile, read_bytes};
 
 #[derive(Deserialize)]
@@ -26,9 +26,6 @@ pub(super) struct CaseSpec {
     pub(super) rtol: f64,
     #[serde(default = "default_atol")]
     pub(super) atol: f64,
-    /// Part of the error by which a device may refuse the case: a bound of the kernels that is documented.
-    #[serde(default)]
-    pub(super) may_refuse: Option<String>,
 }
 
 fn default_rtol() -> f64 {
@@ -73,8 +70,7 @@ fn entry(folder: &Path, index: usize, case: serde_json::Value) -> Entry {
         let path = folder.join(&spec.file);
         let bytes = read_bytes(&path, "a safetensors file")?;
         let file = TensorFile::parse(&bytes).with_context(|| path.display().to_string())?;
-        let case = operator::read(&spec, &file).with_context(|| spec.name.clone())?;
-        Ok(Case { may_refuse: spec.may_refuse, ..case })
+        operator::read(&spec, &file).with_context(|| spec.name.clone())
     };
     (name, Box::new(load))
 }

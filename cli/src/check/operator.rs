@@ -54,7 +54,7 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Case> {
     let problem = if wants_lse { problem.lse() } else { problem }.build()?;
     host.borrow().check(&problem)?;
     let expected = expected::read(spec, file, &problem, &host)?;
-    Ok(Case { problem, host, expected: Expectation::Tensors(expected), may_refuse: None })
+    Ok(Case { problem, host, expected: Expectation::Tensors(expected) })
 }
 
 /// `past_key` and `past_value`, (B, Hkv, Lpast, D).

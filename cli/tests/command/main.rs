@@ -1,0 +1,11 @@
+//! The command as its users meet it: what it prints, writes and exits with.
+
+mod harness;
+
+mod bench;
+mod check;
+mod devices;
+mod input;
+mod options;
+mod output;
+mod run;
