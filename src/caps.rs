@@ -55,22 +55,29 @@ pub struct Caps {
 impl Caps {
     /// What `device` was created with, and what is known of its driver.
     pub fn of(device: &wgpu::Device) -> Self {
-        let info = device.adapter_info();
+        Self::from_facts(&device.adapter_info(), device.features(), &device.limits())
+    }
+
+    /// What a device of the adapter `info`, created with `features` and `limits`, would grant. No device is needed: it tells what
+    /// selection does elsewhere, and an app that knows more of its adapter than wgpu does can say so.
+    pub fn from_facts(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
         let is_llvmpipe = info.name.starts_with("llvmpipe");
-        let loop_rounds = if is_llvmpipe { 65_535 } else { u32::MAX };
-        let has_subgroups = device.features().contains(wgpu::Features::SUBGROUP);
-        let subgroup_least = has_subgroups.then_some(info.subgroup_min_size);
-        let has_int64 = device.features().contains(wgpu::Features::SHADER_INT64);
-        let one_size = info.subgroup_min_size == info.subgroup_max_size;
-        let subgroup_size = (has_subgroups && one_size).then_some(info.subgroup_max_size);
-        let is_software = info.device_type == wgpu::DeviceType::Cpu;
-        let workgroups_to_fill = match info.device_type {
-            wgpu::DeviceType::Cpu => 16,
-            wgpu::DeviceType::IntegratedGpu => 128,
-            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 512,
-        };
-        let limits = Self::from_limits(&device.limits());
-        Self { loop_rounds, subgroup_size, subgroup_least, has_int64, is_software, workgroups_to_fill, ..limits }
+        let has_subgroups = features.contains(wgpu::Features::SUBGROUP);
+        // Where an adapter has several sizes, or wgpu does not know, the two ends differ and a driver may choose any between.
+        let has_one_size = info.subgroup_min_size == info.subgroup_max_size;
+        Self {
+            loop_rounds: if is_llvmpipe { 65_535 } else { u32::MAX },
+            subgroup_size: (has_subgroups && has_one_size).then_some(info.subgroup_max_size),
+            subgroup_least: has_subgroups.then_some(info.subgroup_min_size),
+            has_int64: features.contains(wgpu::Features::SHADER_INT64),
+            is_software: info.device_type == wgpu::DeviceType::Cpu,
+            workgroups_to_fill: match info.device_type {
+                wgpu::DeviceType::Cpu => 16,
+                wgpu::DeviceType::IntegratedGpu => 128,
+                wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 512,
+            },
+            ..Self::from_limits(limits)
+        }
     }
 
     /// The features that make kernels faster where an adapter has them; none is needed. Request

@@ -1,6 +1,6 @@
 //! Every adapter of this machine, and how a case is run on one.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wgpu::util::DeviceExt as _;
@@ -12,6 +12,7 @@ use wgpu_attention::{
 
 use crate::case::{Case, indices};
 use crate::comparator::{Expected, Outputs};
+use crate::coverage;
 
 /// An adapter opened with WebGPU's default limits and the features that some kernels use.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Device {
     pub name: String,
     pub attention: Attention,
     /// What is tried: all candidates, or those that a CPU takes for slow and only a GPU would run.
-    tried: fn(&Variant) -> bool,
+    pub tried: fn(&Variant) -> bool,
     pub queue: wgpu::Queue,
     /// A GL context serves one thread at a time, and wgpu panics rather than wait long for it.
     gate: Option<Mutex<()>>,
@@ -30,28 +31,43 @@ const UNWRITTEN: u8 = 0xff;
 /// The gaps between the rows of an output hold this, before and after.
 const SENTINEL: u8 = 0xa5;
 
-/// All adapters, opened once for each of two threads: a software driver compiles on a device's own thread, and then two
-/// tests need not wait for each other.
+/// All adapters, opened once. They keep what they compiled as long as the process lives, so `cargo xtask test` runs the suite
+/// as many short processes.
 ///
 /// # Panics
 /// Where there is none: a run that tested nothing must not pass.
 pub fn all() -> &'static [Device] {
-    static DEVICES: [OnceLock<Vec<Device>>; 2] = [const { OnceLock::new() }; 2];
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed));
-    DEVICES[THREAD.with(|thread| thread % DEVICES.len())].get_or_init(|| {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        let plain = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu);
-        let devices: Vec<Device> = plain.chain(adapters.iter().filter_map(with_its_matrix_unit)).collect();
-        assert!(!devices.is_empty(), "no adapter: install a driver; Mesa's lavapipe runs everywhere");
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let devices = opened_anew();
+        devices.iter().for_each(coverage::opened);
         devices
     })
 }
 
+/// The same with nothing compiled yet, for tests that compile so much that it must be let go now and then.
+pub fn opened_anew() -> Vec<Device> {
+    let adapters = adapters();
+    let plain = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu);
+    let devices: Vec<Device> = plain.chain(adapters.iter().filter_map(with_its_matrix_unit)).collect();
+    assert!(!devices.is_empty(), "no adapter: install a driver; Mesa's lavapipe runs everywhere");
+    devices
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+}
+
+/// The driver too: one machine may have two of them for one device.
+fn name(adapter: &wgpu::Adapter) -> String {
+    let wgpu::AdapterInfo { name, backend, driver, driver_info, .. } = adapter.get_info();
+    let driver = if driver_info.is_empty() { driver } else { driver_info };
+    format!("{name} ({backend}, {driver})")
+}
+
 fn open(adapter: &wgpu::Adapter) -> Option<Device> {
-    let info = adapter.get_info();
-    let name = format!("{} ({})", info.name, info.backend);
+    let name = name(adapter);
     let supported = adapter.limits();
     let wanted = wgpu::Limits::default();
     if supported.max_storage_buffers_per_shader_stage < wanted.max_storage_buffers_per_shader_stage {
@@ -66,18 +82,17 @@ fn open(adapter: &wgpu::Adapter) -> Option<Device> {
     };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
     eprintln!("testing on {name}");
-    let gate = (info.backend == wgpu::Backend::Gl).then(Mutex::default);
+    let gate = (adapter.get_info().backend == wgpu::Backend::Gl).then(Mutex::default);
     Some(Device { name, attention: Attention::new(&device), tried: |_| true, queue, gate })
 }
 
 /// The matrix unit of an adapter, if it has one that is right.
 fn with_its_matrix_unit(adapter: &wgpu::Adapter) -> Option<Device> {
     let (device, queue) = open_with_matrices(adapter)?;
-    let info = adapter.get_info();
     match blocking::matrix_unit(adapter, &device, &queue) {
-        Ok(unit) => Some(Device::on_unit(unit, &format!("{} ({})", info.name, info.backend), &device, queue)),
+        Ok(unit) => Some(Device::on_unit(unit, &name(adapter), &device, queue)),
         Err(why) => {
-            eprintln!("no matrix unit on {} ({}): {why}", info.name, info.backend);
+            eprintln!("no matrix unit on {}: {why}", name(adapter));
             None
         }
     }
@@ -105,9 +120,10 @@ fn open_with_matrices(adapter: &wgpu::Adapter) -> Option<(wgpu::Device, wgpu::Qu
 pub fn with_matrix_units() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        adapters.iter().flat_map(|adapter| with_its_matrix_unit(adapter).into_iter().chain(emulated(adapter))).collect()
+        let with_units = |adapter| with_its_matrix_unit(adapter).into_iter().chain(emulated(adapter));
+        let devices: Vec<Device> = adapters().iter().flat_map(with_units).collect();
+        devices.iter().for_each(coverage::opened);
+        devices
     })
 }
 
@@ -120,9 +136,8 @@ fn emulated(adapter: &wgpu::Adapter) -> Vec<Device> {
     let Some((device, queue)) = open_with_matrices(adapter) else { return Vec::new() };
     let is_recent = device.features().contains(Caps::MATRIX_FEATURES);
     let units = if is_recent { &units[..] } else { &units[..1] };
-    let info = adapter.get_info();
     let of_unit = |&unit| {
-        let name = format!("{} ({}), emulating", info.name, info.backend);
+        let name = format!("{}, emulating", name(adapter));
         let device = Device::on_unit(unit, &name, &device, queue.clone());
         Device { tried: if is_recent { is_on_matrices } else { is_small_on_matrices }, ..device }
     };
@@ -197,7 +212,9 @@ impl Device {
     pub fn run_by(&self, attention: &Attention, case: &Case, variant: Variant) -> (Outputs, usize) {
         let _guard = self.enter();
         let plan = attention.plan_variant(&case.problem, variant).unwrap();
-        (self.run_plan(case, &plan), plan.dispatches())
+        let outputs = self.run_plan(case, &plan);
+        coverage::ran(self, plan.variants());
+        (outputs, plan.dispatches())
     }
 
     /// Held by whoever uses the device.
@@ -306,6 +323,25 @@ pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
             act(device, variant);
         }
     }
+}
+
+/// Every variant that can run a case, each on one of the adapters that have it. Another adapter would compile the same text:
+/// that tries the driver, which smaller questions do, and not the kernel.
+pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl Iterator<Item = (&'a Device, Variant)> {
+    let able: Vec<_> = devices.iter().map(|device| (device, device.variants(problem))).collect();
+    let mut variants: Vec<Variant> = Vec::new();
+    for variant in able.iter().flat_map(|(_, variants)| variants) {
+        if !variants.contains(variant) {
+            variants.push(*variant);
+        }
+    }
+    variants.into_iter().map(move |variant| {
+        let having: Vec<&Device> =
+            able.iter().filter(|(_, variants)| variants.contains(&variant)).map(|(device, _)| *device).collect();
+        // The same one whatever the problem, so that it is compiled once.
+        let turn = BuildHasherDefault::<DefaultHasher>::default().hash_one(variant.to_string()) as usize;
+        (having[turn % having.len()], variant)
+    })
 }
 
 /// Runs a case as every variant on every adapter, and compares all that comes back. Returns the worst error in units of

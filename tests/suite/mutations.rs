@@ -2,15 +2,18 @@
 //!
 //! The same question put to the honest text must pass, so that what is noticed is the mistake.
 
-use wgpu_attention::{Attention, Family, Problem, Variant, weights_candidates};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wgpu_attention::{Attention, Caps, Family, Problem, Variant, candidates, weights_candidates};
 
 use crate::case::Case;
 use crate::comparator::Expected;
+use crate::coverage::{self, kernel, offered};
 use crate::device::{Device, all, with_matrix_units};
+use crate::facts;
 use crate::laws;
-use crate::matrix::in_f16;
 use crate::mutants::{ATTENTION, DECODE, LANES, MATRIX, MERGE, Mutation, PARTS, Question, STAGE, STREAMS, WEIGHTS};
-use crate::questions::plain;
 
 /// Which kernel's text is edited.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,9 +30,34 @@ enum Edited {
     Merge,
 }
 
-/// The variants that `attention` would run a case with, as pairs of the one to pin and the one to edit.
-fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Variant, Variant)> {
-    let pairs = attention.candidates(problem).unwrap().into_iter().filter_map(|pinned| match (edited, pinned.family) {
+/// Every mistake there is, by the kernel that it is planted in.
+const ALL: [(Edited, &[Mutation]); 9] = [
+    (Edited::Tiled, ATTENTION),
+    (Edited::Tiled, PARTS),
+    (Edited::Weights, WEIGHTS),
+    (Edited::Lanes, LANES),
+    (Edited::Stage, STAGE),
+    (Edited::Decode, DECODE),
+    (Edited::Streams, STREAMS),
+    (Edited::Merge, MERGE),
+    (Edited::Matrix, MATRIX),
+];
+
+/// How a question is put to a mistake.
+struct Asked {
+    /// The limits to plan within.
+    caps: Caps,
+    /// The variant to run.
+    pinned: Variant,
+    /// The variant to edit: that, or one that it brings along.
+    edited: Variant,
+}
+
+/// The variants that may run a problem on such a device, as pairs of the one to pin and the one to edit.
+fn editable(problem: &Problem, caps: &Caps, tried: fn(&Variant) -> bool, edited: Edited) -> Vec<(Variant, Variant)> {
+    let mut able = candidates(problem, caps).unwrap();
+    able.retain(tried);
+    let pairs = able.into_iter().filter_map(|pinned| match (edited, pinned.family) {
         (Edited::Tiled, Family::Tiled)
         | (Edited::Lanes, Family::Lanes { .. })
         | (Edited::Decode, Family::Decode(_))
@@ -38,7 +66,7 @@ fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Va
         (Edited::Stage, Family::Lanes { .. }) => Some((pinned, pinned.companions()[0]?)),
         (Edited::Merge, Family::Tiled) => Some((pinned, pinned.companions()[1]?)),
         (Edited::Weights, Family::Tiled) => {
-            let weights = weights_candidates(problem, attention.caps()).unwrap();
+            let weights = weights_candidates(problem, caps).unwrap();
             Some((pinned, weights.into_iter().find(|weights| weights.access == pinned.access)?))
         }
         _ => None,
@@ -46,87 +74,135 @@ fn editable(attention: &Attention, problem: &Problem, edited: Edited) -> Vec<(Va
     pairs.collect()
 }
 
-/// The case to ask with, and the limits to plan within.
-fn question(device: &Device, mutation: &Mutation) -> (Case, Attention) {
-    let mut caps = *device.attention.caps();
-    let case = match mutation.exposed_by {
-        Question::Case(case) => case(),
-        Question::Cut(case) => {
-            caps.dispatch_flop = 1;
-            case()
-        }
-        Question::Split(case) => {
-            caps.workgroups_to_fill = 1 << 20;
-            case()
-        }
-        Question::Rounding(dtype) => laws::between_neighbours(dtype, 2),
-    };
-    (case, Attention::with_caps(device.attention.device(), caps))
-}
-
-/// The first variant whose text the edits fit, as the one to pin and the one to edit.
-fn target(attention: &Attention, problem: &Problem, mutation: &Mutation, edited: Edited) -> Option<(Variant, Variant)> {
-    let fits = |&(_, edited): &(Variant, Variant)| mutation.edits.iter().all(|(from, _)| edited.wgsl().contains(from));
-    editable(attention, problem, edited).into_iter().find(fits)
-}
-
-fn applies(device: &Device, mutation: &Mutation, edited: Edited) -> bool {
-    let (case, attention) = question(device, mutation);
-    target(&attention, &case.problem, mutation, edited).is_some()
-}
-
-/// Whether an adapter runs the kernel at all.
-fn runs(device: &Device, edited: Edited) -> bool {
-    let problem = if edited == Edited::Matrix { in_f16(plain()).problem } else { plain().problem };
-    !editable(&device.attention, &problem, edited).is_empty()
-}
-
-/// Asks the question of the first variant whose text the edits fit. The answer is right or it says what is not.
-fn ask(device: &Device, mutation: &Mutation, edited: Edited, planted: bool) -> Result<(), String> {
-    let (case, attention) = question(device, mutation);
-    let Some((pinned, edited)) = target(&attention, &case.problem, mutation, edited) else {
-        panic!("the mutation no longer applies: {:?} is not in the text", mutation.edits);
-    };
-    let text = mutation.edits.iter().fold(edited.wgsl(), |text, (from, to)| text.replace(from, to));
-    if planted {
-        let _guard = device.enter();
-        let scope = attention.device().push_error_scope(wgpu::ErrorFilter::Validation);
-        attention.substitute(edited, text);
-        let invalid = pollster::block_on(scope.pop());
-        assert!(invalid.is_none(), "{:?} is no longer WGSL: {invalid:?}", mutation.edits);
-    }
-    // What is not edited need not be compiled again.
-    let runner = if planted || matches!(mutation.exposed_by, Question::Cut(_) | Question::Split(_)) {
-        &attention
-    } else {
-        &device.attention
-    };
-    let (got, _) = device.run_by(runner, &case, pinned);
+/// The case that exposes a mistake.
+fn case(mutation: &Mutation) -> Case {
     match mutation.exposed_by {
-        Question::Rounding(_) => laws::assert_nearest(&case, &got),
-        _ => Expected::of(&case).check(&got).map(|_| ()),
+        Question::Case(case) | Question::Cut(case) | Question::Split(case) => case(),
+        Question::Rounding(dtype) => laws::between_neighbours(dtype, 2),
     }
 }
 
-/// Plants every mistake, spread over the adapters, and lists those that nobody noticed.
+/// The limits to ask it within.
+fn within(mutation: &Mutation, edited: Edited, mut caps: Caps) -> Caps {
+    match mutation.exposed_by {
+        Question::Cut(_) => caps.dispatch_flop = 1,
+        Question::Split(_) => caps.workgroups_to_fill = 1 << 20,
+        Question::Case(_) | Question::Rounding(_) => {}
+    }
+    // A CPU is offered it for few rows alone, and the questions have many.
+    caps.is_software &= edited != Edited::Decode;
+    caps
+}
+
+/// All that such a device runs whose text the edits fit.
+fn targets(
+    mutation: &Mutation,
+    problem: &Problem,
+    edited: Edited,
+    caps: &Caps,
+    tried: fn(&Variant) -> bool,
+) -> Vec<Asked> {
+    let caps = within(mutation, edited, *caps);
+    let fits = |variant: &Variant| {
+        let text = text(variant);
+        mutation.edits.iter().all(|(from, _)| text.contains(from))
+    };
+    let pairs = editable(problem, &caps, tried, edited).into_iter().filter(|(_, edited)| fits(edited));
+    pairs.map(|(pinned, edited)| Asked { caps, pinned, edited }).collect()
+}
+
+/// A variant's text, which many mistakes look for a place in.
+fn text(variant: &Variant) -> Arc<str> {
+    static TEXTS: Mutex<BTreeMap<String, Arc<str>>> = Mutex::new(BTreeMap::new());
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    texts.entry(variant.to_string()).or_insert_with(|| variant.wgsl().into()).clone()
+}
+
+/// The kernels that the edits fit on each adapter there is.
+fn kernels_by_adapter(mutation: &Mutation, edited: Edited) -> BTreeMap<&'static str, BTreeSet<String>> {
+    let problem = case(mutation).problem;
+    let kernels =
+        |caps| targets(mutation, &problem, edited, &caps, |_| true).iter().map(|asked| kernel(&asked.edited)).collect();
+    facts::adapters().into_iter().map(|(name, caps)| (name, kernels(caps))).collect()
+}
+
+/// Asks the question, of the honest text or with the mistake planted. The answer is right or it says what is not.
+fn ask(device: &Device, mutation: &Mutation, case: &Case, asked: &Asked, runner: &Attention) -> Result<(), String> {
+    let (got, _) = device.run_by(runner, case, asked.pinned);
+    match mutation.exposed_by {
+        Question::Rounding(_) => laws::assert_nearest(case, &got),
+        _ => Expected::of(case).check(&got).map(|_| ()),
+    }
+}
+
+/// One that has compiled the mistake.
+fn with_mistake(device: &Device, mutation: &Mutation, asked: &Asked) -> Attention {
+    let planted = Attention::with_caps(device.attention.device(), asked.caps);
+    let text = mutation.edits.iter().fold(asked.edited.wgsl(), |text, (from, to)| text.replace(from, to));
+    let _guard = device.enter();
+    let scope = planted.device().push_error_scope(wgpu::ErrorFilter::Validation);
+    planted.substitute(asked.edited, text);
+    let invalid = pollster::block_on(scope.pop());
+    assert!(invalid.is_none(), "{:?} is no longer WGSL: {invalid:?}", mutation.edits);
+    planted
+}
+
+/// Plants every mistake that some adapter here has the text for, spread over the adapters, and lists those that nobody noticed.
 fn assert_all_noticed(devices: &[Device], mutations: &[Mutation], edited: Edited) {
-    let somewhere = |mutation: &&Mutation| devices.iter().any(|device| applies(device, mutation, edited));
-    let stale: Vec<_> =
-        mutations.iter().filter(|mutation| !somewhere(mutation)).map(|mutation| mutation.edits).collect();
-    assert!(stale.is_empty() || !devices.iter().any(|device| runs(device, edited)), "in no text: {stale:?}");
     let mut survivors = Vec::new();
+    let mut honest: Vec<Attention> = Vec::new();
     for (n, mutation) in mutations.iter().enumerate() {
-        // Kernels for CPUs that play a GPU run on no other adapter, and their text differs.
+        let case = case(mutation);
         let mut in_turn = devices.iter().cycle().skip(n).take(devices.len());
-        let Some(device) = in_turn.find(|device| applies(device, mutation, edited)) else { continue };
-        if let Err(wrong) = ask(device, mutation, edited, false) {
+        let target = in_turn.find_map(|device| {
+            let targets = targets(mutation, &case.problem, edited, device.attention.caps(), device.tried);
+            Some((device, targets.into_iter().next()?))
+        });
+        let Some((device, asked)) = target else {
+            let kernels = kernels_by_adapter(mutation, edited).into_values().flatten().collect();
+            coverage::not_planted(&name(mutation, edited), &kernels);
+            continue;
+        };
+        let is_alike = |other: &Attention| (other.device(), other.caps()) == (device.attention.device(), &asked.caps);
+        if !honest.iter().any(is_alike) {
+            honest.push(Attention::with_caps(device.attention.device(), asked.caps));
+        }
+        let honest = honest.iter().find(|other| is_alike(other)).unwrap();
+        if let Err(wrong) = ask(device, mutation, &case, &asked, honest) {
             panic!("the honest shader fails where {:?} should: {wrong}", mutation.edits);
         }
-        if ask(device, mutation, edited, true).is_ok() {
+        if ask(device, mutation, &case, &asked, &with_mistake(device, mutation, &asked)).is_ok() {
             survivors.push(format!("{:?}", mutation.edits));
         }
+        coverage::planted(&name(mutation, edited));
     }
     assert!(survivors.is_empty(), "not noticed:\n{}", survivors.join("\n"));
+}
+
+fn name(mutation: &Mutation, edited: Edited) -> String {
+    let (from, to) = mutation.edits[0];
+    format!("{edited:?}: {to:?} for {from:?}")
+}
+
+/// Where the shaders have changed, an edit that fits no kernel of any adapter tests nothing. And what an adapter cannot plant
+/// belongs to kernels that it does not run. Needs no adapter.
+#[test]
+fn every_mistake_has_its_place_on_every_adapter_that_runs_the_kernel() {
+    let offered: BTreeMap<_, _> =
+        facts::adapters().into_iter().map(|(name, caps)| (name, offered(&caps, |_| true))).collect();
+    let mut stale = Vec::new();
+    for (edited, mutation) in ALL.into_iter().flat_map(|(edited, all)| all.iter().map(move |one| (edited, one))) {
+        let by_adapter = kernels_by_adapter(mutation, edited);
+        let all: BTreeSet<&String> = by_adapter.values().flatten().collect();
+        if all.is_empty() {
+            stale.push(name(mutation, edited));
+        }
+        for (adapter, kernels) in &by_adapter {
+            let lacks_all = all.iter().all(|kernel| !offered[adapter].contains(*kernel));
+            assert_eq!(kernels.is_empty(), lacks_all, "{} on {adapter}, of {all:?}", name(mutation, edited));
+        }
+    }
+    assert!(stale.is_empty(), "in no text:\n{}", stale.join("\n"));
 }
 
 #[test]
@@ -160,9 +236,6 @@ fn every_mistake_in_splitting_and_merging_is_noticed() {
 /// Where a driver has matrices: others are old, and take minutes to compile so many.
 #[test]
 fn every_mistake_in_the_matrix_kernel_is_noticed() {
-    let recent: Vec<Device> = (with_matrix_units().iter())
-        .filter(|device| device.has_matrices())
-        .map(|device| device.with_caps(|_| ()))
-        .collect();
-    assert_all_noticed(&recent, MATRIX, Edited::Matrix);
+    let recent = with_matrix_units().iter().filter(|device| device.has_matrices());
+    assert_all_noticed(&recent.map(|device| device.with_caps(|_| ())).collect::<Vec<_>>(), MATRIX, Edited::Matrix);
 }

@@ -1,0 +1,163 @@
+//! Adapters that this machine need not have, as what wgpu tells of them: which kernels selection offers there. No device needed.
+
+use std::collections::BTreeSet;
+
+use wgpu::{AdapterInfo, Backend, DeviceType, Features, Limits};
+use wgpu_attention::{Caps, Fragment, MatrixUnit, Multiplier, Tiles};
+
+use crate::coverage::offered;
+
+/// What an adapter of this kind, by this API, with subgroups of these sizes, grants a device that asks for `features`.
+fn caps(name: &str, kind: DeviceType, backend: Backend, subgroups: [u32; 2], features: Features) -> Caps {
+    let info = AdapterInfo {
+        name: name.to_owned(),
+        subgroup_min_size: subgroups[0],
+        subgroup_max_size: subgroups[1],
+        ..AdapterInfo::new(kind, backend)
+    };
+    Caps::from_facts(&info, features, &Limits::default())
+}
+
+fn on_unit(caps: Caps, fragment: Fragment, subgroup: u32, tiles: Tiles, multiplier: Multiplier) -> Caps {
+    let mut caps = caps;
+    caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles, multiplier });
+    // What such devices have, and kernels on matrix units want.
+    caps.workgroup_bytes = 48 << 10;
+    caps
+}
+
+/// One adapter of every kind there is.
+pub fn adapters() -> Vec<(&'static str, Caps)> {
+    use DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other};
+    // wgpu's two ends where it knows no size.
+    let unknown = [wgpu::MINIMUM_SUBGROUP_MIN_SIZE, wgpu::MAXIMUM_SUBGROUP_MAX_SIZE];
+    let all = Caps::FEATURES;
+    let metal = caps("Apple M4", IntegratedGpu, Backend::Metal, [4, 64], all);
+    let nvidia = caps("GeForce RTX 4090", DiscreteGpu, Backend::Vulkan, [32, 32], all);
+    let lavapipe = caps("llvmpipe (LLVM 15.0.6, 256 bits)", Cpu, Backend::Vulkan, [8, 8], all);
+    vec![
+        ("Metal", metal),
+        ("Metal's matrix unit", on_unit(metal, Fragment::Side8, 32, Tiles::Scalars, Multiplier::Unit)),
+        ("WARP", caps("Microsoft Basic Render Driver", Cpu, Backend::Dx12, [4, 4], all)),
+        ("WARP of other sizes", caps("Microsoft Basic Render Driver", Cpu, Backend::Dx12, [4, 128], all)),
+        ("RADV", caps("AMD Radeon RX 7900 XTX", DiscreteGpu, Backend::Vulkan, [32, 64], all)),
+        ("Intel", caps("Intel(R) Arc(tm) A770", DiscreteGpu, Backend::Vulkan, [8, 32], all)),
+        ("NVIDIA", nvidia),
+        ("NVIDIA's matrix unit", on_unit(nvidia, Fragment::Side16, 32, Tiles::Vectors, Multiplier::Unit)),
+        ("lavapipe", lavapipe),
+        ("a newer lavapipe's matrix unit", on_unit(lavapipe, Fragment::Side8, 8, Tiles::Vectors, Multiplier::Unit)),
+        ("a unit that threads play", on_unit(lavapipe, Fragment::Side16, 32, Tiles::Vectors, Multiplier::Emulated)),
+        (
+            "Metal's unit that threads play",
+            on_unit(lavapipe, Fragment::Side8, 32, Tiles::Scalars, Multiplier::Emulated),
+        ),
+        ("llvmpipe by GL", caps("llvmpipe (LLVM 15.0.6, 256 bits)", Cpu, Backend::Gl, unknown, Features::empty())),
+        ("a browser's GPU", caps("", Other, Backend::BrowserWebGpu, [32, 32], Features::SUBGROUP)),
+        ("a browser's CPU", caps("", Cpu, Backend::BrowserWebGpu, [4, 4], Features::SUBGROUP)),
+        ("a CPU of 256 bits without 64-bit integers", caps("", Cpu, Backend::Vulkan, [8, 8], Features::SUBGROUP)),
+    ]
+}
+
+fn adapter(name: &str) -> Caps {
+    adapters().into_iter().find(|(other, _)| *other == name).unwrap().1
+}
+
+/// What every device runs.
+const EVERYWHERE: [&str; 6] = ["tiled x4", "tiled x1", "weights x4", "weights x1", "merge x4", "merge x1"];
+/// And what those run besides that are not a CPU whose kernels shuffle.
+const DECODE: [&str; 2] = ["decode x4", "decode x1"];
+/// Where subgroups have eight lanes or more.
+const BY_SUBGROUPS: [&str; 2] = ["tiled-sub x4", "decode-sub x4"];
+
+fn assert_offered(name: &str, more: &[&[&str]]) {
+    let wanted: BTreeSet<String> =
+        EVERYWHERE.iter().chain(more.iter().copied().flatten()).map(ToString::to_string).collect();
+    assert_eq!(offered(&adapter(name), |_| true), wanted, "{name}");
+}
+
+#[test]
+fn each_kind_of_adapter_is_offered_its_kernels() {
+    // Its subgroups may have four lanes, wgpu says.
+    assert_offered("Metal", &[&DECODE]);
+    assert_offered("Metal's matrix unit", &[&DECODE, &["matrix8in32-scalars x4", "matrix8in32-scalars x1"]]);
+    for gpu in ["RADV", "Intel", "NVIDIA", "a browser's GPU"] {
+        assert_offered(gpu, &[&DECODE, &BY_SUBGROUPS]);
+    }
+    assert_offered("NVIDIA's matrix unit", &[&DECODE, &BY_SUBGROUPS, &["matrix16in32 x4", "matrix16in32 x1"]]);
+    assert_offered("llvmpipe by GL", &[&DECODE]);
+    assert_offered("WARP of other sizes", &[&DECODE]);
+    let of_four = ["lanes4 x4w", "lanes4 x1", "streams4 x4w", "streams4 x1", "stage x4w", "stage x1"];
+    assert_offered("WARP", &[&of_four]);
+    let without_words = ["lanes4 x4", "lanes4 x1", "streams4 x4", "streams4 x1", "stage x4", "stage x1"];
+    assert_offered("a browser's CPU", &[&without_words]);
+    let of_eight = ["lanes8 x4w", "lanes8 x1", "streams8 x4w", "streams8 x1", "stage x4w", "stage x1"];
+    assert_offered("lavapipe", &[&of_eight]);
+    assert_offered("a newer lavapipe's matrix unit", &[&of_eight, &["matrix8in8 x4", "matrix8in8 x1"]]);
+}
+
+fn has(caps: &Caps, kernel: &str) -> bool {
+    offered(caps, |_| true).iter().any(|name| name.contains(kernel))
+}
+
+#[test]
+fn without_the_feature_no_size_of_a_subgroup_counts() {
+    let silent = caps("", DeviceType::Cpu, Backend::Vulkan, [8, 8], Features::empty());
+    assert_eq!((silent.subgroup_size, silent.subgroup_least), (None, None));
+    assert!(!has(&silent, "lanes") && !has(&silent, "streams"));
+}
+
+#[test]
+fn of_several_sizes_none_is_taken_for_the_size() {
+    for sizes in [[4, 8], [8, 32], [32, 64], [4, 64], [4, 128]] {
+        for kind in [DeviceType::Cpu, DeviceType::DiscreteGpu] {
+            let caps = caps("", kind, Backend::Vulkan, sizes, Caps::FEATURES);
+            assert_eq!((caps.subgroup_size, caps.subgroup_least), (None, Some(sizes[0])));
+            assert!(!has(&caps, "lanes") && !has(&caps, "streams"), "{sizes:?}");
+        }
+    }
+    // The two ends that wgpu gives where it is not told.
+    let unknown = Caps::from_facts(
+        &AdapterInfo::new(DeviceType::Cpu, Backend::BrowserWebGpu),
+        Features::SUBGROUP,
+        &Limits::default(),
+    );
+    assert_eq!(unknown.subgroup_size, None);
+}
+
+#[test]
+fn a_vector_of_a_cpu_has_four_lanes_or_eight() {
+    for size in [1, 2, 16, 32, 64] {
+        let caps = caps("", DeviceType::Cpu, Backend::Vulkan, [size, size], Caps::FEATURES);
+        assert!(!has(&caps, "lanes") && !has(&caps, "streams"), "{size}");
+    }
+}
+
+#[test]
+fn a_gpu_runs_no_kernel_for_cpus() {
+    for size in [4, 8] {
+        let caps = caps("", DeviceType::IntegratedGpu, Backend::Vulkan, [size, size], Caps::FEATURES);
+        assert!(!has(&caps, "lanes") && !has(&caps, "streams"), "{size}");
+    }
+}
+
+#[test]
+fn shuffles_need_eight_lanes_at_least() {
+    for (least, wanted) in [(1, false), (4, false), (7, false), (8, true), (16, true), (32, true)] {
+        let caps = caps("", DeviceType::DiscreteGpu, Backend::Vulkan, [least, 64], Caps::FEATURES);
+        assert_eq!(has(&caps, "-sub"), wanted, "{least}");
+    }
+}
+
+#[test]
+fn words_need_64_bit_integers() {
+    assert!(has(&adapter("lavapipe"), "x4w"));
+    assert!(!has(&adapter("a CPU of 256 bits without 64-bit integers"), "x4w"));
+}
+
+#[test]
+fn only_mesas_software_drivers_end_loops_early() {
+    for (name, caps) in adapters() {
+        let ends_loops = name.contains("lavapipe") || name.contains("llvmpipe") || name.contains("threads play");
+        assert_eq!(caps.loop_rounds < u32::MAX, ends_loops, "{name}");
+    }
+}
