@@ -55,9 +55,7 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
     for problem in probes() {
         let mut variants = candidates(&problem, caps).unwrap();
         variants.retain(&tried);
-        if !variants.is_empty() {
-            variants.extend(weights_candidates(&problem, caps).unwrap());
-        }
+        variants.extend(weights_candidates(&problem, caps).unwrap().into_iter().filter(&tried));
         let companions = variants.iter().flat_map(Variant::companions).flatten();
         kernels.extend(companions.chain(variants.iter().copied()).map(|variant| kernel(&variant)));
     }

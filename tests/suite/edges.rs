@@ -6,7 +6,7 @@ use wgpu_attention::{
 
 use crate::case::{Case, everything};
 use crate::comparator::{Expected, Outputs};
-use crate::device::{Device, all, contents, each_variant, elements, verify};
+use crate::device::{Device, all, contents, each_variant, each_variant_once, elements, verify};
 use crate::inputs::Fill;
 
 /// Rows and keys of the baseline's tile.
@@ -26,21 +26,44 @@ fn lengths_around_the_tile() {
     }
 }
 
+/// Every family rounds head sizes up to a multiple of 32 and has shapes of its own up to 32, 64, 96, 128 and beyond. The small
+/// ones are tried on every adapter. What is compiled for the others shows that a kernel counts in vectors, registers and slices
+/// as it should, and costs seconds each: the sizes where these change, each kernel on one adapter.
 #[test]
 fn head_sizes_of_every_class() {
-    // Odd ones run one variant; the multiples of four both, of which each costs a compilation a class.
-    let sizes = [1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 33, 60, 97, 128, 163, 223, 256];
-    for (n, dim) in sizes.into_iter().enumerate() {
-        let shape = Shape::new(1, 1, 5, dim).kv_len(TILE + 3);
-        verify(&Case::new(Problem::builder(shape).lse(), Fill::ALL[n % 4], dim.into()));
+    for (n, dim) in [1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 33, 60].into_iter().enumerate() {
+        verify(&sized(dim, dim, Fill::ALL[n % 4]));
+    }
+    // In fours, up to the largest; one at a time, with a share of a vector at the end; and no power of two.
+    for (n, (dim, access)) in
+        [(97, Access::Scalar), (128, Access::Vec4), (223, Access::Scalar), (256, Access::Vec4)].into_iter().enumerate()
+    {
+        verify_once(&sized(dim, dim, Fill::ALL[n % 4]), access);
     }
 }
 
 #[test]
 fn values_of_another_size_than_keys() {
-    for (dim_qk, dim_v) in [(1, 255), (255, 1), (32, 33), (33, 32), (192, 128)] {
-        let shape = Shape::new(1, 1, TILE + 1, dim_qk).kv_len(TILE + 3).value_dim(dim_v);
-        verify(&Case::new(Problem::builder(shape).lse(), Fill::Normal, dim_v.into()));
+    for (dim_qk, dim_v) in [(1, 255), (255, 1), (32, 33), (33, 32)] {
+        verify_once(&sized(dim_qk, dim_v, Fill::Normal), Access::Scalar);
+    }
+    verify_once(&sized(192, 128, Fill::Normal), Access::Vec4);
+}
+
+fn sized(dim_qk: u32, dim_v: u32, fill: Fill) -> Case {
+    let shape = Shape::new(1, 1, 5, dim_qk).kv_len(TILE + 3).value_dim(dim_v);
+    Case::new(Problem::builder(shape).lse(), fill, dim_v.into())
+}
+
+/// Runs a case as every variant that moves elements so, each on one adapter.
+fn verify_once(case: &Case, access: Access) {
+    let expected = Expected::of(case);
+    let in_fours = |access| access != Access::Scalar;
+    for (device, variant) in each_variant_once(all(), &case.problem) {
+        if in_fours(variant.access) == in_fours(access) {
+            let verdict = expected.check(&device.run(case, variant));
+            verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+        }
     }
 }
 

@@ -11,22 +11,26 @@ use crate::debian;
 /// lavapipe, a Vulkan driver for the CPU, and llvmpipe behind EGL, the same for GL.
 const MESA_PACKAGES: [&str; 4] = ["libvulkan1", "mesa-vulkan-drivers", "libegl1", "libgl1-mesa-dri"];
 
-/// Lists the adapters; where there is none, installs Mesa's software driver and looks again.
+/// Lists the adapters; where there is none to rely on, installs Mesa's software driver and looks again.
+///
+/// On Linux that is one by Vulkan, a GPU's own or Mesa's: by GL half of the kernels would not run.
 pub(crate) fn ensure() -> Result<()> {
-    if count()? > 0 {
+    let wanted = WANTED_BACKEND.unwrap_or("GPU");
+    if is_enough(&listed(&mut built("wgpu-attention")?)?) {
         return Ok(());
     }
-    println!("no GPU adapter found: installing Mesa's software driver");
+    println!("no {wanted} adapter found: installing Mesa's software driver");
     install_mesa()?;
-    if count()? == 0 {
-        bail!("still no GPU adapter, though {} are installed", MESA_PACKAGES.join(" "));
+    if !is_enough(&listed(&mut built("wgpu-attention")?)?) {
+        bail!("still no {wanted} adapter, though {} are installed", MESA_PACKAGES.join(" "));
     }
     Ok(())
 }
 
-/// How many adapters wgpu finds.
-fn count() -> Result<usize> {
-    Ok(listed(&mut built("wgpu-attention")?)?.len())
+const WANTED_BACKEND: Option<&str> = if cfg!(target_os = "linux") { Some("Vulkan") } else { None };
+
+fn is_enough(adapters: &[Value]) -> bool {
+    adapters.iter().any(|adapter| WANTED_BACKEND.is_none_or(|wanted| adapter["backend"] == wanted))
 }
 
 /// What `wgpu-attention devices --json` tells of every adapter that wgpu finds; prints their names.
@@ -50,4 +54,19 @@ fn install_mesa() -> Result<()> {
         );
     }
     debian::install(&MESA_PACKAGES)
+}
+
+#[cfg(test)]
+mod test {
+    use serde_json::json;
+
+    use super::is_enough;
+
+    #[test]
+    fn on_linux_an_adapter_by_gl_is_not_enough() {
+        let [vulkan, gl] = ["Vulkan", "OpenGL"].map(|backend| json!({ "name": "llvmpipe", "backend": backend }));
+        assert!(!is_enough(&[]));
+        assert_eq!(is_enough(std::slice::from_ref(&gl)), !cfg!(target_os = "linux"));
+        assert!(is_enough(&[gl, vulkan]));
+    }
 }

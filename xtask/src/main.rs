@@ -4,10 +4,12 @@ mod adapter;
 mod browser;
 mod bundle;
 mod command;
+mod coverage;
 mod debian;
 mod matrix;
 mod report;
 mod steps;
+mod suite;
 mod tests;
 mod tint;
 mod validation;
@@ -28,6 +30,14 @@ enum Task {
     },
     /// Run chosen kernels in Chromium on its software driver and judge every row; installs what it needs (Debian, root)
     Browser,
+    /// The tests of `tests/suite` alone, and what ran where
+    Suite {
+        /// Also run the tests marked `#[ignore]`
+        #[arg(long)]
+        full: bool,
+        /// Only tests whose names contain one of these
+        names: Vec<String>,
+    },
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
     /// Pack the tests, benchmarks and conformance cases for a Linux machine with nothing but a GPU driver
@@ -49,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
         Task::Browser => browser::test(),
+        Task::Suite { full, names } => tests::suite_alone(full, &names),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),
         Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),

@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use crate::adapter;
 use crate::command::{built, on_path, root, run};
+use crate::coverage::Coverage;
 use crate::debian::{self, as_root};
 use crate::steps::Steps;
-use crate::tests;
+use crate::{suite, tests};
 
 /// What the names of these tests contain.
 pub(crate) const TESTS: &str = "matrix";
@@ -26,12 +27,13 @@ pub(crate) const TESTS: &str = "matrix";
 /// since an older `debootstrap` does not know the name of the release it will become.
 const DOWNLOAD: &str = "--variant=minbase --download-only --include=mesa-vulkan-drivers,libvulkan1,spirv-tools testing";
 
-/// Builds the tests and runs those that libtest's arguments pick.
+/// Runs the tests that libtest's arguments pick, and says what ran.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
+    let coverage = Coverage::new(root().join("target").join("coverage"))?;
     let mut steps = Steps::default();
-    steps.run("build", tests::build);
-    steps.run("matrix units", || run_tests(arguments));
+    steps.run("matrix units", || run_tests(arguments, &coverage));
     steps.run("matrix units' SPIR-V", validate_spirv);
+    coverage.table()?.lines().iter().for_each(|line| println!("{line}"));
     steps.finish()
 }
 
@@ -47,12 +49,13 @@ pub(crate) fn obstacle() -> Option<&'static str> {
 }
 
 /// Runs tests of the suite on that driver alone, and fails if none ran.
-pub(crate) fn run_tests(arguments: &[&str]) -> Result<()> {
+pub(crate) fn run_tests(arguments: &[&str], coverage: &Coverage) -> Result<()> {
+    let program = tests::suite_program()?;
     if !mesa().exists() {
         unpack().context("cannot unpack a newer Mesa")?;
     }
     check_driver()?;
-    tests::count_tests(on_that_driver(tests::suite_program()?.as_os_str()).args(arguments), |_| ())
+    suite::run(&|| on_that_driver(program.as_os_str()), arguments, coverage, |_| ())
 }
 
 /// What naga makes of every kernel on a matrix unit, by the rules of SPIR-V. Not by Vulkan's, which naga's layout of workgroup

@@ -5,7 +5,7 @@
 
 use std::env;
 use std::fs;
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::adapter;
 use crate::command::{line_of, run_reading_all};
+use crate::coverage::Coverage;
 use crate::steps::Steps;
+use crate::suite;
 
 /// Where the rows of the benchmarks lie until the report has them.
 const ROWS: &str = "rows.json";
@@ -57,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     report.document["adapters"] = json!(adapters);
     if wanted(Part::Tests) {
-        report.step("tests", "suite", &[])?;
+        report.tests()?;
     }
     if wanted(Part::Check) {
         for (index, adapter) in adapters.iter().enumerate() {
@@ -75,6 +77,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         figures = report.bench(&options.bench)?;
     }
     report.finish(&figures)
+}
+
+/// A program of the bundle in `folder`.
+fn program(folder: &Path, name: &str) -> Command {
+    let mut command = Command::new(folder.join(name));
+    command.current_dir(folder);
+    command
 }
 
 struct Report {
@@ -98,6 +107,7 @@ impl Report {
             "command": line_of(Command::new("run").args(env::args_os().skip(2))),
             "adapters": [],
             "steps": [],
+            "coverage": [],
             "bench": [],
         });
         let report = Self { path: path::absolute(&options.path)?, folder, steps: Steps::default(), document };
@@ -106,28 +116,51 @@ impl Report {
     }
 
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.folder.join(name));
-        command.current_dir(&self.folder);
-        command
+        program(&self.folder, name)
     }
 
     /// Runs a program of the bundle, and returns what it printed.
     fn step(&mut self, name: &str, program: &str, arguments: &[&str]) -> Result<Vec<String>> {
         let mut command = self.program(program);
         command.args(arguments);
-        let mut lines = Vec::new();
-        let step = self.steps.run(name, || {
+        let shown = line_of(&command);
+        self.note(name, &shown, |lines| {
             run_reading_all(&mut command, |line| {
                 println!("{line}");
                 lines.push(line.to_owned());
             })
-        });
+        })
+    }
+
+    /// Runs the suite, and keeps what ran where.
+    fn tests(&mut self) -> Result<()> {
+        let coverage = Coverage::new(self.folder.join("coverage"))?;
+        let folder = self.folder.clone();
+        let shown = line_of(&program(&folder, "suite"));
+        self.note("tests", &shown, |lines| {
+            suite::run(&|| program(&folder, "suite"), &[], &coverage, |line| lines.push(line.to_owned()))
+        })?;
+        let table = coverage.table()?.lines();
+        println!("{}", table.join("\n"));
+        self.document["coverage"] = json!(table);
+        self.save()
+    }
+
+    /// Does a step, notes what came of it, and returns what it printed.
+    fn note(
+        &mut self,
+        name: &str,
+        command: &str,
+        work: impl FnOnce(&mut Vec<String>) -> Result<()>,
+    ) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        let step = self.steps.run(name, || work(&mut lines));
         // The last line says how much has passed; what has failed, only all of them tell.
         let last = lines.iter().rfind(|line| !line.trim().is_empty());
         let output = if step.error.is_none() { last.into_iter().collect() } else { Vec::from_iter(&lines) };
         let entry = json!({
             "step": name,
-            "command": line_of(&command),
+            "command": command,
             "ok": step.error.is_none(),
             "error": step.error,
             "seconds": step.took.as_secs_f64(),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything CI asks of a change.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +10,10 @@ use serde_json::Value;
 use crate::adapter;
 use crate::browser;
 use crate::command::{built, cargo, root, run, run_reading};
+use crate::coverage::{self, Coverage};
 use crate::matrix;
 use crate::steps::Steps;
+use crate::suite;
 
 // Lints and tests use one profile, so that they share build scripts and procedural macros, and name the whole workspace, so
 // that they share one choice of features: wgpu is checked once and compiled once.
@@ -20,27 +22,40 @@ const LINTS: &str = "clippy --release --workspace --all-targets -- -D warnings";
 const DOCS: &str = "doc --release --no-deps --package wgpu-attention";
 /// `--bin`, not `--bins`: the program that is running cannot be replaced on Windows.
 const BUILD: &str = "build --release --workspace --bin wgpu-attention --examples --tests";
-const TESTS: &str = "test --release --workspace --tests --no-fail-fast";
 const DOC_TESTS: &str = "test --release --workspace --doc --no-fail-fast";
 
 pub(crate) const CONFORMANCE: &str = "tests/conformance";
 
+/// A program of tests that cargo built.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// The folder of its package, where cargo would start it.
+    folder: PathBuf,
+    is_suite: bool,
+}
+
 /// Runs every check, then fails if one of them did.
 pub(crate) fn everything(full: bool) -> Result<()> {
+    let coverage = Coverage::new(root().join("target").join("coverage"))?;
+    let mut programs = Vec::new();
     let mut steps = Steps::default();
     steps.run("format", || run(&mut cargo("fmt --all --check".split(' '))));
     steps.run("lints", || run(&mut cargo(LINTS.split(' '))));
     steps.run("docs", || run(cargo(DOCS.split(' ')).env("RUSTDOCFLAGS", "-D warnings")));
-    steps.run("build", build);
-    steps.run("adapter", adapter::ensure);
-    steps.run("tests", || {
-        let ignored: &[&str] = if full { &["--", "--include-ignored"] } else { &[] };
-        count_tests(command().args(ignored), |_| ())
+    steps.run("build", || {
+        programs = build()?;
+        Ok(())
     });
+    steps.run("adapter", adapter::ensure);
+    steps.run("tests", || run_all(&programs, ignored(full), &coverage, &|_| (), |_| ()));
     match matrix::obstacle() {
         None => {
-            steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS]));
+            steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS], &coverage));
             steps.run("matrix units' SPIR-V", matrix::validate_spirv);
+        }
+        Some(reason) if coverage::is_ci_on_linux() => {
+            steps.run("matrix units", || bail!("not tested: {reason}"));
         }
         Some(reason) => println!("\nmatrix units were not tested: {reason}"),
     }
@@ -57,29 +72,95 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     for name in examples()? {
         steps.run(format!("example {name}"), || run(&mut built(&format!("examples/{name}"))?));
     }
+    steps.run("coverage", || judge(&coverage));
     steps.finish()
 }
 
-/// Compiles the command, the examples and the tests.
-pub(crate) fn build() -> Result<()> {
-    run(&mut cargo(BUILD.split(' ')))
+/// The suite alone: the tests whose names contain one of `names`, or all.
+pub(crate) fn suite_alone(full: bool, names: &[String]) -> Result<()> {
+    let coverage = Coverage::new(root().join("target").join("coverage"))?;
+    let program = suite_program()?;
+    let arguments: Vec<&str> = names.iter().map(String::as_str).chain(ignored(full).iter().copied()).collect();
+    let mut steps = Steps::default();
+    steps.run("adapter", adapter::ensure);
+    steps.run("tests", || suite::run(&|| at_root(&program), &arguments, &coverage, |_| ()));
+    for line in coverage.table()?.lines() {
+        println!("{line}");
+    }
+    steps.finish()
 }
 
-/// Compiles the same and returns where the test program of `tests/suite` lies: its name has a hash that only cargo knows.
-pub(crate) fn suite_program() -> Result<PathBuf> {
-    let mut program = None;
+fn judge(coverage: &Coverage) -> Result<()> {
+    let table = coverage.table()?;
+    table.lines().iter().for_each(|line| println!("{line}"));
+    table.judge()
+}
+
+/// libtest's argument for the tests that are marked as slow.
+fn ignored(full: bool) -> &'static [&'static str] {
+    if full { &["--include-ignored"] } else { &[] }
+}
+
+/// Compiles the command, the examples and the tests, and returns the programs of tests: their names have hashes that only cargo
+/// knows.
+pub(crate) fn build() -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
     run_reading(cargo(BUILD.split(' ')).arg("--message-format=json-render-diagnostics"), |line| {
         let message: Value = serde_json::from_str(line).unwrap_or_default();
-        if message["target"]["name"] == "suite" {
-            program = message["executable"].as_str().map(PathBuf::from);
+        let folder = message["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
+        if let (Some(path), Some(folder), Some(true)) =
+            (message["executable"].as_str(), folder, message["profile"]["test"].as_bool())
+        {
+            let is_suite = message["target"]["name"] == "suite";
+            programs.push(Program { path: path.into(), folder: folder.to_owned(), is_suite });
         }
     })?;
-    program.context("cargo names no test program `suite`")
+    Ok(programs)
 }
 
-/// All tests but the doc tests.
-pub(crate) fn command() -> Command {
-    cargo(TESTS.split(' '))
+/// Compiles the same and returns where the program of `tests/suite` lies.
+pub(crate) fn suite_program() -> Result<PathBuf> {
+    let suite = build()?.into_iter().find(|program| program.is_suite);
+    Ok(suite.context("cargo names no test program `suite`")?.path)
+}
+
+/// A program that starts at the repository's root.
+pub(crate) fn at_root(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// Runs all tests but the doc tests, as `prepare` changes the commands, and fails if one failed or none ran.
+pub(crate) fn run_all(
+    programs: &[Program],
+    ignored: &[&str],
+    coverage: &Coverage,
+    prepare: &(dyn Fn(&mut Command) + Sync),
+    mut each_line: impl FnMut(&str),
+) -> Result<()> {
+    let start = |program: &Program| {
+        let mut command = Command::new(&program.path);
+        // Where cargo tells a test what package it belongs to.
+        command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+        prepare(&mut command);
+        command
+    };
+    let mut failed = Vec::new();
+    for program in programs.iter().filter(|program| !program.is_suite) {
+        let ran = run_reading(start(program).args(ignored), |line| {
+            println!("{line}");
+            each_line(line);
+        });
+        failed.extend(ran.err().map(|error| format!("{error:#}")));
+    }
+    let suite = programs.iter().find(|program| program.is_suite).context("there is no test program `suite`")?;
+    let ran = suite::run(&|| start(suite), ignored, coverage, each_line);
+    failed.extend(ran.err().map(|error| format!("{error:#}")));
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n"));
+    }
+    Ok(())
 }
 
 /// Runs a `cargo test` command, passing its output on line by line, and fails if a test failed or none ran.
@@ -98,7 +179,7 @@ pub(crate) fn count_tests(command: &mut Command, mut each_line: impl FnMut(&str)
 }
 
 /// The number in cargo's `test result: ok. 12 passed; 0 failed; …`.
-fn passed_tests(line: &str) -> usize {
+pub(crate) fn passed_tests(line: &str) -> usize {
     let Some((_, counts)) = line.split_once("test result: ok. ") else { return 0 };
     counts.split_once(" passed").and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
 }

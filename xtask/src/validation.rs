@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::adapter;
 use crate::command::{built, root, run_reading};
+use crate::coverage::Coverage;
 use crate::steps::Steps;
 use crate::tests;
 
@@ -29,7 +30,12 @@ pub(crate) fn validate() -> Result<()> {
     println!("{LAYER} from {}", layers.display());
 
     let mut steps = Steps::default();
-    steps.run("build", tests::build);
+    let coverage = Coverage::new(root().join("target").join("coverage"))?;
+    let mut programs = Vec::new();
+    steps.run("build", || {
+        programs = tests::build()?;
+        Ok(())
+    });
     steps.run("adapter", adapter::ensure);
     steps.run("example under validation", || {
         let mut layer = Layer::default();
@@ -49,7 +55,10 @@ pub(crate) fn validate() -> Result<()> {
     });
     steps.run("tests under validation", || {
         let mut layer = Layer::default();
-        let outcome = tests::count_tests(under_validation(&mut tests::command(), &layers), |line| layer.hear(line));
+        let prepare = |command: &mut Command| {
+            under_validation(command, &layers);
+        };
+        let outcome = tests::run_all(&programs, &[], &coverage, &prepare, |line| layer.hear(line));
         layer.verdict().and(outcome)
     });
     steps.finish()
