@@ -171,13 +171,24 @@ fn the_space_of_variants_is_not_empty_and_each_has_its_own_name_and_text() {
     assert!(families.len() >= 4, "{families:?}");
 }
 
+/// Each is parsed and validated once, for all that is asked of it, on every core: there are thousands.
 #[test]
-fn every_variant_is_valid_without_features_and_declares_what_the_host_believes() {
-    for variant in every_variant().values() {
-        let (module, info) = validated(variant);
-        assert_bindings(variant, &module, &info);
-        assert_workgroup(variant, &module, &info);
-    }
+fn every_variant_is_valid_without_features_declares_what_the_host_believes_and_translates() {
+    let variants = Vec::from_iter(every_variant().into_values());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for core in 0..cores {
+            let share = variants.iter().skip(core).step_by(cores);
+            scope.spawn(|| {
+                for variant in share {
+                    let (module, info) = validated(variant);
+                    assert_bindings(variant, &module, &info);
+                    assert_workgroup(variant, &module, &info);
+                    assert_translates(variant, &module, &info);
+                }
+            });
+        }
+    });
 }
 
 /// `main` uses exactly the operands' slots and the parameters, and writes exactly the outputs.
@@ -249,35 +260,31 @@ fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
     assert!(threads <= INVOCATIONS);
 }
 
-#[test]
-fn every_variant_translates_to_spir_v_msl_hlsl_and_glsl() {
-    for variant in every_variant().values() {
-        let (module, info) = validated(variant);
-        assert!(!spirv(variant, &module, &info).is_empty());
-        let on_unit = multiplier(variant) == Some(Multiplier::Unit);
-        if on_unit && !is_for_metal(variant) {
-            continue;
-        }
-        let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
-        let msl = naga::back::msl::write_string(&module, &info, &options, &Default::default());
-        assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
-        // Neither DX12 nor GL has matrices in wgpu.
-        if on_unit {
-            continue;
-        }
-        let mut hlsl = String::new();
-        let options =
-            naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_2, ..Default::default() };
-        let pipeline = Default::default();
-        let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None);
-        assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
-        // GL has none of these.
-        if needs_subgroups(variant) || needs_int64(variant) || multiplier(variant).is_some() {
-            continue;
-        }
-        let glsl = glsl(&module, &info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
-        assert!(!glsl.is_empty());
+/// To SPIR-V, MSL, HLSL and GLSL, as far as wgpu has there what the variant needs.
+fn assert_translates(variant: &Variant, module: &Module, info: &ModuleInfo) {
+    assert!(!spirv(variant, module, info).is_empty());
+    let on_unit = multiplier(variant) == Some(Multiplier::Unit);
+    if on_unit && !is_for_metal(variant) {
+        return;
     }
+    let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
+    let msl = naga::back::msl::write_string(module, info, &options, &Default::default());
+    assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
+    // Neither DX12 nor GL has matrices in wgpu.
+    if on_unit {
+        return;
+    }
+    let mut hlsl = String::new();
+    let options = naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_2, ..Default::default() };
+    let pipeline = Default::default();
+    let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(module, info, None);
+    assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
+    // GL has none of these.
+    if needs_subgroups(variant) || needs_int64(variant) || multiplier(variant).is_some() {
+        return;
+    }
+    let glsl = glsl(module, info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
+    assert!(!glsl.is_empty());
 }
 
 fn is_for_metal(variant: &Variant) -> bool {
