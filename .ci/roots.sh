@@ -25,8 +25,8 @@ make_root() {
     debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root"
     rm -rf "$root/etc/apt/sources.list"
     cp -rL /etc/apt/. "$root/etc/apt/"
-    cp -rL /etc/ssl/certs/. "$root/etc/ssl/certs/"
-    cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+    cp -L --remove-destination /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+    cp -L --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
     git clone --quiet . "$root/root/wgpu-attention"
     mkdir -p "$root/root/.cargo" "$root/root/.rustup"
     if (($#)); then

@@ -239,40 +239,34 @@ fn holds(draw: &Draw, devices: &[Device]) -> Result<(), TestCaseError> {
 }
 
 /// The same cases every time: a failure is the change's, not the day's.
-fn runner(cases: u32, rng: TestRng) -> TestRunner {
+fn fuzz(cases: u32, seed: u8, kernels: impl Strategy<Value = Kernel>, devices: &[Device]) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    TestRunner::new_with_rng(config, rng)
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
+    let ran = runner.run(&kernels.prop_flat_map(draw), |draw| holds(&draw, devices));
+    ran.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
 }
 
-fn fuzz(cases: u32, kernels: impl Strategy<Value = Kernel>) {
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let ran = runner(cases, rng).run(&kernels.prop_flat_map(draw), |draw| holds(&draw, all()));
-    ran.unwrap_or_else(|error| panic!("{error}"));
-}
-
+/// Every kernel on devices of its own: they keep what they compiled, and a driver something of each dispatch.
 #[test]
 fn random_problems_of_few_kernels() {
-    fuzz(2000, prop::sample::select(&KERNELS[..]));
+    for (seed, kernel) in (1..).zip(KERNELS) {
+        fuzz(130, seed, Just(kernel), &opened_anew());
+    }
 }
 
 #[test]
 fn random_problems_of_one_kernel_with_everything() {
-    fuzz(1000, Just(ALL));
+    fuzz(1000, 0, Just(ALL), all());
 }
 
 const ROUNDS: u8 = 20;
-/// Draws of a round, whose kernels are let go at its end.
-const ROUND: u32 = 25;
 
 /// Nearly every draw has kernels of its own, at some seconds each: so many that an hour is enough.
 #[test]
 #[ignore = "an hour; cargo xtask test --full"]
 fn random_problems_of_any_kernel() {
     for round in 1..=ROUNDS {
-        let devices = opened_anew();
-        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[round; 32]);
-        let ran = runner(ROUND, rng).run(&any_kernel().prop_flat_map(draw), |draw| holds(&draw, &devices));
-        ran.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        fuzz(25, 100 + round, any_kernel(), &opened_anew());
         eprintln!("round {round} of {ROUNDS}");
     }
 }

@@ -162,7 +162,7 @@ pub const WEIGHTS: &[Mutation] = &[
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 2.0")], all_weights),
     mutation(&[(" - vec4(softmax.m[", " - 0.0 * vec4(softmax.m[")], weights_of_stairs),
     mutation(&[("* params.exp2_scale) / l[", "* params.exp2_scale) / l[0u * ")], all_weights),
-    mutation(&[("== 0.0), seen[", "== 0.0), vec4(true) | seen[")], deep_weights),
+    mutation(&[(" == 0.0), seen[", " == 0.0), vec4(true) | seen[")], deep_weights),
     mutation(&[("(*softmax).l, rescale,", "(*softmax).l, vec4(1.0),")], weights_of_stairs),
     mutation(&[("kv >= keys.x && ", "kv > keys.x && ")], all_weights),
     mutation(&[("kv < keys.y)", "kv + BLOCK_KV < keys.y)")], all_weights),

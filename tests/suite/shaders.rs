@@ -111,7 +111,7 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
     for dim in [64, 128, 256] {
         take(&devices, dim, dim, 0b1000, Dtype::F16, None);
     }
-    for (dim, devices, on_matrices) in [(5, &devices[..], &on_matrices[..2]), (64, &devices[..2], &on_matrices[..1])] {
+    for (dim, devices, on_matrices) in [(5, &devices[..], &on_matrices[..2]), (32, &devices[..2], &on_matrices[..1])] {
         for (dtype, flags) in Dtype::ALL.into_iter().flat_map(|dtype| (0..16).map(move |flags| (dtype, flags))) {
             for bias in [None, Some(Dtype::F32), Some(dtype)] {
                 take(devices, dim, dim, flags, dtype, bias);

@@ -78,16 +78,24 @@ impl Table {
         let kernels: BTreeSet<&String> = cells().map(|(kernel, _)| kernel).collect();
         let mut lines =
             Vec::from_iter(adapters.iter().enumerate().map(|(n, adapter)| format!("{:>4}  {adapter}", n + 1)));
-        lines.push(format!("{:<26}{}", "", (1..=adapters.len()).map(|n| format!("{n:>6}")).collect::<String>()));
+        lines.push(format!("{:<34}{}", "", (1..=adapters.len()).map(|n| format!("{n:>6}")).collect::<String>()));
         for kernel in &kernels {
             let row = adapters.iter().map(|adapter| format!("{:>6}", self.cell(kernel, adapter)));
-            lines.push(format!("{kernel:<26}{}", row.collect::<String>()));
+            lines.push(format!("{kernel:<34}{}", row.collect::<String>()));
         }
         lines.push(
             "ran: a test ran it. NOT: selection offers it there and no test ran it. -: selection does not offer it."
                 .into(),
         );
+        lines.extend(self.ran_nowhere(&kernels, &adapters));
+        lines.extend(self.mistakes());
+        lines
+    }
+
+    /// The kernels that no adapter here ran, those together that it is the same reasons for.
+    fn ran_nowhere(&self, kernels: &BTreeSet<&String>, adapters: &BTreeSet<&String>) -> Vec<String> {
         let ran_somewhere = |kernel: &str| self.ran.iter().any(|(ran, _)| ran == kernel);
+        let mut by_reasons = BTreeMap::<_, Vec<&str>>::new();
         for kernel in kernels.iter().filter(|kernel| !ran_somewhere(kernel)) {
             let mut reasons = BTreeMap::<_, Vec<_>>::new();
             for (n, adapter) in adapters.iter().enumerate() {
@@ -96,10 +104,9 @@ impl Table {
                 }
             }
             let reasons: Vec<String> = reasons.iter().map(|(why, on)| format!("{} {why}", on.join(", "))).collect();
-            lines.push(format!("ran nowhere: {kernel}: {}", reasons.join("; ")));
+            by_reasons.entry(reasons.join("; ")).or_default().push(kernel);
         }
-        lines.extend(self.mistakes());
-        lines
+        by_reasons.iter().map(|(why, kernels)| format!("ran nowhere: {}: {why}", kernels.join(", "))).collect()
     }
 
     fn cell(&self, kernel: &str, adapter: &str) -> &'static str {
