@@ -37,15 +37,6 @@ pub(crate) struct Program {
     is_suite: bool,
 }
 
-/// A program of tests that cargo built.
-#[derive(Debug)]
-pub(crate) struct Program {
-    path: PathBuf,
-    /// The folder of its package, where cargo would start it.
-    folder: PathBuf,
-    is_suite: bool,
-}
-
 /// Runs every check, then fails if one of them did.
 pub(crate) fn everything(full: bool) -> Result<()> {
     let coverage = Coverage::new(root().join("target").join("coverage"))?;
