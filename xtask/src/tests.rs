@@ -63,7 +63,9 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     }
     match browser::Setup::find() {
         Ok(setup) => setup.run(&mut steps),
-        Err(reason) if browser::is_required() => drop(steps.run("kernels in the browser", || Err(reason))),
+        Err(reason) if browser::is_required() => {
+            steps.run("kernels in the browser", || Err(reason));
+        }
         Err(reason) => println!("\nkernels were not run in a browser: {reason:#}"),
     }
     // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.

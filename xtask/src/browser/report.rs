@@ -67,6 +67,7 @@ impl Report {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 mod tests {
     use super::Report;
 

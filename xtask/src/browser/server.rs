@@ -78,12 +78,14 @@ fn hear(mut request: Request, report: &mut Report) -> Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
     use std::thread;
 
     use super::*;
+    use crate::command::root;
 
     fn ask(address: &str, request: &str) -> String {
         let mut stream = TcpStream::connect(address.trim_start_matches("http://").trim_end_matches('/')).unwrap();
@@ -96,8 +98,7 @@ mod tests {
 
     #[test]
     fn the_page_is_served_and_heard() {
-        let path =
-            PathBuf::from(file!()).file_name().map(|name| std::path::Path::new("src/browser").join(name)).unwrap();
+        let path = root().join("xtask/src/browser/server.rs");
         let server = Server::new(vec![Served { address: "/", path, content_type: "text/html" }]).unwrap();
         let address = server.address();
         let page = thread::spawn(move || {
