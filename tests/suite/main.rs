@@ -17,10 +17,12 @@ mod device;
 mod inputs;
 mod rejects;
 
+mod cuts;
 mod edges;
 mod errors;
 mod extremes;
 mod fuzz;
+mod host;
 mod laws;
 mod matrix;
 mod mutants;
