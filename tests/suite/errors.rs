@@ -257,9 +257,14 @@ fn running() {
     let error = run(&wide, right).unwrap_err();
     assert!(matches!(error, RunError::Plan(_)), "{error:?}");
     assert_says(&error, &["dim_qk = 257"]);
+    // Nothing is planned for inputs that are too short.
+    let variant = attention.candidates(&problem).unwrap()[0];
+    let few = Inputs { q: &short[..1], ..right };
+    let error = blocking::attention_with(&attention, &queue, &wide, &few, variant).unwrap_err();
+    assert!(matches!(error, RunError::Bind(_)), "{error:?}");
 
     // The largest output that a buffer holds, and one element more.
-    let granted = 1 << 20;
+    let granted = (1 << 20) + 3;
     let (small, small_queue) = Device::noop(&wgpu::DeviceDescriptor {
         required_limits: wgpu::Limits { max_buffer_size: granted, ..wgpu::Limits::default() },
         ..Default::default()
@@ -270,10 +275,9 @@ fn running() {
     let largest = at(granted / 4 - 1).build().unwrap();
     assert_eq!(run_small(&largest).unwrap().out.len() as u64, granted / 4);
     let error = run_small(&at(granted / 4).build().unwrap()).unwrap_err();
-    assert_eq!(error, RunError::BufferTooLarge { operand: Operand::Out, need: granted + 4, granted });
+    assert_eq!(error, RunError::BufferTooLarge { operand: Operand::Out, need: (1 << 20) + 4, granted });
     assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
 
-    let variant = attention.candidates(&problem).unwrap()[0];
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     attention.substitute(variant, "fn main() {}".to_owned());
     assert!(pollster::block_on(scope.pop()).is_some());

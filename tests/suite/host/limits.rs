@@ -1,10 +1,13 @@
 //! Where work is cut and what is refused: each limit, met exactly and missed by one.
 
 use wgpu::Device;
-use wgpu_attention::{Attention, Caps, Dtype, Operand, PlanError, Problem, ScoreLayout, Shape, Variant};
+use wgpu_attention::{
+    Attention, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, ScoreLayout, Shape,
+    Tiles, Variant,
+};
 
 use super::{Kind, build, noop_with_features, plan_by};
-use crate::record::noop;
+use crate::record::{noop, noop_with_matrices};
 
 const SOFTWARE: Kind = Kind::Software { lanes: 8 };
 
@@ -154,6 +157,9 @@ fn parts_fill_a_device_and_no_more_than_its_grid() {
         (long.kv_len(8191), 1 << 20, 65_535, 15),
         (long.kv_len(1023), 1 << 20, 65_535, 1),
         (long.kv_len(1024), 1 << 20, 65_535, 2),
+        // 513 keys to a part are 17 tiles of 32.
+        (long.kv_len(1025), 2, 65_535, 2),
+        (long.kv_len(0), 2, 65_535, 1),
         (long, 1 << 20, 3, 3),
         // Those at work already: blocks of 32 rows, heads, batches.
         (Shape { len_q: 33, ..long }, 11, 65_535, 5),
@@ -204,6 +210,75 @@ fn loops_end_before_the_driver_ends_them() {
         variants.iter().any(|variant| super::family(variant) == "tiled")
     };
     assert!(in_parts(5, 320) && !in_parts(5, 321), "5 parts of 64 keys");
+}
+
+/// So few rounds that no tile of keys is seen are an error, not a panic.
+#[test]
+fn a_driver_that_ends_every_loop_is_refused() {
+    let (device, _queue) = noop();
+    for loop_rounds in [0, 1, 8] {
+        let mut caps = Kind::Plain.caps(&device);
+        caps.loop_rounds = loop_rounds;
+        for rows in [1, 100] {
+            let problem = build(Problem::builder(Shape::new(1, 1, rows, 8).kv_len(100)));
+            let error = Attention::with_caps(&device, caps).plan(&problem).map(|_| ());
+            assert!(matches!(error, Err(PlanError::TooManyKeys { most: 0, .. })), "{loop_rounds}: {error:?}");
+        }
+    }
+}
+
+/// Sizes that wrapped would look small.
+#[test]
+fn absurd_sizes_are_not_taken_for_small_ones() {
+    let (device, _queue) = noop_with_features();
+    // 2²⁴ parts of 260 numbers each are more than 32 bits count.
+    let mut caps = Kind::Plain.caps(&device);
+    (caps.workgroups, caps.loop_rounds) = (u32::MAX, 64 + 14 + 7 * 11 + 8 + 2 + 1);
+    let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
+    let problem = Problem::builder(Shape::new(1, 1, 1, 256).kv_len(1 << 29)).k(still).v(still).q(still);
+    let error = Attention::with_caps(&device, caps).plan(&build(problem)).map(|plan| plan.parts()).unwrap_err();
+    assert!(matches!(error, PlanError::Limit { limit: "max_buffer_size", need, .. } if need > 1 << 33), "{error:?}");
+
+    // 2⁶⁴ operations a row of decoding: too many for one dispatch of two batches.
+    let shape = Shape::new(2, 1 << 26, 1, 255).kv_heads(1).kv_len(1 << 29).value_dim(1);
+    let problem = build(Problem::builder(shape).q(still).k(still).v(still));
+    let mut caps = Kind::Plain.caps(&device);
+    (caps.workgroups, caps.binding_bytes) = (u32::MAX, 1 << 32);
+    assert_eq!(plan_by("decode", &device, caps, &problem).dispatches(), 2);
+}
+
+#[test]
+fn nothing_to_do_takes_no_dispatch() {
+    let (device, _queue) = noop_with_features();
+    let shape = Shape::new(2, 2, 100, 8);
+    for shape in [Shape { batch: 0, ..shape }, Shape { len_q: 0, ..shape }] {
+        for (name, kind) in [("tiled", Kind::Plain), ("decode", Kind::Plain), ("streams", SOFTWARE)] {
+            let plan = plan_by(name, &device, kind.caps(&device), &build(Problem::builder(shape).lse().weights()));
+            assert_eq!(plan.dispatches(), 0, "{name}: {shape:?}");
+        }
+    }
+    // Without keys there are still rows to write, but no weights.
+    let problem = build(Problem::builder(shape.kv_len(0)).lse().weights());
+    assert_eq!(plan_by("tiled", &device, Kind::Plain.caps(&device), &problem).dispatches(), 1);
+}
+
+/// A matrix unit does eight times the work in the same time, if it is one.
+#[test]
+fn matrix_units_are_given_more_at_a_time() {
+    let (device, _queue) = noop_with_matrices();
+    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
+    let problem = build(Problem::builder(Shape::new(3, 6, 37, 16).kv_heads(3).kv_len(41)).dtype(Dtype::F16));
+    let products = 3 * 6 * 37 * 41 * 2 * 32;
+    let within = |dispatch_flop, is_software| {
+        let mut caps = Kind::Plain.caps(&device);
+        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
+        (caps.dispatch_flop, caps.is_software) = (dispatch_flop, is_software);
+        plan_by("matrix", &device, caps, &problem).dispatches()
+    };
+    assert_eq!(products % 8, 0);
+    assert_eq!((within(products / 8, false), within(products / 8 - 1, false)), (1, 2));
+    assert_eq!((within(products, true), within(products - 1, true)), (1, 2));
+    assert_eq!(within(1 << 61, false), 1, "eight times that is past 64 bits");
 }
 
 /// The first candidate, and what its kernel needs of a device.

@@ -212,6 +212,12 @@ fn facts_of_a_device() {
         assert_eq!(caps.loop_rounds < u32::MAX, info.name.contains("llvmpipe"));
         assert_eq!(caps.is_software, info.device_type == wgpu::DeviceType::Cpu);
     }
+    // Subgroups of one size are of no use to a device without the feature.
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    for adapter in pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all())) {
+        let (bare, _queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
+        assert_eq!((Caps::of(&bare).subgroup_size, Caps::of(&bare).subgroup_least), (None, None));
+    }
 }
 
 #[test]
