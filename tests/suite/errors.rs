@@ -1,14 +1,26 @@
 //! Every error there is, produced and recovered from: its text names the value, the bound and the remedy.
 
+use std::collections::BTreeSet;
+use std::fmt::{Debug, Display};
+use std::sync::Mutex;
+
 use wgpu::{BufferBinding, BufferUsages, Device, Queue};
+use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
     Attention, BindError, Caps, Dtype, Inputs, Layout, Operand, Operands, PlanError, Problem, ProblemBuilder,
-    ProblemError, Readback, ReadbackError, ScoreLayout, Shape, blocking,
+    ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference,
 };
 
 use crate::record::{buffers, noop, operands};
 
-fn assert_says(error: &impl std::fmt::Display, words: &[&str]) {
+/// The variants whose text a test here has read, as `Enum::Variant`.
+static PRODUCED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn assert_says<E: Display + Debug>(error: &E, words: &[&str]) {
+    let ty = std::any::type_name::<E>().rsplit("::").next().unwrap();
+    let debug = format!("{error:?}");
+    let variant = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+    PRODUCED.lock().unwrap().insert(format!("{ty}::{variant}"));
     let text = error.to_string();
     for word in words {
         assert!(text.contains(word), "{text:?} should say {word:?}");
@@ -30,34 +42,50 @@ fn describing() {
     use ProblemError as E;
     let problem = Problem::builder(shape());
     let zero = [
-        Shape { batch: 0, ..shape() },
         Shape { heads_q: 0, ..shape() },
         Shape { heads_kv: 0, ..shape() },
-        Shape { len_q: 0, ..shape() },
-        Shape { len_kv: 0, ..shape() },
         Shape { dim_qk: 0, ..shape() },
         Shape { dim_v: 0, ..shape() },
     ];
-    for (shape, axis) in zero.into_iter().zip(["batch", "heads_q", "heads_kv", "len_q", "len_kv", "dim_qk", "dim_v"]) {
+    for (shape, axis) in zero.into_iter().zip(["heads_q", "heads_kv", "dim_qk", "dim_v"]) {
         let named = |error: &E| matches!(error, E::Empty { axis: named } if *named == axis);
         refused(Problem::builder(shape), named, &[axis, "is 0", "at least 1"]);
     }
-    let long = Problem::builder(shape().kv_len(u32::MAX));
-    refused(long, |e| matches!(e, E::TooLong { .. }), &["len_kv", "4294967295", "536870912", "split"]);
+    // The longest that is supported, and one more.
+    Problem::builder(Shape { len_q: 1 << 29, ..shape() }.kv_len(1 << 29)).build().unwrap();
+    let long = Problem::builder(shape().kv_len((1 << 29) + 1));
+    refused(long, |e| matches!(e, E::TooLong { .. }), &["len_kv", "536870913", "536870912", "split"]);
+    let long = Problem::builder(Shape { len_q: (1 << 29) + 1, ..shape() });
+    refused(long, |e| matches!(e, E::TooLong { .. }), &["len_q", "536870913", "536870912", "split"]);
     let heads = Problem::builder(shape().kv_heads(3));
     refused(heads, |e| matches!(e, E::HeadsNotGrouped { .. }), &["heads_q = 4", "heads_kv = 3", "multiple"]);
-    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        refused(problem.scale(scale), |e| matches!(e, E::Scale(_)), &[&scale.to_string(), "finite", "leave it out"]);
+    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 2.4e38, -2.4e38, 1e-38, -1e-38] {
+        refused(problem.scale(scale), |e| matches!(e, E::Scale(_)), &["2.3e38", "leave it out"]);
     }
-    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+    for scale in [0.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 2.3e38, -2.3e38] {
+        assert_eq!(problem.scale(scale).build().unwrap().scale(), scale);
+    }
+    for cap in [1e30, f32::MIN_POSITIVE.next_down()] {
+        assert_eq!(problem.softcap(cap).build().unwrap().softcap(), Some(cap));
+    }
+    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e30_f32.next_up()] {
         refused(problem.softcap(cap), |e| matches!(e, E::Softcap(_)), &[&cap.to_string(), "positive", "leave it out"]);
     }
     let mask = problem.mask(ScoreLayout::broadcast([2, 3, 1, 1]));
     refused(mask, |e| matches!(e, E::NotBroadcastable { .. }), &["mask", "heads_q", "3", "4", "1 to broadcast"]);
     let bias = problem.dtype(Dtype::F16).bias(Dtype::Bf16, ScoreLayout::broadcast([1; 4]));
     refused(bias, |e| matches!(e, E::BiasDtype { .. }), &["bf16", "f16", "store it as f32"]);
+    for bias in [Dtype::F16, Dtype::F32] {
+        problem.dtype(Dtype::F16).bias(bias, ScoreLayout::broadcast([2, 1, 8, 1])).build().unwrap();
+    }
     let far = problem.v(Layout { offset: u64::MAX, ..Layout::bhld(4, 8, 16) });
     refused(far, |e| matches!(e, E::Unaddressable { .. }), &["`v`", "2^64"]);
+    for operand in [ProblemBuilder::mask, |problem: ProblemBuilder, at| problem.bias(Dtype::F32, at)] {
+        let far = operand(problem, ScoreLayout::strided([u64::MAX, 0, 0, 0]));
+        refused(far.lse().weights(), |e| matches!(e, E::Unaddressable { .. }), &["2^64"]);
+        let narrow = operand(problem, ScoreLayout::broadcast([2, 1, 8, 7]));
+        refused(narrow, |e| matches!(e, E::NotBroadcastable { .. }), &["len_kv", "7", "8"]);
+    }
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
     refused(
         overlapping,
@@ -92,6 +120,12 @@ fn planning() {
         assert_says(&error, &[limit, "needs", "grants", "required_limits"]);
     }
 
+    let mut brief = caps;
+    brief.loop_rounds = 1000;
+    let error = plan(Problem::builder(Shape::new(1, 1, 1, 16).kv_len(100_000)).weights(), brief).unwrap_err();
+    assert!(matches!(error, PlanError::TooManyKeys { .. }), "{error:?}");
+    assert_says(&error, &["len_kv = 100000", "up to", "merge by LSE"]);
+
     let mut small = caps;
     small.binding_bytes = 255;
     let error = plan(problem, small).unwrap_err();
@@ -115,6 +149,11 @@ fn planning() {
     assert_eq!(error, PlanError::UnknownVariant { name: even.to_string(), selected });
     assert_says(&error, &[&even.to_string(), &selected.to_string(), "tune again"]);
     attention.plan(&odd).unwrap();
+
+    device.destroy();
+    let error = attention.plan(&odd).unwrap_err();
+    assert_eq!(error, PlanError::DeviceLost);
+    assert_says(&error, &["lost", "create another"]);
 }
 
 fn buffer(device: &Device, size: u64, usage: BufferUsages) -> wgpu::Buffer {
@@ -162,6 +201,14 @@ fn binding() {
     let error = refused(complete().with(Operand::Out, q.as_entire_buffer_binding()), &["`out`", "`q`", "same buffer"]);
     assert_eq!(error, BindError::Aliased { output: Operand::Out, other: Operand::Q });
     plan.bind(&complete()).unwrap();
+
+    let mut caps = Caps::of(&device);
+    caps.workgroups_to_fill = 1 << 20;
+    let long = Problem::builder(Shape::new(1, 1, 1, 16).kv_len(2048)).build().unwrap();
+    let in_parts = Attention::with_caps(&device, caps).plan(&long).unwrap();
+    let error = in_parts.bind_in(&operands(&buffers(&device, &long)), &plan.scratch()).unwrap_err();
+    assert_eq!(error, BindError::Scratch { need: in_parts.scratch().size(), got: plan.scratch().size() });
+    assert_says(&error, &[&in_parts.scratch_bytes().to_string(), "has 0 bytes", "Plan::scratch"]);
 }
 
 #[test]
@@ -175,15 +222,72 @@ fn host_slices() {
     assert_says(&error, &["`v`", "1024", "1023"]);
     let error = Inputs { mask: Some(&[true]), ..right }.check(&problem).unwrap_err();
     assert_eq!(error, BindError::Unused { operand: Operand::Mask });
-    assert!(wgpu_attention::reference::attention(&problem, &Inputs { q: &short, ..right }).is_err());
+    assert!(reference::attention(&problem, &Inputs { q: &short, ..right }).is_err());
+    for at in [[2, 0, 0], [0, 4, 0], [0, 0, 8]] {
+        let error = reference::row(&problem, &right, at).unwrap_err();
+        assert_eq!(error, BindError::NoSuchRow { at, extent: [2, 4, 8] });
+        assert_says(&error, &[&format!("{at:?}"), "[2, 4, 8]"]);
+    }
+    reference::row(&problem, &right, [1, 3, 7]).unwrap();
 
+    let (device, _queue) = noop();
+    let buffers = right.upload(&device, &problem).unwrap();
+    assert_eq!(buffers.get(Operand::Out).unwrap().size(), 4096);
+    device.destroy();
+    let error = right.upload(&device, &problem).unwrap_err();
+    assert_eq!(error, BindError::DeviceLost { operand: Operand::Q });
+    assert_says(&error, &["`q`", "lost", "create another"]);
+}
+
+#[test]
+fn running() {
     let (device, queue) = noop();
     let attention = Attention::new(&device);
-    let error = blocking::attention(&attention, &queue, &problem, &Inputs { q: &short, ..right }).unwrap_err();
+    let problem = Problem::builder(shape()).build().unwrap();
+    let (long, short) = (vec![0.0; 1024], vec![0.0; 1023]);
+    let right = Inputs { q: &long, k: &long, v: &long, ..Inputs::default() };
+    let run = |problem: &Problem, inputs| blocking::attention(&attention, &queue, problem, &inputs);
+    run(&problem, right).unwrap();
+
+    let error = run(&problem, Inputs { q: &short, ..right }).unwrap_err();
+    assert!(matches!(error, RunError::Bind(_)), "{error:?}");
     assert_says(&error, &["`q`", "1024", "1023"]);
-    let huge = Problem::builder(Shape::new(1, 1, 1, 1)).q(Layout { offset: 1 << 40, ..Layout::bhld(1, 1, 1) });
-    let error = blocking::attention(&attention, &queue, &huge.build().unwrap(), &right).unwrap_err();
-    assert_says(&error, &["`q`"]);
+
+    let wide = Problem::builder(Shape::new(1, 1, 1, 257)).build().unwrap();
+    let error = run(&wide, right).unwrap_err();
+    assert!(matches!(error, RunError::Plan(_)), "{error:?}");
+    assert_says(&error, &["dim_qk = 257"]);
+    // Nothing is planned for inputs that are too short.
+    let variant = attention.candidates(&problem).unwrap()[0];
+    let few = Inputs { q: &short[..1], ..right };
+    let error = blocking::attention_with(&attention, &queue, &wide, &few, variant).unwrap_err();
+    assert!(matches!(error, RunError::Bind(_)), "{error:?}");
+
+    // The largest output that a buffer holds, and one element more.
+    let granted = (1 << 20) + 3;
+    let (small, small_queue) = Device::noop(&wgpu::DeviceDescriptor {
+        required_limits: wgpu::Limits { max_buffer_size: granted, ..wgpu::Limits::default() },
+        ..Default::default()
+    });
+    let small = Attention::new(&small);
+    let run_small = |problem: &Problem| blocking::attention(&small, &small_queue, problem, &right);
+    let at = |offset| Problem::builder(Shape::new(1, 1, 1, 1)).out(Layout { offset, ..Layout::bhld(1, 1, 1) });
+    let largest = at(granted / 4 - 1).build().unwrap();
+    assert_eq!(run_small(&largest).unwrap().out.len() as u64, granted / 4);
+    let error = run_small(&at(granted / 4).build().unwrap()).unwrap_err();
+    assert_eq!(error, RunError::BufferTooLarge { operand: Operand::Out, need: (1 << 20) + 4, granted });
+    assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
+
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    attention.substitute(variant, "fn main() {}".to_owned());
+    assert!(pollster::block_on(scope.pop()).is_some());
+    let error = run(&problem, right).unwrap_err();
+    assert!(matches!(error, RunError::Refused(_)), "{error:?}");
+    assert_says(&error, &["refused", "another variant"]);
+
+    // No device here stops answering between a submission and its end, so these two are made by hand.
+    assert_says(&RunError::from(ReadbackError::NeverRan), &["never ran"]);
+    assert_says(&RunError::Poll("why".to_owned()), &["stopped answering", "why"]);
 }
 
 fn record(device: &Device, source: BufferBinding<'_>) -> Result<Readback, ReadbackError> {
@@ -193,7 +297,7 @@ fn record(device: &Device, source: BufferBinding<'_>) -> Result<Readback, Readba
 
 #[test]
 fn reading_back() {
-    let (device, _queue): (Device, Queue) = noop();
+    let (device, queue): (Device, Queue) = noop();
     let hidden = buffer(&device, 64, BufferUsages::STORAGE);
     let error = record(&device, hidden.as_entire_buffer_binding()).unwrap_err();
     assert_eq!(error, ReadbackError::Usage(BufferUsages::COPY_SRC));
@@ -210,6 +314,67 @@ fn reading_back() {
     // The encoder is gone before it was submitted.
     let readback = record(&device, open.as_entire_buffer_binding()).unwrap();
     let error = pollster::block_on(readback.bytes()).unwrap_err();
-    assert!(matches!(error, ReadbackError::NeverSubmitted | ReadbackError::Map(_)), "{error:?}");
+    assert_eq!(error, ReadbackError::NeverSubmitted);
     assert_says(&error, &["submit"]);
+
+    let submitted = |spoil: &dyn Fn(&mut wgpu::CommandEncoder)| {
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let readback = Readback::record(&device, &mut encoder, open.as_entire_buffer_binding()).unwrap();
+        spoil(&mut encoder);
+        queue.submit([encoder.finish()]);
+        let _ = device.poll(wgpu::PollType::wait_indefinitely());
+        let _ = pollster::block_on(scope.pop());
+        pollster::block_on(readback.bytes())
+    };
+    assert_eq!(submitted(&|_| ()).unwrap().len(), 64);
+    // A dispatch without a pipeline makes the encoder invalid.
+    let error = submitted(&|encoder| encoder.begin_compute_pass(&Default::default()).dispatch_workgroups(1, 1, 1));
+    assert_eq!(error, Err(ReadbackError::NeverRan));
+    assert_says(&error.unwrap_err(), &["never ran", "invalid"]);
+
+    let error = submitted(&|_| device.destroy()).unwrap_err();
+    assert!(matches!(error, ReadbackError::Map(_)), "{error:?}");
+    assert_says(&error, &["mapping"]);
+
+    let error = record(&device, open.as_entire_buffer_binding()).unwrap_err();
+    assert_eq!(error, ReadbackError::DeviceLost);
+    assert_says(&error, &["lost", "create another"]);
+}
+
+/// The variants of every enum in a source file, as `Enum::Variant`.
+fn declared(source: &str) -> BTreeSet<String> {
+    let mut variants = BTreeSet::new();
+    let mut enclosing = None;
+    for line in source.lines() {
+        if let Some(name) = line.strip_prefix("pub enum ") {
+            enclosing = name.strip_suffix(" {");
+        } else if line == "}" {
+            enclosing = None;
+        } else if let (Some(name), Some(variant)) = (enclosing, line.strip_prefix("    "))
+            && variant.starts_with(|c: char| c.is_ascii_uppercase())
+        {
+            let end = variant.find(|c: char| !c.is_alphanumeric()).unwrap_or(variant.len());
+            variants.insert(format!("{name}::{}", &variant[..end]));
+        }
+    }
+    variants
+}
+
+#[test]
+fn every_error_there_is() {
+    describing();
+    planning();
+    binding();
+    host_slices();
+    running();
+    reading_back();
+    let mut declared: BTreeSet<String> = declared(include_str!("../../src/error.rs"))
+        .into_iter()
+        .chain(declared(include_str!("../../src/blocking.rs")))
+        .collect();
+    assert!(declared.len() > 30, "{declared:?}");
+    let produced = PRODUCED.lock().unwrap();
+    declared.retain(|variant| !produced.contains(variant));
+    assert!(declared.is_empty(), "no test here produces {declared:?}");
 }

@@ -20,10 +20,12 @@ mod facts;
 mod inputs;
 mod rejects;
 
+mod cuts;
 mod edges;
 mod errors;
 mod extremes;
 mod fuzz;
+mod host;
 mod laws;
 mod matrix;
 mod mutants;

@@ -43,7 +43,7 @@ pub fn operands(buffers: &[(Operand, wgpu::Buffer)]) -> Operands<'_> {
 }
 
 /// Does something that wgpu must find no fault with.
-fn without_error<T>(device: &Device, act: impl FnOnce() -> T) -> T {
+pub fn without_error<T>(device: &Device, act: impl FnOnce() -> T) -> T {
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let done = act();
     let error = pollster::block_on(scope.pop());

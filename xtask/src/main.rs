@@ -7,6 +7,7 @@ mod command;
 mod coverage;
 mod debian;
 mod matrix;
+mod mutants;
 mod report;
 mod steps;
 mod suite;
@@ -51,6 +52,11 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Plant mistakes in the library's host code, one at a time, and see that a test notices each
+    Mutants {
+        /// Only those whose description contains this
+        only: Option<String>,
+    },
     /// Run the tests under the Vulkan validation layer and fail if it prints anything (Linux)
     Validate,
 }
@@ -63,6 +69,7 @@ fn main() -> ExitCode {
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),
         Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),
+        Task::Mutants { only } => mutants::plant_and_test(only.as_deref()),
         Task::Tint => tint::compile_all(),
         Task::Validate => validation::validate(),
     };

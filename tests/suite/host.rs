@@ -1,0 +1,75 @@
+//! The code between a problem and its dispatches, on wgpu's noop device: what is accepted to the byte, what is chosen, and
+//! where work is cut.
+//!
+//! `cargo xtask mutants` plants mistakes in that code, and these tests are to notice them. So sizes are primes where they
+//! can be, and each bound is met from both sides.
+
+mod binding;
+mod descriptions;
+mod limits;
+mod scratch;
+mod selection;
+
+use wgpu::{Device, Queue};
+use wgpu_attention::{Attention, Caps, Exchange, Family, Plan, Problem, ProblemBuilder, Variant};
+
+/// A noop device with the features that some kernels use.
+fn noop_with_features() -> (Device, Queue) {
+    Device::noop(&wgpu::DeviceDescriptor { required_features: Caps::FEATURES, ..Default::default() })
+}
+
+fn build(problem: ProblemBuilder) -> Problem {
+    problem.build().unwrap()
+}
+
+/// What kind of device a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// A GPU without subgroups.
+    Plain,
+    /// A GPU with subgroups of `least` threads or more.
+    Subgroups { least: u32 },
+    /// A CPU that plays a GPU, with subgroups of one size.
+    Software { lanes: u32 },
+}
+
+impl Kind {
+    /// Such a device's facts, with limits that nothing here reaches.
+    fn caps(self, device: &Device) -> Caps {
+        let mut caps = Caps::of(device);
+        caps.workgroups_to_fill = 1;
+        caps.is_software = matches!(self, Self::Software { .. });
+        caps.has_int64 = false;
+        (caps.subgroup_least, caps.subgroup_size) = match self {
+            Self::Plain => (None, None),
+            Self::Subgroups { least } => (Some(least), None),
+            Self::Software { lanes } => (Some(lanes), Some(lanes)),
+        };
+        caps
+    }
+}
+
+/// A kernel's name without its sizes.
+fn family(variant: &Variant) -> &'static str {
+    match variant.family {
+        Family::Tiled => "tiled",
+        Family::Lanes { .. } => "lanes",
+        Family::Decode(_) => "decode",
+        Family::Streams { .. } => "streams",
+        Family::Matrix(_) => "matrix",
+        _ => "other",
+    }
+}
+
+/// Plans a problem for the kernel named, whose threads tell each other things through workgroup memory.
+fn plan_by(name: &str, device: &Device, caps: Caps, problem: &Problem) -> Plan {
+    let attention = Attention::with_caps(device, caps);
+    let named = |variant: &Variant| family(variant) == name && variant.exchange == Exchange::Workgroup;
+    let variant = attention.candidates(problem).unwrap().into_iter().find(named);
+    let variant = variant.unwrap_or_else(|| panic!("no {name} for {problem:?}"));
+    // What the kernels do is not asked here, and some take long to compile.
+    for kernel in variant.companions().into_iter().flatten().chain([variant]) {
+        attention.substitute(kernel, "@compute @workgroup_size(1) fn main() {}".to_owned());
+    }
+    attention.plan_variant(problem, variant).unwrap()
+}

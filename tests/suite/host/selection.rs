@@ -1,0 +1,243 @@
+//! Which kernels are tried on which kind of device, best first, and from how many rows on.
+
+use wgpu_attention::{
+    Access, Attention, Caps, Decode, Dtype, Exchange, Family, Fragment, MatrixUnit, Multiplier, Problem, Shape, Tiles,
+    Variant, weights_candidates,
+};
+
+use super::{Kind, build, noop_with_features};
+use crate::record::{noop, noop_with_matrices};
+
+/// A kernel without what the problem says of it: its family, its rows and how its threads talk.
+fn name(variant: &Variant) -> String {
+    let family = match variant.family {
+        Family::Tiled => "tiled".to_owned(),
+        Family::Lanes { size } => format!("lanes{size}"),
+        Family::Decode(Decode { rows, .. }) => format!("decode{rows}"),
+        Family::Streams { size, rows } => format!("streams{size}x{rows}"),
+        other => format!("{other:?}"),
+    };
+    family + if variant.exchange == Exchange::Subgroup { "-sub" } else { "" }
+}
+
+/// The candidates, best first, each once whatever its access.
+fn names(caps: &Caps, problem: &Problem) -> String {
+    let mut names: Vec<String> = wgpu_attention::candidates(problem, caps).unwrap().iter().map(name).collect();
+    names.dedup();
+    names.join(" ")
+}
+
+#[test]
+fn each_kind_of_device_has_its_kernels() {
+    let (device, _queue) = noop_with_features();
+    let few = "decode8 tiled";
+    let few_by_subgroups = "decode8-sub decode8 tiled tiled-sub";
+    for (kind, few, many) in [
+        (Kind::Plain, few, "tiled decode8"),
+        // Shuffles go over eight threads.
+        (Kind::Subgroups { least: 4 }, few, "tiled decode8"),
+        (Kind::Subgroups { least: 8 }, few_by_subgroups, "tiled tiled-sub decode8-sub decode8"),
+        (Kind::Subgroups { least: 32 }, few_by_subgroups, "tiled tiled-sub decode8-sub decode8"),
+        (Kind::Software { lanes: 4 }, "streams4x4 lanes4 tiled", "lanes4 tiled streams4x4"),
+        (Kind::Software { lanes: 8 }, "streams8x4 lanes8 tiled", "lanes8 tiled streams8x4"),
+        // No kernel is written for such a CPU, nor for one whose subgroups are of a size unknown.
+        (Kind::Software { lanes: 16 }, "decode8-sub decode8 tiled", "tiled decode8-sub"),
+        (Kind::Software { lanes: 2 }, "decode8 tiled", "tiled"),
+    ] {
+        let problem = |rows| build(Problem::builder(Shape::new(1, 1, rows, 32)));
+        assert_eq!(names(&kind.caps(&device), &problem(9)), few, "{kind:?}");
+        assert_eq!(names(&kind.caps(&device), &problem(100)), many, "{kind:?}");
+    }
+    let mut unknown = Kind::Software { lanes: 8 }.caps(&device);
+    unknown.subgroup_size = None;
+    assert_eq!(names(&unknown, &build(Problem::builder(Shape::new(1, 1, 100, 32)))), "tiled decode8-sub");
+}
+
+#[test]
+fn few_rows_are_those_of_a_group_together() {
+    let (device, _queue) = noop_with_features();
+    let plain = Kind::Plain.caps(&device);
+    for (shape, best) in [
+        (Shape::new(1, 1, 16, 32), "decode8"),
+        (Shape::new(1, 1, 17, 32), "tiled"),
+        (Shape::new(7, 8, 2, 32).kv_heads(1), "decode8"),
+        (Shape::new(7, 9, 2, 32).kv_heads(1), "tiled"),
+        (Shape::new(7, 9, 2, 32).kv_heads(3), "decode8"),
+        // As many rows at once as there are, or a few more, or as registers hold.
+        (Shape::new(1, 1, 1, 32), "decode1"),
+        (Shape::new(1, 1, 2, 32), "decode4"),
+        (Shape::new(1, 1, 4, 32), "decode4"),
+        (Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
+        (Shape::new(1, 1, 5, 65), "decode5"),
+        (Shape::new(1, 1, 5, 64).value_dim(65), "decode5"),
+        (Shape::new(1, 1, 5, 128), "decode4"),
+        (Shape::new(1, 1, 5, 256), "decode2"),
+        (Shape::new(1, 1, 1 << 29, 32), "tiled"),
+        (Shape::new(1, 1 << 20, 1 << 20, 32).kv_heads(1), "tiled"),
+    ] {
+        let names = names(&plain, &build(Problem::builder(shape)));
+        assert_eq!(names.split(' ').next(), Some(best), "{shape:?}: {names}");
+    }
+    // Software: a stream of 4 rows costs 2, staging 3, and 24 rows of it 3 more.
+    let software = Kind::Software { lanes: 8 }.caps(&device);
+    for (shape, best) in [
+        (Shape::new(1, 1, 1, 32), "streams8x1"),
+        (Shape::new(1, 1, 2, 32), "streams8x2"),
+        (Shape::new(1, 1, 3, 32), "streams8x4"),
+        (Shape::new(1, 1, 3, 129), "streams8x3"),
+        (Shape::new(1, 1, 3, 1).value_dim(129), "streams8x3"),
+        (Shape::new(1, 1, 3, 256), "streams8x2"),
+        (Shape::new(1, 1, 12, 32), "streams8x4"),
+        (Shape::new(1, 1, 13, 32), "lanes8"),
+        (Shape::new(1, 3, 8, 32).kv_heads(1), "streams8x4"),
+        (Shape::new(1, 3, 9, 32).kv_heads(1), "lanes8"),
+        (Shape::new(1, 2, 25, 32).kv_heads(1), "lanes8"),
+    ] {
+        let names = names(&software, &build(Problem::builder(shape)));
+        assert_eq!(names.split(' ').next(), Some(best), "{shape:?}: {names}");
+    }
+}
+
+/// Four at a time where everything lies in fours, and two words at a time where there are such and a CPU gains by it.
+#[test]
+fn elements_move_in_fours_where_they_lie_in_fours() {
+    let (device, _queue) = noop_with_features();
+    let accesses = |caps: &Caps, problem: &Problem, wanted: &str| {
+        let variants = wgpu_attention::candidates(problem, caps).unwrap();
+        let of_kind = variants.iter().filter(|variant| name(variant) == wanted);
+        of_kind.map(|variant| variant.access).collect::<Vec<_>>()
+    };
+    let even = Problem::builder(Shape::new(2, 4, 20, 32).kv_heads(2));
+    let both = [Access::Vec4, Access::Scalar];
+    let plain = Kind::Plain.caps(&device);
+    assert_eq!(accesses(&plain, &build(even), "tiled"), both);
+    let [q, k, v] = wgpu_attention::Layout::packed_qkv(&Shape::new(2, 4, 20, 32).kv_heads(2));
+    let odd = wgpu_attention::Layout { offset: 4, batch: 9001, ..k };
+    for (problem, wanted) in [
+        (even.q(q).k(k).v(v), &both[..]),
+        (even.q(q.at(2)), &both[1..]),
+        (even.k(k.at(1)), &both[1..]),
+        (even.v(v.at(3)), &both[1..]),
+        (even.out(q.at(2)), &both[1..]),
+        (even.k(odd), &both[1..]),
+        (even.k(wgpu_attention::Layout { batch: 9000, head: 34, ..odd }), &both[1..]),
+        (even.k(wgpu_attention::Layout { batch: 9000, row: 258, ..odd }), &both[1..]),
+    ] {
+        assert_eq!(accesses(&plain, &build(problem), "tiled"), wanted, "{problem:?}");
+    }
+    for (dim_qk, dim_v) in [(30, 32), (32, 30)] {
+        let problem = build(Problem::builder(Shape::new(1, 1, 20, dim_qk).value_dim(dim_v)));
+        assert_eq!(accesses(&plain, &problem, "tiled"), [Access::Scalar]);
+        let subgroups = Kind::Subgroups { least: 8 }.caps(&device);
+        assert_eq!(accesses(&subgroups, &problem, "tiled-sub"), []);
+    }
+    // Weights are written four at a time where their rows are as long, whatever the output.
+    let weights = |len_kv| {
+        let problem = build(Problem::builder(Shape::new(1, 1, 5, 32).value_dim(3).kv_len(len_kv)).weights());
+        let variants = weights_candidates(&problem, &plain).unwrap();
+        variants.iter().map(|variant| variant.access).collect::<Vec<_>>()
+    };
+    assert_eq!((weights(8), weights(9)), (both.to_vec(), vec![Access::Scalar]));
+
+    let mut software = Kind::Software { lanes: 8 }.caps(&device);
+    assert_eq!(accesses(&software, &build(even), "lanes8"), both);
+    software.has_int64 = true;
+    assert_eq!(accesses(&software, &build(even), "lanes8"), [Access::Words, Access::Scalar]);
+    assert_eq!(accesses(&software, &build(even), "streams8x4"), [Access::Words, Access::Scalar]);
+    assert_eq!(accesses(&software, &build(even), "tiled"), both);
+}
+
+/// The candidates; those on a matrix unit as subgroups × fragments of rows × keys.
+fn on_matrices(unit: MatrixUnit, workgroup_bytes: u32, shape: Shape) -> String {
+    let (device, _queue) = noop_with_matrices();
+    let mut caps = Kind::Plain.caps(&device);
+    (caps.matrix_unit, caps.workgroup_bytes) = (Some(unit), workgroup_bytes);
+    let problem = build(Problem::builder(shape).dtype(Dtype::F16));
+    let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap();
+    let named = variants.iter().map(|variant| match variant.family {
+        Family::Matrix(matrix) => format!("{}x{}x{}", matrix.subgroups, matrix.row_fragments, matrix.keys),
+        _ => name(variant),
+    });
+    let mut names: Vec<String> = named.collect();
+    names.dedup();
+    names.join(" ")
+}
+
+#[test]
+fn matrix_units_get_what_registers_and_memory_hold() {
+    let (tiles, multiplier) = (Tiles::Vectors, Multiplier::Unit);
+    let gpu = MatrixUnit { fragment: Fragment::Side16, subgroup: 32, tiles, multiplier };
+    let wave64 = MatrixUnit { subgroup: 64, ..gpu };
+    let metal = MatrixUnit { fragment: Fragment::Side8, ..gpu };
+    let many = |dim| Shape::new(1, 2, 500, dim);
+    for (unit, bytes, shape, wanted) in [
+        (gpu, 32 << 10, many(64), "4x2x16 4x1x32 tiled decode8 1x1x16"),
+        (gpu, 32 << 10, many(128), "4x2x16 4x1x32 tiled decode4 1x1x16"),
+        (gpu, 32 << 10, many(256), "4x1x16 tiled decode2 1x1x16"),
+        (gpu, 16 << 10, many(64), "2x2x16 4x1x16 tiled decode8 1x1x16"),
+        (gpu, 16 << 10, many(128), "1x2x16 2x1x16 tiled decode4 1x1x16"),
+        (wave64, 32 << 10, many(64), "2x4x16 4x1x32 tiled decode8 1x1x16"),
+        (wave64, 32 << 10, many(96), "2x4x16 4x1x32 tiled decode5 1x1x16"),
+        (wave64, 32 << 10, many(200), "4x2x16 4x1x16 tiled decode2 1x1x16"),
+        (metal, 32 << 10, many(64), "4x4x16 4x1x32 tiled decode8 1x1x16"),
+        (metal, 32 << 10, many(128), "4x4x16 4x1x32 tiled decode4 1x1x16"),
+        (gpu, 32 << 10, Shape::new(1, 4, 1, 64).kv_heads(1), "decode4 tiled 1x1x16"),
+        (gpu, 32 << 10, Shape::new(1, 5, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
+        (gpu, 32 << 10, Shape::new(1, 16, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
+        (gpu, 32 << 10, Shape::new(1, 17, 1, 64).kv_heads(1), "4x2x16 4x1x32 tiled decode8 1x1x16"),
+    ] {
+        assert_eq!(on_matrices(unit, bytes, shape), wanted, "{unit}, {bytes} bytes, {shape:?}");
+    }
+}
+
+/// A device's facts: what it was created with, and a guess of nothing.
+#[test]
+fn facts_of_a_device() {
+    let (device, _queue) = noop();
+    let caps = Caps::of(&device);
+    let info = device.adapter_info();
+    assert!(info.subgroup_min_size < info.subgroup_max_size, "else nothing is unknown: {info:?}");
+    assert_eq!((caps.subgroup_size, caps.subgroup_least, caps.has_int64), (None, None, false), "without the features");
+    assert_eq!((caps.is_software, caps.workgroups_to_fill, caps.loop_rounds), (true, 16, u32::MAX));
+    let (device, _queue) = noop_with_features();
+    let caps = Caps::of(&device);
+    assert_eq!(caps.subgroup_least, Some(info.subgroup_min_size));
+    assert_eq!(caps.subgroup_size, None, "there are several, and no kernel knows which");
+    assert!(caps.has_int64);
+    for device in crate::device::all() {
+        let (caps, info) = (Caps::of(device.attention.device()), device.attention.device().adapter_info());
+        let has_subgroups = device.attention.device().features().contains(wgpu::Features::SUBGROUP);
+        let is_one_size = info.subgroup_min_size == info.subgroup_max_size;
+        assert_eq!(caps.subgroup_size, (has_subgroups && is_one_size).then_some(info.subgroup_min_size));
+        assert_eq!(caps.loop_rounds < u32::MAX, info.name.contains("llvmpipe"));
+        assert_eq!(caps.is_software, info.device_type == wgpu::DeviceType::Cpu);
+    }
+    // Subgroups of one size are of no use to a device without the feature.
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    for adapter in pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all())) {
+        let (bare, _queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
+        assert_eq!((Caps::of(&bare).subgroup_size, Caps::of(&bare).subgroup_least), (None, None));
+    }
+}
+
+#[test]
+fn limits_become_facts() {
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: 1,
+        max_buffer_size: 2,
+        min_storage_buffer_offset_alignment: 3,
+        min_uniform_buffer_offset_alignment: 4,
+        max_storage_buffers_per_shader_stage: 5,
+        max_compute_workgroup_storage_size: 6,
+        max_compute_invocations_per_workgroup: 7,
+        max_compute_workgroup_size_x: 8,
+        max_compute_workgroups_per_dimension: 9,
+        max_texture_dimension_2d: 10,
+        ..Default::default()
+    };
+    let caps = Caps::from_limits(&limits);
+    assert_eq!((caps.binding_bytes, caps.buffer_bytes, caps.binding_alignment, caps.uniform_alignment), (1, 2, 3, 4));
+    assert_eq!((caps.storage_buffers, caps.workgroup_bytes, caps.invocations), (5, 6, 7));
+    assert_eq!((caps.workgroups, caps.texture_side), (9, 10));
+    assert_eq!(Caps::from_limits(&wgpu::Limits { max_compute_workgroup_size_x: 6, ..limits }).invocations, 6);
+}

@@ -1,0 +1,262 @@
+//! `cargo xtask mutants`: plants mistakes in the library's host code, one at a time, and sees that a test notices each.
+//!
+//! `tests/suite/mutations.rs` does the same in the shaders. Here a copy of the workspace is compiled once with all mistakes
+//! in it, each behind a number that the tests are told by a variable of their environment.
+
+mod equivalent;
+mod plant;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::command::{cargo, root, run_reading};
+use plant::{Mutant, PLANTED, plant};
+
+/// The files in which mistakes are planted: those that check, choose, cut, bind and record.
+const FILES: &[&str] = &[
+    "src/bindings.rs",
+    "src/blocking.rs",
+    "src/call.rs",
+    "src/caps.rs",
+    "src/cut.rs",
+    "src/dtype.rs",
+    "src/family/decode.rs",
+    "src/family/lanes.rs",
+    "src/family/matrix.rs",
+    "src/family/merge.rs",
+    "src/family/mod.rs",
+    "src/family/stage.rs",
+    "src/family/streams.rs",
+    "src/family/tiled.rs",
+    "src/family/weights.rs",
+    "src/fill.rs",
+    "src/inputs.rs",
+    "src/layout.rs",
+    "src/mask.rs",
+    "src/matrix_unit.rs",
+    "src/operand.rs",
+    "src/params.rs",
+    "src/plan.rs",
+    "src/problem.rs",
+    "src/readback.rs",
+    "src/scratch.rs",
+    "src/select.rs",
+    "src/shape.rs",
+    "src/tune.rs",
+    "src/variant.rs",
+];
+
+/// The tests that are to notice, in the order in which they are asked: the quick ones first.
+const STAGES: &[Stage] = &[
+    Stage { program: Program::Unit, tests: &[] },
+    Stage { program: Program::Suite, tests: &["errors::", "host::"] },
+    Stage { program: Program::Suite, tests: &["record::", "--skip=nothing_anyone"] },
+    Stage { program: Program::Suite, tests: &["cuts::"] },
+];
+
+/// A test program and which of its tests are run; all where none is named.
+struct Stage {
+    program: Program,
+    tests: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Program {
+    /// The library's unit tests.
+    Unit,
+    /// `tests/suite`.
+    Suite,
+}
+
+/// Where the two test programs lie.
+struct Programs {
+    unit: PathBuf,
+    suite: PathBuf,
+}
+
+/// What became of a mistake.
+enum Fate {
+    Noticed,
+    Survived,
+}
+
+/// A run that takes so much longer than the honest one hangs, which is noticed too.
+const PATIENCE: u32 = 10;
+const LEAST_PATIENCE: Duration = Duration::from_secs(20);
+/// Runs at a time.
+const THREADS: usize = 2;
+
+/// Plants every mistake and fails if one survives. `only` picks those whose description contains it.
+pub(crate) fn plant_and_test(only: Option<&str>) -> Result<()> {
+    let copy = target()?.join("mutants");
+    let mutants = write_copy(&copy)?;
+    let chosen = choose(&mutants, only)?;
+    let programs = build(&copy)?;
+    let patience = run_honestly(&programs, &copy)?;
+    println!("{} mistakes planted, {} run", mutants.len(), chosen.len());
+
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(&number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Fate::Survived = fate(&programs, &copy, number, &patience) {
+                        println!("survived: {}", mutants[number]);
+                        survivors.lock().expect("no thread panics").push(number);
+                    }
+                }
+            });
+        }
+    });
+    println!("{} mistakes in {:.0} s", chosen.len(), start.elapsed().as_secs_f64());
+    let survivors = survivors.into_inner().expect("no thread panics");
+    ensure!(survivors.is_empty(), "{} mistakes were noticed by no test; each is named above", survivors.len());
+    Ok(())
+}
+
+/// The numbers of the mistakes to make: all but those that are known to change nothing.
+fn choose(mutants: &[Mutant], only: Option<&str>) -> Result<Vec<usize>> {
+    let excluded = equivalent::check(mutants)?;
+    let wanted = |mutant: &Mutant| only.is_none_or(|only| mutant.to_string().contains(only));
+    let numbers = (0..mutants.len()).filter(|number| !excluded.contains(number) && wanted(&mutants[*number]));
+    Ok(numbers.collect())
+}
+
+/// The folder that holds what cargo builds.
+fn target() -> Result<PathBuf> {
+    let own_path = std::env::current_exe().context("this program's own path is unknown")?;
+    own_path.ancestors().nth(2).map(Path::to_owned).context("this program does not run from a target folder")
+}
+
+/// Writes the workspace with the mistakes in it. Files that stay as they are keep their time, so that cargo does not compile
+/// them again.
+fn write_copy(copy: &Path) -> Result<Vec<Mutant>> {
+    let mut mutants = Vec::new();
+    let mut planted = 0;
+    for path in workspace_files()? {
+        let source = root().join(&path);
+        let mut contents = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        let name = path.to_string_lossy().replace('\\', "/");
+        if FILES.contains(&name.as_str()) {
+            planted += 1;
+            contents = plant(&name, std::str::from_utf8(&contents)?, &mut mutants)?.into_bytes();
+        } else if name == "src/lib.rs" {
+            let text = String::from_utf8(contents)?;
+            contents = format!("#![allow(warnings)]\n{text}\n{PLANTED}").into_bytes();
+        } else if name == "Cargo.toml" {
+            // Else cargo takes the copy for the workspace itself, and compiles each anew after the other.
+            let text = String::from_utf8(contents)?;
+            contents = text.replacen("version = \"", "version = \"9", 1).into_bytes();
+        }
+        write_if_new(&copy.join(&path), &contents)?;
+    }
+    ensure!(planted == FILES.len(), "a file of xtask/src/mutants.rs is gone: {FILES:?}");
+    Ok(mutants)
+}
+
+fn write_if_new(path: &Path, contents: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Every file that cargo may ask for, from the root.
+fn workspace_files() -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut waiting: Vec<PathBuf> =
+        ["Cargo.toml", "Cargo.lock", "README.md", "src", "shaders", "tests", "examples", "benches", "cli", "xtask"]
+            .map(PathBuf::from)
+            .into();
+    while let Some(path) = waiting.pop() {
+        let full = root().join(&path);
+        if !full.is_dir() {
+            files.push(path);
+        } else if !path.ends_with("peers") {
+            for entry in fs::read_dir(&full).with_context(|| format!("cannot list {}", full.display()))? {
+                waiting.push(path.join(entry?.file_name()));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Compiles the two test programs, with the dependencies that the workspace's own build has left.
+fn build(copy: &Path) -> Result<Programs> {
+    let mut command = cargo(
+        "test --release --workspace --lib --test suite --no-run --message-format=json-render-diagnostics".split(' '),
+    );
+    command.current_dir(copy).env("CARGO_TARGET_DIR", target()?);
+    let (mut unit, mut suite) = (None, None);
+    run_reading(&mut command, |line| {
+        let message: Value = serde_json::from_str(line).unwrap_or_default();
+        let Some(program) = message["executable"].as_str().map(PathBuf::from) else { return };
+        match message["target"]["name"].as_str() {
+            Some("suite") => suite = Some(program),
+            Some("wgpu_attention") => unit = Some(program),
+            _ => {}
+        }
+    })?;
+    Ok(Programs { unit: unit.context("cargo names no unit tests")?, suite: suite.context("cargo names no `suite`")? })
+}
+
+/// Runs each stage without a mistake, and says how long a run with one may take.
+fn run_honestly(programs: &Programs, copy: &Path) -> Result<Vec<Duration>> {
+    let mut patience = Vec::new();
+    for stage in STAGES {
+        let start = Instant::now();
+        let status = command(programs, copy, stage).stdout(Stdio::null()).status().context("a test program")?;
+        ensure!(status.success(), "the tests {:?} fail without a mistake", stage.tests);
+        println!("without a mistake, {:?}: {:.1} s", stage.tests, start.elapsed().as_secs_f64());
+        patience.push((start.elapsed() * PATIENCE).max(LEAST_PATIENCE));
+    }
+    Ok(patience)
+}
+
+fn command(programs: &Programs, copy: &Path, stage: &Stage) -> Command {
+    let program = if stage.program == Program::Unit { &programs.unit } else { &programs.suite };
+    let mut command = Command::new(program);
+    command.args(stage.tests).arg("--test-threads=1").current_dir(copy);
+    command
+}
+
+/// Makes one mistake and asks the stages in turn.
+fn fate(programs: &Programs, copy: &Path, number: usize, patience: &[Duration]) -> Fate {
+    for (stage, patience) in STAGES.iter().zip(patience) {
+        let mut command = command(programs, copy, stage);
+        command.env("PLANTED", number.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        let passed = command.spawn().is_ok_and(|child| passes(child, *patience));
+        if !passed {
+            return Fate::Noticed;
+        }
+    }
+    Fate::Survived
+}
+
+/// Whether a run ends well, and in time.
+fn passes(mut child: std::process::Child, patience: Duration) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < patience {
+        if let Ok(Some(status)) = child.try_wait() {
+            return status.success();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // It may have ended by itself just now.
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
