@@ -144,10 +144,10 @@ impl Planter<'_> {
             return self.plant_condition(receiver, site);
         }
         if DECIDES.contains(&method.as_str()) {
-            if let Some(Expr::Closure(closure)) = args.first_mut() {
-                if !matches!(&*closure.body, Expr::Block(_) | Expr::Match(_)) {
-                    self.plant_condition(&mut closure.body, site);
-                }
+            if let Some(Expr::Closure(closure)) = args.first_mut()
+                && !matches!(&*closure.body, Expr::Block(_) | Expr::Match(_))
+            {
+                self.plant_condition(&mut closure.body, site);
             }
             return;
         }
