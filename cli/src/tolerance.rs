@@ -202,7 +202,7 @@ mod tests {
     fn wrong_results_are_refused() {
         let shape = Shape::new(1, 2, 5, 4);
         let problem = Problem::builder(shape).lse().weights().build().expect("a valid problem");
-        let values: Vec<f32> = (0_u8..40).map(|i| f32::from(i * 37 % 41) / 10.0 - 2.0).collect();
+        let values: Vec<f32> = (0_u16..40).map(|i| f32::from(i * 37 % 41) / 10.0 - 2.0).collect();
         let inputs = Inputs { q: &values, k: &values, v: &values, ..Inputs::default() };
         let truth = Truth::new(&problem, &inputs).expect("inputs fit");
         let right = crate::cpu::attention(&problem, &inputs, &indicatif::ProgressBar::hidden()).expect("it computes");

@@ -102,9 +102,9 @@ fn planning() {
         |problem: ProblemBuilder, caps: Caps| Attention::with_caps(&device, caps).plan(&problem.build().unwrap());
     let problem = Problem::builder(shape());
 
-    let error = plan(Problem::builder(Shape::new(1, 1, 8, 257)), caps).unwrap_err();
+    let error = plan(Problem::builder(Shape::new(1, 1, 8, 577)), caps).unwrap_err();
     assert!(matches!(error, PlanError::HeadSize { .. }));
-    assert_says(&error, &["dim_qk = 257", "1 to 256"]);
+    assert_says(&error, &["dim_qk = 577", "1 to 576"]);
 
     type Lower = fn(&mut Caps);
     let limits: [(&str, Lower); 3] = [
@@ -253,10 +253,10 @@ fn running() {
     assert!(matches!(error, RunError::Bind(_)), "{error:?}");
     assert_says(&error, &["`q`", "1024", "1023"]);
 
-    let wide = Problem::builder(Shape::new(1, 1, 1, 257)).build().unwrap();
+    let wide = Problem::builder(Shape::new(1, 1, 1, 577)).build().unwrap();
     let error = run(&wide, right).unwrap_err();
     assert!(matches!(error, RunError::Plan(_)), "{error:?}");
-    assert_says(&error, &["dim_qk = 257"]);
+    assert_says(&error, &["dim_qk = 577"]);
     // Nothing is planned for inputs that are too short.
     let variant = attention.candidates(&problem).unwrap()[0];
     let few = Inputs { q: &short[..1], ..right };

@@ -5,7 +5,6 @@
 //! can be, and each bound is met from both sides.
 
 mod binding;
-mod descriptions;
 mod limits;
 mod scratch;
 mod selection;

@@ -32,7 +32,7 @@ pub(crate) struct Tensor(pub(crate) &'static str, pub(crate) Dtype, pub(crate) V
 /// Small numbers, all different from their neighbours.
 pub(crate) fn floats(name: &'static str, shape: &[usize]) -> Tensor {
     let count = shape.iter().product();
-    let values = (0_u8..).cycle().take(count).map(|i| f32::from(i % 17) / 8.0 - 1.0);
+    let values = (0..=u8::MAX).cycle().take(count).map(|i| f32::from(i % 17) / 8.0 - 1.0);
     Tensor(name, Dtype::F32, shape.to_vec(), values.flat_map(f32::to_le_bytes).collect())
 }
 

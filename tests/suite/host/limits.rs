@@ -39,8 +39,8 @@ fn a_dispatch_costs_what_its_products_cost() {
     assert_limit("tiled", Kind::Plain, &problem, 1, products, flop);
     assert_limit("decode", Kind::Plain, &problem, 1, products, flop);
     assert_limit("streams", SOFTWARE, &problem, 1, products, flop);
-    // Staging costs less, and both costs of a cut that is too large are counted.
-    assert_limit("lanes", SOFTWARE, &problem, 2, products, flop);
+    // Staging costs less, and so does the merge that stores rows which do not lie in fours.
+    assert_limit("lanes", SOFTWARE, &problem, 3, products, flop);
 
     let with_weights = build(Problem::builder(shape).weights());
     let within = |most| dispatches("tiled", Kind::Plain, &with_weights, |caps| caps.dispatch_flop = most);
@@ -48,7 +48,7 @@ fn a_dispatch_costs_what_its_products_cost() {
 
     // One row cannot be cut, but what prepares for it can, and what finishes it.
     let row = build(Problem::builder(Shape::new(1, 1, 1, 13).kv_len(41).value_dim(7)));
-    assert_limit("lanes", SOFTWARE, &row, 2, 41 * (13 + 7), flop);
+    assert_limit("lanes", SOFTWARE, &row, 3, 41 * (13 + 7), flop);
     let rows = build(Problem::builder(Shape::new(1, 11, 1, 13).kv_heads(1).kv_len(1031).value_dim(7)));
     assert_limit("decode", Kind::Plain, &rows, 2, 11 * 7 * 2 * 2, |caps, most| {
         (caps.dispatch_flop, caps.workgroups_to_fill) = (most, 1 << 20);
