@@ -200,8 +200,8 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("saw[0u] |= seen[", "saw[0u] = true | seen[")], empty_rows),
     mutation(&[("* params.exp2_scale), seen[", "* params.exp2_scale), true | seen[")], deep_weights),
     // NaN in the mark of a value, which rows that do not see it multiply by 0.
-    mutation(&[("select(v[0u * V_TEXELS].x, 0.0, spoilt[0u])", "v[0u * V_TEXELS].x")], nan_behind_band),
-    mutation(&[("seen[0u] & spoilt[0u]", "spoilt[0u]")], nan_behind_band),
+    mutation(&[("select(v[0u * V_TEXELS].x, 0.0, spoilt[0u])", "v[0u * V_TEXELS].x")], nan_behind_bias),
+    mutation(&[("seen[0u] & spoilt[0u]", "spoilt[0u]")], nan_behind_bias),
     mutation(&[("head / params.group", "0u")], plain),
     mutation(&[("[5u % 4u], 5u / 4u % LANES)", "[5u % 4u], 0u)")], plain),
     mutation(&[("vec4(o[i], o[i + 1u],", "vec4(o[i + 1u], o[i],")], plain),
