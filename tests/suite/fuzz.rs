@@ -247,16 +247,26 @@ fn fuzz(cases: u32, seed: u8, kernels: impl Strategy<Value = Kernel>, devices: &
 }
 
 /// Every kernel on devices of its own: they keep what they compiled, and a driver something of each dispatch.
-#[test]
-fn random_problems_of_few_kernels() {
-    for (seed, kernel) in (1..).zip(KERNELS) {
-        fuzz(130, seed, Just(kernel), &opened_anew());
+fn fuzz_each_kernel(cases: u32, first_seed: u8) {
+    for (seed, kernel) in (first_seed..).zip(KERNELS) {
+        fuzz(cases, seed, Just(kernel), &opened_anew());
     }
 }
 
 #[test]
+fn random_problems_of_few_kernels() {
+    fuzz_each_kernel(50, 1);
+}
+
+#[test]
 fn random_problems_of_one_kernel_with_everything() {
-    fuzz(1000, 0, Just(ALL), all());
+    fuzz(350, 0, Just(ALL), all());
+}
+
+#[test]
+#[ignore = "an hour; cargo xtask test --full"]
+fn many_random_problems_of_few_kernels() {
+    fuzz_each_kernel(400, 50);
 }
 
 const ROUNDS: u8 = 20;
