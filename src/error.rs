@@ -32,8 +32,8 @@ pub enum ProblemError {
         /// KV heads.
         heads_kv: u32,
     },
-    /// The scale is NaN, infinite, or too near to an end of f32's range.
-    #[error("scale = {0} must be 0, or from 1.2e-38 to 2.3e38 in magnitude; leave it out for 1/√dim_qk")]
+    /// The scale is NaN, infinite, or too near to the end of f32's range.
+    #[error("scale = {0} must be at most 2.3e38 in magnitude; leave it out for 1/√dim_qk")]
     Scale(f32),
     /// The softcap is not positive, or too large to cap anything.
     #[error("softcap = {0} must be positive and at most 1e30; leave it out for no cap")]

@@ -55,7 +55,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | scale | `1/√dim_qk` unless given; 0, or from 1.2e-38 to 2.3e38 in magnitude |
+//! | scale | `1/√dim_qk` unless given; at most 2.3e38 in magnitude, and drivers may take one below 1.2e-38 for 0 |
 //! | order | scale → softcap `c·tanh(s/c)` → + bias → mask → softmax |
 //! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides |
 //! | causal, window | measured from the [`Diagonal`]; composed with the mask and the lengths by "and" |

@@ -1,7 +1,5 @@
 //! What is asked: plain data, checked once, no GPU.
 
-use std::ops::RangeInclusive;
-
 use crate::mask::{Band, LONGEST, band};
 use crate::{Diagonal, Dtype, Layout, Operand, ProblemError, ScoreLayout, Shape, View, Window};
 
@@ -70,9 +68,8 @@ impl Problem {
     }
 }
 
-/// How large a scale may be, but for 0. Drivers may take a smaller number for 0, and log₂ e times a larger one, which the
-/// kernels need, is past f32.
-const SCALES: RangeInclusive<f32> = f32::MIN_POSITIVE..=f32::MAX / std::f32::consts::LOG2_E;
+/// The kernels need log₂ e times the scale, which is past f32 for a larger one.
+const LARGEST_SCALE: f32 = f32::MAX / std::f32::consts::LOG2_E;
 
 /// A score divided by a larger cap could be too small for f32; and such a cap caps nothing.
 const LARGEST_CAP: f32 = 1e30;
@@ -108,7 +105,7 @@ impl ProblemBuilder {
         self
     }
 
-    /// The factor on Q Kᵀ; `1/√dim_qk` unless given. It is 0, or between 1.2e-38 and 2.3e38 in magnitude.
+    /// The factor on Q Kᵀ; `1/√dim_qk` unless given. At most 2.3e38 in magnitude; drivers may take one below 1.2e-38 for 0.
     pub const fn scale(mut self, scale: f32) -> Self {
         self.scale = Some(scale);
         self
@@ -216,8 +213,7 @@ impl ProblemBuilder {
     }
 
     fn check_numbers(&self) -> Result<(), ProblemError> {
-        let in_range = |scale: f32| scale == 0.0 || SCALES.contains(&scale.abs());
-        if let Some(scale) = self.scale.filter(|&scale| !in_range(scale)) {
+        if let Some(scale) = self.scale.filter(|scale| scale.is_nan() || scale.abs() > LARGEST_SCALE) {
             return Err(ProblemError::Scale(scale));
         }
         if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
@@ -374,10 +370,9 @@ mod tests {
             (Problem::builder(Shape { dim_v: 0, ..shape }), "`dim_v` is 0"),
             (Problem::builder(shape.kv_len(LONGEST + 1)), "`len_kv` is 536870913, and at most 536870912"),
             (Problem::builder(shape.kv_heads(3)), "heads_q = 4 is not a multiple of heads_kv = 3"),
-            (Problem::builder(shape).scale(f32::NAN), "scale = NaN must be 0"),
-            (Problem::builder(shape).scale(f32::NEG_INFINITY), "scale = -inf must be 0"),
+            (Problem::builder(shape).scale(f32::NAN), "scale = NaN must be at most"),
+            (Problem::builder(shape).scale(f32::NEG_INFINITY), "scale = -inf must be at most"),
             (Problem::builder(shape).scale(2.5e38), "2.3e38"),
-            (Problem::builder(shape).scale(-1e-39), "1.2e-38"),
             (Problem::builder(shape).softcap(0.0), "softcap = 0 must be positive"),
             (Problem::builder(shape).softcap(f32::NAN), "softcap = NaN must be positive"),
             (

@@ -59,7 +59,7 @@ fn describing() {
     refused(long, |e| matches!(e, E::TooLong { .. }), &["len_q", "536870913", "536870912", "split"]);
     let heads = Problem::builder(shape().kv_heads(3));
     refused(heads, |e| matches!(e, E::HeadsNotGrouped { .. }), &["heads_q = 4", "heads_kv = 3", "multiple"]);
-    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 2.4e38, -2.4e38, 1e-38, -1e-38] {
+    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 2.4e38, -2.4e38] {
         refused(problem.scale(scale), |e| matches!(e, E::Scale(_)), &["2.3e38", "leave it out"]);
     }
     for scale in [0.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 2.3e38, -2.3e38] {

@@ -139,7 +139,7 @@ fn scales_reach_both_ends_of_their_range() {
             verify(&Case::new(problem.scale(scale).lse(), Fill::Normal, 5).edited(Operand::Q, |_, x| x * by));
         }
     }
-    for scale in [f32::NAN, f32::INFINITY, f32::from_bits(1), 1.1e-38, 2.4e38, f32::MAX] {
+    for scale in [f32::NAN, f32::INFINITY, 2.4e38, f32::MAX] {
         for scale in [scale, -scale] {
             let refused = Problem::builder(shape()).scale(scale).build();
             assert!(matches!(refused, Err(ProblemError::Scale(_))), "{scale}");
