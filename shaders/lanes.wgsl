@@ -91,7 +91,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             for (var c = 0u; c < K_TEXELS; c++) { k[t * K_TEXELS + c] = textureLoad(staged_k, k_texel + vec2(c * LANES, 0u)); }
             // unroll
             for (var c = 0u; c < V_TEXELS; c++) { v[t * V_TEXELS + c] = textureLoad(staged_v, v_texel + vec2(c * LANES, 0u)); }
-            // The mark of stage.wgsl, NaN, in the first element of a value, which is 0 besides.
+            // stage.wgsl marks a value that is not finite: its first element is NaN, and all others are 0.
             spoilt[t] = (bitcast<u32>(subgroupShuffle(v[t * V_TEXELS].x, 0u)) & 0x7fffffffu) > INFINITE;
             v[t * V_TEXELS].x = select(v[t * V_TEXELS].x, 0.0, spoilt[t]);
         }

@@ -5,9 +5,9 @@
 // workgroup   64 threads, a key to a thread
 // memory      none; barriers: none
 //
-// Key n of all (B, Hkv, Lk) lies at texel (n mod K · D / 4, ⌊n / K⌋), with K keys to a row. A value that holds anything that
-// is not finite is replaced by NaN and zeros: 0 · NaN is NaN, so it must not reach the rows that do not see it, and its first
-// element alone then tells lanes.wgsl so.
+// Key n of all (B, Hkv, Lk) lies at texel (n mod K · D / 4, ⌊n / K⌋), with K keys to a row. A value with an element that is not
+// finite is stored as 0, because 0 · NaN is NaN and would reach the rows that do not see it. Its first element is NaN, which tells
+// lanes.wgsl so.
 
 const THREADS = 64u;
 const INFINITE = 0x7f800000u;                                  // the bits from which a number is infinite or NaN

@@ -5,7 +5,9 @@ use wgpu::PollType;
 
 pub use crate::probe::{NoMatrixUnit, matrix_unit, try_matrix_unit};
 pub use crate::tune::{Tuning, tune};
-use crate::{Attention, BindError, Dtype, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Variant};
+use crate::{
+    Attention, BindError, Buffers, Call, Dtype, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Variant,
+};
 
 /// What came back from the device.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,28 +81,27 @@ pub fn attention_with(
     variant: Variant,
 ) -> Result<Outputs, RunError> {
     inputs.check(problem)?;
-    fit_buffers(attention.device(), problem)?;
-    unless_refused(attention.device(), || compute(attention, queue, problem, inputs, variant))
+    let device = attention.device();
+    fit_buffers(device, problem)?;
+    unless_refused(device, || {
+        let plan = attention.plan_variant(problem, variant)?;
+        let buffers = inputs.upload(device, problem)?;
+        submit(device, queue, problem, &plan.bind(&buffers.operands())?, &buffers)
+    })
 }
 
-fn compute(
-    attention: &Attention,
+/// Records a call with the readbacks of its outputs, submits it and waits.
+fn submit(
+    device: &wgpu::Device,
     queue: &wgpu::Queue,
     problem: &Problem,
-    inputs: &Inputs<'_>,
-    variant: Variant,
+    call: &Call,
+    buffers: &Buffers,
 ) -> Result<Outputs, RunError> {
-    let device = attention.device();
-    let plan = attention.plan_variant(problem, variant)?;
-    let buffers = inputs.upload(device, problem)?;
-    let call = plan.bind(&buffers.operands())?;
-
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     call.encode(&mut encoder);
     let mut read = |operand| {
-        // There is nothing to read of an output without elements.
-        let has_elements = problem.view(operand).is_some_and(|view| !view.is_empty());
-        let source = buffers.get(operand).filter(|_| has_elements).map(wgpu::Buffer::as_entire_buffer_binding);
+        let source = buffers.get(operand).map(wgpu::Buffer::as_entire_buffer_binding);
         source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
     };
     let (out, lse, weights) = (read(Operand::Out)?, read(Operand::Lse)?, read(Operand::Weights)?);
@@ -108,8 +109,7 @@ fn compute(
     device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
 
     let values = |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
-        let Some(view) = problem.view(operand) else { return Ok(None) };
-        let Some(readback) = readback else { return Ok(Some(Vec::new())) };
+        let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
         let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
         let mut values = pollster::block_on(readback.values(dtype))?;
         values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));

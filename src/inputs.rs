@@ -64,7 +64,7 @@ impl Inputs<'_> {
                 Some(contents) => filled(device, operand.name(), contents, usage),
                 None => Some(device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(operand.name()),
-                    // An output without elements has a buffer too.
+                    // An output without elements has a buffer too, of one word, which can be read back.
                     size: view.size_bytes().max(4),
                     usage,
                     mapped_at_creation: false,
