@@ -20,13 +20,13 @@
 // Splitting the keys: Dao et al., Flash-Decoding, 2023; rows of a group together: Ainslie et al., GQA, 2023.
 
 // From the host: ROWS, KEYS, SHARE; Q_VECTORS and V_VECTORS of a row that a thread holds.
+const GROUPED = true;
+const LAG = 0.0;                                               // m is the largest score
+const RAISE = 0.0;
 const THREADS = KEYS * SHARE;
 const TOLD = ROWS * THREADS;
-const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
 
 const_assert Q_VECTORS * SHARE * 4u == DIM_QK && V_VECTORS * SHARE * 4u == DIM_V;
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 // What the threads of a workgroup tell each other: a vector for each row.
 alias Rows = array<vec4<f32>, ROWS>;
@@ -73,9 +73,6 @@ fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, seen: vec4<bool>, sum: vec4<f32
                              select(none, m[2], seen.z), select(none, m[3], seen.w)), p, sum);
 }
 
-fn sum(x: vec4<f32>) -> f32 { return (x.x + x.y) + (x.z + x.w); }
-fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
-
 // Four of K's or V's numbers of one key; zeroes past the valid keys, which may hold anything.
 fn key_vector(at: u32, dim: u32, readable: bool) -> vec4<f32> {
     var x = vec4(0.0);
@@ -88,132 +85,149 @@ fn value_vector(at: u32, dim: u32, readable: bool) -> vec4<f32> {
     return x;
 }
 
-fn row_of(batch: u32, kv_head: u32, row: u32, part: u32) -> Row {
-    return Row(batch, kv_head * params.group + row % params.group, row / params.group, part);
+alias Query = array<vec4<f32>, Q_ARRAY>;                       // a thread's dimensions of Q: [row][vector]
+alias Output = array<vec4<f32>, O_ARRAY>;                      // and of O
+
+// The rows' softmax so far, over this thread's keys alone.
+struct Softmax {
+    m: array<f32, ROWS>,
+    l: array<f32, ROWS>,
+    saw: array<f32, ROWS>,                                     // 1 where the row sees a key
 }
 
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
-    let thread = thread_of(invocation);
-    let batch = workgroup.z / params.parts;
-    let part = workgroup.z % params.parts;
-    let kv_head = workgroup.y;
-    let lane = thread / SHARE;
-    let dim = thread % SHARE * 4u;                             // and SHARE · 4 further for each next vector
-    let valid = valid_keys(batch);
-    let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
-    let rows = params.len_q * params.group;
-    let first_row = workgroup.x * ROWS;
-    let final_row = min(first_row + ROWS, rows) - 1u;
+fn nothing_yet() -> Softmax {
+    var softmax = Softmax();
+    // unroll
+    for (var r = 0u; r < ROWS; r++) { softmax.m[r] = LOWEST; }
+    return softmax;
+}
 
-    var q = array<vec4<f32>, Q_ARRAY>();                       // [row][vector]
-    var o = array<vec4<f32>, O_ARRAY>();                       // [row][vector]
-    var m = array<f32, ROWS>();                                // the largest score of this thread's keys
-    var l = array<f32, ROWS>();                                // the sum of weights relative to it
-    var saw = array<f32, ROWS>();                              // 1 where the row sees a key, which no sum tells
+fn load_queries(site: Site, first: u32, dim: u32) -> Query {
+    var q = Query();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let row = min(first_row + r, final_row);
-        let at = address(params.q, batch, kv_head * params.group + row % params.group, row / params.group);
-        m[r] = LOWEST;
+        let n = min(first + r, row_count() - 1u);
+        let at = q_address(row_of(site, n));
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
-            if ((row < rows) & (i < params.dim_qk)) { q[r * Q_VECTORS + d] = load_q(at + i, params.dim_qk - i); }
+            if ((first + r == n) & (i < params.dim_qk)) { q[r * Q_VECTORS + d] = load_q(at + i, params.dim_qk - i); }
         }
     }
+    return q;
+}
 
-    let first_key = i32(first_row / params.group) + diagonal + params.band_first;
-    let last_key = i32(final_row / params.group) + diagonal + params.band_last;
-    let begin = max(u32(max(first_key, 0)) / (KEYS * 4u) * (KEYS * 4u), part * params.part_keys);
-    let end = min(u32(max(last_key + 1, 0)), min(valid, (part + 1u) * params.part_keys));
-    for (var kv = begin; kv < end; kv += KEYS * 4u) {
-        let keys = kv + lane + vec4(0u, 1u, 2u, 3u) * KEYS;
-        let readable = keys < vec4(end);
-        let within = min(keys, vec4(params.len_kv - 1u));
-        let k_at = address(params.k, batch, kv_head, 0u) + within * params.k.w;
-        let v_at = address(params.v, batch, kv_head, 0u) + within * params.v.w;
-
-        var s = Rows();
+// This thread's share of the products of all rows with four keys.
+fn products(site: Site, keys: vec4<u32>, readable: vec4<bool>, dim: u32, q: ptr<function, Query>) -> Rows {
+    let k_at = k_address(site, 0u) + within(keys) * params.k.w;
+    var s = Rows();
+    // unroll
+    for (var d = 0u; d < Q_VECTORS; d++) {
+        let i = dim + d * SHARE * 4u;
+        let k = transpose(mat4x4(key_vector(k_at.x, i, readable.x), key_vector(k_at.y, i, readable.y),
+                                 key_vector(k_at.z, i, readable.z), key_vector(k_at.w, i, readable.w)));
         // unroll
-        for (var d = 0u; d < Q_VECTORS; d++) {
-            let i = dim + d * SHARE * 4u;
-            let k = transpose(mat4x4(key_vector(k_at.x, i, readable.x), key_vector(k_at.y, i, readable.y),
-                                     key_vector(k_at.z, i, readable.z), key_vector(k_at.w, i, readable.w)));
-            // unroll
-            for (var r = 0u; r < ROWS; r++) { s[r] = accumulate(k, q[r * Q_VECTORS + d], s[r]); }
-        }
+        for (var r = 0u; r < ROWS; r++) { s[r] = accumulate(k, (*q)[r * Q_VECTORS + d], s[r]); }
+    }
+    return s;
+}
 
-        s = sum_of_share(thread, s);
-        var seen = array<vec4<bool>, ROWS>();
-        var rescale = array<f32, ROWS>();
+// O ← O·factor + P V, this thread's dimensions.
+fn accumulate_values(site: Site, keys: vec4<u32>, readable: vec4<bool>, dim: u32, taken: Taken, o: ptr<function, Output>) {
+    let v_at = v_address(site, 0u) + within(keys) * params.v.w;
+    // unroll
+    for (var d = 0u; d < V_VECTORS; d++) {
+        let i = dim + d * SHARE * 4u;
+        let v = mat4x4(value_vector(v_at.x, i, readable.x), value_vector(v_at.y, i, readable.y),
+                       value_vector(v_at.z, i, readable.z), value_vector(v_at.w, i, readable.w));
         // unroll
         for (var r = 0u; r < ROWS; r++) {
-            let row = min(first_row + r, final_row);
-            let query = row / params.group;
-            let head = kv_head * params.group + row % params.group;
-            let stands_at = i32(query) + diagonal;
-            let j = vec4<i32>(keys);
-            seen[r] = readable & (j >= vec4(stands_at + params.band_first)) & (j <= vec4(stands_at + params.band_last));
-            s[r] = shape_scores(s[r]);
-            if (HAS_MASK) { seen[r] &= attend(address(params.mask, batch, head, query), within); }
-            if (HAS_BIAS) {
-                let bias = load_bias(address(params.bias, batch, head, query), within);
-                s[r] += bias;
-                seen[r] &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);  // −∞ hides
-            }
-            s[r] = select(vec4(LOWEST), s[r], seen[r]);
-            let before = m[r];
-            m[r] = max(before, largest(s[r]));
-            // Keys of which a row sees none leave its bits alone: the factor is then 1, whatever exp2(0) is.
-            rescale[r] = select(exp2((before - m[r]) * params.exp2_scale), 1.0, before == m[r]);
-            s[r] = select(vec4(0.0), exp2((s[r] - vec4(m[r])) * params.exp2_scale), seen[r]);
-            l[r] = fma(l[r], rescale[r], sum(s[r]));
-            saw[r] = select(saw[r], 1.0, any(seen[r]));
-        }
-
-        // unroll
-        for (var d = 0u; d < V_VECTORS; d++) {
-            let i = dim + d * SHARE * 4u;
-            let v = mat4x4(value_vector(v_at.x, i, readable.x), value_vector(v_at.y, i, readable.y),
-                           value_vector(v_at.z, i, readable.z), value_vector(v_at.w, i, readable.w));
-            // unroll
-            for (var r = 0u; r < ROWS; r++) {
-                o[r * V_VECTORS + d] = accumulate_seen(v, s[r], seen[r], o[r * V_VECTORS + d] * rescale[r]);
-            }
+            let at = r * V_VECTORS + d;
+            (*o)[at] = accumulate_seen(v, taken.p[r], taken.seen[r], (*o)[at] * taken.factor[r]);
         }
     }
+}
 
-    // Each thread's results become relative to the largest score of all.
+// What a round's scores become: weights, and the factors for what was accumulated before.
+struct Taken {
+    p: Rows,
+    seen: array<vec4<bool>, ROWS>,
+    factor: array<f32, ROWS>,
+}
+
+fn take_in(site: Site, first: u32, keys: vec4<u32>, s: Rows, softmax: ptr<function, Softmax>) -> Taken {
+    var taken = Taken();
+    var product = s;
+    // unroll
+    for (var r = 0u; r < ROWS; r++) {
+        let row = row_of(site, min(first + r, row_count() - 1u));
+        let scores = score(row, keys, product[r], sees(row, keys));
+        let before = (*softmax).m[r];
+        let m = follow(before, largest(scores.s));
+        let p = weigh(scores.s, scores.seen, m);
+        taken.p[r] = p;
+        taken.seen[r] = scores.seen;
+        taken.factor[r] = rescale(before, m);
+        (*softmax).m[r] = m;
+        (*softmax).l[r] = fma((*softmax).l[r], taken.factor[r], sum(p));
+        (*softmax).saw[r] = select((*softmax).saw[r], 1.0, any(scores.seen));
+    }
+    return taken;
+}
+
+// Brings all threads' states to one m, adds them up and stores what they come to.
+fn finish(site: Site, thread: u32, first: u32, dim: u32, softmax: ptr<function, Softmax>, o: ptr<function, Output>) {
     var tops = Rows();
     var sums = Rows();
     // unroll
-    for (var r = 0u; r < ROWS; r++) { tops[r] = vec4(m[r], saw[r], 0.0, 0.0); }
+    for (var r = 0u; r < ROWS; r++) { tops[r] = vec4((*softmax).m[r], (*softmax).saw[r], 0.0, 0.0); }
     tops = largest_of_keys(thread, tops);
-    var rescale = array<f32, ROWS>();
+    var factor = array<f32, ROWS>();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        rescale[r] = select(exp2((m[r] - tops[r].x) * params.exp2_scale), 1.0, m[r] == tops[r].x);
-        sums[r] = vec4(l[r] * rescale[r]);
+        factor[r] = rescale((*softmax).m[r], tops[r].x);
+        sums[r] = vec4((*softmax).l[r] * factor[r]);
     }
     sums = sum_of_keys(thread, sums);
     // unroll
     for (var d = 0u; d < V_VECTORS; d++) {
         var all_o = Rows();
         // unroll
-        for (var r = 0u; r < ROWS; r++) { all_o[r] = o[r * V_VECTORS + d] * rescale[r]; }
+        for (var r = 0u; r < ROWS; r++) { all_o[r] = (*o)[r * V_VECTORS + d] * factor[r]; }
         all_o = sum_of_keys(thread, all_o);
         let i = dim + d * SHARE * 4u;
         // unroll
         for (var r = 0u; r < ROWS; r++) {
-            let at = row_of(batch, kv_head, first_row + r, part);
-            let stored = (lane == 0u) & (first_row + r < rows) & (i < params.dim_v);
-            if (stored) { store_columns(at, i, all_o[r], sums[r].x, tops[r].y > 0.0); }
+            let stored = (thread < SHARE) & (first + r < row_count()) & (i < params.dim_v);
+            if (stored) { store_columns(row_of(site, first + r), i, all_o[r], sums[r].x, tops[r].y > 0.0); }
         }
     }
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let at = row_of(batch, kv_head, first_row + r, part);
-        if ((thread == 0u) & (first_row + r < rows)) { store_statistics(at, tops[r].x, sums[r].x, tops[r].y > 0.0); }
+        if ((thread == 0u) & (first + r < row_count())) {
+            store_statistics(row_of(site, first + r), tops[r].x, sums[r].x, tops[r].y > 0.0);
+        }
     }
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
+    let thread = thread_of(invocation);
+    let dim = thread % SHARE * 4u;                             // and SHARE · 4 further for each next vector
+    let site = site_of(workgroup);
+    let first = workgroup.x * ROWS;
+    let final_row = min(first + ROWS, row_count()) - 1u;
+
+    var q = load_queries(site, first, dim);
+    var o = Output();
+    var softmax = nothing_yet();
+    let range = keys_of(site, row_of(site, first), row_of(site, final_row), KEYS * 4u);
+    for (var kv = range.x; kv < range.y; kv += KEYS * 4u) {
+        let keys = kv + thread / SHARE + vec4(0u, 1u, 2u, 3u) * KEYS;
+        let readable = keys < vec4(range.y);
+        let s = sum_of_share(thread, products(site, keys, readable, dim, &q));
+        let taken = take_in(site, first, keys, s, &softmax);
+        accumulate_values(site, keys, readable, dim, taken, &o);
+    }
+    finish(site, thread, first, dim, &softmax, &o);
 }

@@ -53,16 +53,14 @@ const S_STRIDE = ROW_QUADS + 1u;
 const Q_ARRAY = ROW_FRAGMENTS * QK_FRAGMENTS;
 const O_ARRAY = ROW_FRAGMENTS * V_FRAGMENTS;
 
-const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
-const SLACK = 8.0;                                             // log2 of how far a score may exceed the anchor
-const RAISE = 7.0;                                             // log2 of what weights are multiplied by: 2^(8 + 7) fits f16
-const LOWER = 0.0078125;                                       // and what takes it back
+const GROUPED = true;
+const LAG = 8.0;                                               // so weights are at most 2^(8 + 7), which fits f16
+const RAISE = 7.0;
+const LOWER = 0.0078125;                                       // what takes RAISE back
 const PLAIN = !HAS_SOFTCAP && !HAS_BIAS;                       // scores are the products, but for the sign of the scale
 
 const_assert LANES * ROWS == THREADS && LANES <= ROW_QUADS && LANE_QUADS * LANES == ROW_QUADS && LANE_QUADS <= 8u;
 const_assert BLOCK_KV % SIDE == 0u && QK_FRAGMENTS * SIDE == DIM_QK && V_FRAGMENTS * SIDE == DIM_V;
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 // Marks hold the number of the tile that made them, counted from 1, so that none need be taken back. One array, and 16 bytes
 // for the first two: fragments are read at multiples of 16 bytes, and no smaller variable may push a tile off them.
@@ -72,49 +70,28 @@ const SPOILT = 1u;                                             // some value is 
 const SPOILT_KEYS = 4u;                                        // and it is this key's
 const MARKS = SPOILT_KEYS + BLOCK_KV;
 
-// What a workgroup works on.
+// The rows that a workgroup works on.
 struct Block {
-    batch: u32,
-    kv_head: u32,
-    first_row: u32,
-    rows: u32,         // of the KV head
-    valid: u32,        // keys
-    diagonal: i32,     // where the band is measured from
-    part: u32,         // of the keys
+    site: Site,
+    first: u32,    // row
+    final_row: u32,
 }
 
 fn block_of(workgroup: vec3<u32>) -> Block {
-    let batch = workgroup.z / params.parts;
-    let valid = valid_keys(batch);
-    let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
-    let rows = params.len_q * params.group;
-    return Block(batch, workgroup.y, workgroup.x * ROWS, rows, valid, diagonal, workgroup.z % params.parts);
+    let first = workgroup.x * ROWS;
+    return Block(site_of(workgroup), first, min(first + ROWS, row_count()) - 1u);
 }
 
-fn row_of(block: Block, row: u32) -> Row {
-    return Row(block.batch, block.kv_head * params.group + row % params.group, row / params.group, block.part);
-}
+// A row of the block; past its end, its last.
+fn block_row(block: Block, n: u32) -> Row { return row_of(block.site, min(block.first + n, block.final_row)); }
 
-fn first_key(block: Block, query: u32) -> i32 { return i32(query) + block.diagonal + params.band_first; }
-fn last_key(block: Block, query: u32) -> i32 { return i32(query) + block.diagonal + params.band_last; }
-
-fn first_query(block: Block) -> u32 { return block.first_row / params.group; }
-fn final_query(block: Block) -> u32 { return (min(block.first_row + ROWS, block.rows) - 1u) / params.group; }
-
-// The keys of this part that any row of the block may see: from the start of a tile up to, not including, the last plus
-// one.
 fn key_range(block: Block) -> vec2<u32> {
-    let part = block.part * params.part_keys;
-    let begin = u32(max(first_key(block, first_query(block)), 0)) / BLOCK_KV * BLOCK_KV;
-    let end = u32(max(last_key(block, final_query(block)) + 1, 0));
-    return vec2(max(begin, part), min(end, min(block.valid, part + params.part_keys)));
+    return keys_of(block.site, block_row(block, 0u), block_row(block, ROWS), BLOCK_KV);
 }
 
-// Whether every row of the block sees every key of the tile.
+// Whether every row of the block sees every key of the tile, and its scores are the products.
 fn is_full(block: Block, kv: u32) -> bool {
-    return !HAS_MASK && !HAS_BIAS && kv + BLOCK_KV <= block.valid
-        && first_key(block, final_query(block)) <= i32(kv)
-        && last_key(block, first_query(block)) >= i32(kv + BLOCK_KV - 1u);
+    return !HAS_MASK && !HAS_BIAS && all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);
 }
 
 // s_tile ← Q Kᵀ, this subgroup's rows.
@@ -184,7 +161,7 @@ fn take_back(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
 }
 
 // O ← diag(factor) O.
-fn rescale(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>>) {
+fn rescale_output(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>>) {
     let subgroup = thread / SUBGROUP;
     // unroll
     for (var c = 0u; c < O_CHUNKS; c++) {
@@ -246,14 +223,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         var seen = ALL;
         if (full) { stage_v(thread, v); } else { stage_v_marking(thread, v, tile); }
         if (!full || !PLAIN) {
-            seen = shape(block, thread, kv);
+            seen = score_rows(block, thread, kv);
             if (LANES > 1u) { workgroupBarrier(); }
         }
         let factor = take_in(&softmax, thread, seen, full, tile);
         workgroupBarrier();
 
         if (!full) { softmax.sees_spoilt |= sees_spoilt(thread, seen, tile); }
-        if (atomicLoad(&marks[MOVED]) == tile) { rescale(thread, factor, &o); }
+        if (atomicLoad(&marks[MOVED]) == tile) { rescale_output(thread, factor, &o); }
         multiply_values(subgroup, &o);
     }
 
@@ -271,8 +248,8 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Su
     for (var lane = 0u; lane < LANES; lane++) { all_found += scores(row * S_STRIDE + lane); }
     if (thread % LANES == 0u) {
         set_scores(row * S_STRIDE + ROW_QUADS, all_found);
-        if (block.first_row + row < block.rows) {
-            store_statistics(row_of(block, block.first_row + row), softmax.m, all_found.x * LOWER, all_found.y > 0.0);
+        if (block.first + row <= block.final_row) {
+            store_statistics(block_row(block, row), softmax.m, all_found.x * LOWER, all_found.y > 0.0);
         }
     }
 
@@ -284,11 +261,10 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Su
         for (var i = thread; i < ROWS * ROW_QUADS; i += THREADS) {
             let row = i / ROW_QUADS;
             let dim = (c * ROW_QUADS + i % ROW_QUADS) * 4u;
-            if (block.first_row + row < block.rows && dim < params.dim_v) {
+            if (block.first + row <= block.final_row && dim < params.dim_v) {
                 let total = scores(row * S_STRIDE + ROW_QUADS);
                 let columns = scores(row * S_STRIDE + i % ROW_QUADS) * LOWER;
-                let at = row_of(block, block.first_row + row);
-                store_columns(at, dim, select(columns, vec4(params.nan), total.z > 0.0), total.x * LOWER, total.y > 0.0);
+                store_columns(block_row(block, row), dim, select(columns, vec4(params.nan), total.z > 0.0), total.x * LOWER, total.y > 0.0);
             }
         }
     }

@@ -13,35 +13,22 @@ struct Softmax {
 const ALL = 0xffffffffu;
 
 // Caps, biases and masks this thread's scores of the tile where they lie. Returns which of them its row sees, a bit each.
-fn shape(block: Block, thread: u32, kv: u32) -> u32 {
-    let row = row_of(block, min(block.first_row + thread / LANES, block.rows - 1u));
+fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
+    let row = block_row(block, thread / LANES);
     var seen = 0u;
     // unroll
     for (var i = 0u; i < LANE_QUADS; i++) {
         let quad = i * LANES + thread % LANES;
         let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
-        let within = min(keys, vec4(params.len_kv - 1u));
-        let j = vec4<i32>(keys);
-        var sees = (j >= vec4(first_key(block, row.query))) & (j <= vec4(last_key(block, row.query)));
-        sees &= keys < vec4(block.valid);
-        sees &= attend(address(params.mask, row.batch, row.head, row.query), within);
-        var s = scores(thread / LANES * S_STRIDE + quad);
-        if (!PLAIN) { s = shape_scores(s); }
-        if (HAS_BIAS) {
-            let bias = load_bias(address(params.bias, row.batch, row.head, row.query), within);
-            s += bias;
-            sees &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);  // −∞ hides
-        }
-        set_scores(thread / LANES * S_STRIDE + quad, select(vec4(LOWEST), s, sees));
-        let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), sees);
+        let at = thread / LANES * S_STRIDE + quad;
+        // Where Q has the sign of the scale already, it is put on again: twice is not at all.
+        let product = scores(at) * select(1.0, params.score_scale, PLAIN);
+        let scored = score(row, keys, product, sees(row, keys));
+        set_scores(at, scored.s);
+        let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), scored.seen);
         seen |= (bits.x | bits.y | bits.z | bits.w) << (i * 4u);
     }
     return seen;
-}
-
-// Of scores, under an anchor.
-fn weights(s: vec4<f32>, m: f32) -> vec4<f32> {
-    return exp2(fma(s - vec4(m), vec4(params.exp2_scale), vec4(RAISE)));
 }
 
 // Takes a tile's scores in and leaves their weights in p_tile. Returns the factor that brings what was accumulated under the
@@ -51,20 +38,18 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
     var tops = vec4(LOWEST);
     // unroll
     for (var i = 0u; i < ROW_QUADS; i++) { tops = max(tops, scores(row * S_STRIDE + i)); }
-    let top = max(max(tops.x, tops.y), max(tops.z, tops.w));
 
     let before = (*softmax).m;
-    let moves = top > before && (before == LOWEST || (top - before) * params.exp2_scale > SLACK);
-    let m = select(before, top, moves);
-    let factor = select(1.0, exp2((before - m) * params.exp2_scale), moves);
-    if (moves && (*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }
+    let m = follow(before, largest(tops));
+    let factor = rescale(before, m);
+    if (m != before && (*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }
 
     var sums = vec4(0.0);
     if (full) {
         // unroll
         for (var i = 0u; i < LANE_QUADS; i++) {
             let quad = i * LANES + thread % LANES;
-            let p = weights(scores(row * S_STRIDE + quad), m);
+            let p = weigh(scores(row * S_STRIDE + quad), vec4(true), m);
             set_p(row * P_STRIDE + quad, vec4<f16>(p));
             sums += p;
         }
@@ -73,13 +58,13 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
         for (var i = 0u; i < LANE_QUADS; i++) {
             let quad = i * LANES + thread % LANES;
             let sees = (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
-            let p = select(vec4(0.0), weights(scores(row * S_STRIDE + quad), m), sees);
+            let p = weigh(scores(row * S_STRIDE + quad), sees, m);
             set_p(row * P_STRIDE + quad, vec4<f16>(p));
             sums += p;
         }
     }
     (*softmax).m = m;
-    (*softmax).l = fma((*softmax).l, factor, (sums.x + sums.y) + (sums.z + sums.w));
+    (*softmax).l = fma((*softmax).l, factor, sum(sums));
     (*softmax).saw |= seen != 0u;
     return factor;
 }

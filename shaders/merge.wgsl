@@ -6,19 +6,18 @@
 // workgroup   64 threads, each four columns of a row
 // memory      none; barriers: none
 //
-// The same algebra as from tile to tile in attention.wgsl; Rabe & Staats 2021, Dao et al., Flash-Decoding, 2023.
+// The same algebra as from tile to tile in tiled.wgsl; Rabe & Staats 2021, Dao et al., Flash-Decoding, 2023.
 
 const THREADS = 64u;
 const VECTORS = DIM_V / 4u;
+const LAG = 0.0;
+const RAISE = 0.0;
 
 const_assert ROWS * VECTORS <= THREADS;
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(9) var<storage, read> parts: array<vec4<f32>>;  // (B, Hq, Lq, parts): (m, l, saw, 0), O
-
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let row = Row(workgroup.z, workgroup.y, workgroup.x * ROWS + thread / VECTORS, 0u);
+    let row = Row(workgroup.z, workgroup.y, workgroup.x * ROWS + thread / VECTORS, 0u, 0, 0);
     let vector = thread % VECTORS;
     if (thread >= ROWS * VECTORS || row.query >= params.len_q) { return; }
     let first = address(params.part, row.batch, row.head, row.query) >> 2u;
@@ -32,10 +31,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var o = vec4(0.0);
     for (var i = 0u; i < params.parts; i++) {
         let statistics = parts[first + i * width];
-        let rescale = select(exp2((statistics.x - m) * params.exp2_scale), 1.0, statistics.x == m);
-        l = fma(statistics.y, rescale, l);
+        let factor = rescale(statistics.x, m);
+        l = fma(statistics.y, factor, l);
         saw = max(saw, statistics.z);
-        if (vector * 4u < params.dim_v) { o = fma(parts[first + i * width + 1u + vector], vec4(rescale), o); }
+        if (vector * 4u < params.dim_v) { o = fma(parts[first + i * width + 1u + vector], vec4(factor), o); }
     }
     if (vector * 4u < params.dim_v) { store_columns(row, vector * 4u, o, l, saw > 0.0); }
     if (vector == 0u) { store_statistics(row, m, l, saw > 0.0); }

@@ -12,10 +12,6 @@
 const THREADS = 64u;
 const INFINITE = 0x7f800000u;                                  // the bits from which a number is infinite or NaN
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(10) var staged_k: texture_storage_2d<rgba32float, write>;
-@group(0) @binding(11) var staged_v: texture_storage_2d<rgba32float, write>;
-
 fn magnitude(x: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(x) & vec4(0x7fffffffu); }
 
 @compute @workgroup_size(THREADS)

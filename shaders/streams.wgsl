@@ -24,15 +24,14 @@
 // takes V_TEXELS of each result.
 const RUN = 16u;                                               // at most 16 KiB, at least a page of f32 from D = 64 on
 const TILE = LANES * RUN;
-const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
-const LEAP = 4.0;                                              // of a score above m, in powers of two, before m follows
+const GROUPED = true;
+const LAG = 4.0;
+const RAISE = 0.0;
 const Q_ARRAY = ROWS * DIM_QK;
 const O_ARRAY = ROWS * DIM_V;
 
 const_assert K_TEXELS * LANES == Q_VECTORS && V_TEXELS * LANES == V_VECTORS;
 const_assert LANES == 4u || LANES == 8u;
-
-@group(0) @binding(0) var<uniform> params: Params;
 
 fn sum_of_lanes(x: f32) -> f32 {
     var sum = x + subgroupShuffleXor(x, 1u);
@@ -48,33 +47,34 @@ fn largest_of_lanes(x: f32) -> f32 {
     return most;
 }
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let batch = workgroup.z / params.parts;
-    let part = workgroup.z % params.parts * params.part_keys;
-    let kv_head = workgroup.y;
-    let valid = valid_keys(batch);
-    let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
-    let rows = params.len_q * params.group;
-    let first_row = workgroup.x * ROWS;
-    let final_row = min(first_row + ROWS, rows) - 1u;
+alias Query = array<f32, Q_ARRAY>;                             // [row][dim], the same in every lane
+alias Output = array<f32, O_ARRAY>;                            // [row][dim], over this lane's keys
 
-    var q = array<f32, Q_ARRAY>();                             // [row][dim], the same in every lane
-    var o = array<f32, O_ARRAY>();                             // [row][dim], over this lane's keys
-    var m = array<f32, ROWS>();                                // the largest score of this lane's keys, but for a leap
-    var l = array<f32, ROWS>();                                // the sum of weights relative to it
-    var saw = array<bool, ROWS>();                             // whether the row sees a key, which no sum tells
-    var first = array<i32, ROWS>();                            // the keys it sees by position
-    var last = array<i32, ROWS>();
-    let end = min(valid, part + params.part_keys);
+// The workgroup's rows, and their softmax so far over this lane's keys.
+struct Rows {
+    row: array<Row, ROWS>,
+    m: array<f32, ROWS>,
+    l: array<f32, ROWS>,
+    saw: array<bool, ROWS>,
+}
+
+// Past its end the last row is read again: what becomes of that is not stored.
+fn rows_of(site: Site, first: u32) -> Rows {
+    var rows = Rows();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let row = min(first_row + r, final_row);
-        let stands_at = i32(row / params.group) + diagonal;
-        first[r] = stands_at + params.band_first;
-        last[r] = min(stands_at + params.band_last, i32(end) - 1);
-        m[r] = LOWEST;
-        let at = address(params.q, batch, kv_head * params.group + row % params.group, row / params.group);
+        rows.row[r] = row_of(site, min(first + r, row_count() - 1u));
+        rows.m[r] = LOWEST;
+    }
+    return rows;
+}
+
+// Each lane loads its share of the queries and hands it to all.
+fn load_queries(rows: ptr<function, Rows>, lane: u32) -> Query {
+    var q = Query();
+    // unroll
+    for (var r = 0u; r < ROWS; r++) {
+        let at = q_address((*rows).row[r]);
         // unroll
         for (var c = 0u; c < K_TEXELS; c++) {
             let dim = (c * LANES + lane) * 4u;
@@ -91,94 +91,118 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
             }
         }
     }
+    return q;
+}
 
-    // Past its end a row is read again: there q is 0, and what o becomes is not stored.
-    let final_k = (params.dim_qk - 1u) / 4u * 4u;
-    let final_v = (params.dim_v - 1u) / 4u * 4u;
-    // In steps of a key to each lane, from the start of the part; RUN of them to a tile.
-    let first_seen = u32(max(i32(first_row / params.group) + diagonal + params.band_first, i32(part))) - part;
-    let end_seen = min(u32(max(i32(final_row / params.group) + diagonal + params.band_last + 1, i32(part))), max(end, part)) - part;
-    let last_step = (end_seen + TILE - 1u) / TILE * RUN;
-    for (var step = first_seen / TILE * RUN; step < last_step; step++) {
-        let key = part + step / RUN * TILE + lane * RUN + step % RUN;
-        let within = min(key, params.len_kv - 1u);
-        let k_at = address(params.k, batch, kv_head, within);
-        let v_at = address(params.v, batch, kv_head, within);
-
-        var s = array<f32, ROWS>();
-        // unroll
-        for (var d = 0u; d < Q_VECTORS; d++) {
-            let i = min(d * 4u, final_k);
-            let k4 = load_k(k_at + i, params.dim_qk - i);
-            // unroll
-            for (var r = 0u; r < ROWS; r++) {
-                // unroll
-                for (var c = 0u; c < 4u; c++) { s[r] = fma(q[r * DIM_QK + d * 4u + c], k4[c], s[r]); }
-            }
-        }
-
-        var seen = array<bool, ROWS>();
-        var rescale = array<f32, ROWS>();
+// The products of all rows with a key. Past the end of the dimensions the last vector is read again: there q is 0.
+fn products(at: u32, q: ptr<function, Query>) -> array<f32, ROWS> {
+    let final_vector = (params.dim_qk - 1u) / 4u * 4u;
+    var s = array<f32, ROWS>();
+    // unroll
+    for (var d = 0u; d < Q_VECTORS; d++) {
+        let i = min(d * 4u, final_vector);
+        let k4 = load_k(at + i, params.dim_qk - i);
         // unroll
         for (var r = 0u; r < ROWS; r++) {
-            let row = min(first_row + r, final_row);
-            let query = row / params.group;
-            let head = kv_head * params.group + row % params.group;
-            seen[r] = (i32(key) >= first[r]) & (i32(key) <= last[r]);
-            s[r] = shape_scores(vec4(s[r])).x;
-            if (HAS_MASK) { seen[r] &= attend(address(params.mask, batch, head, query), vec4(within)).x; }
-            if (HAS_BIAS) {
-                let bias = load_bias(address(params.bias, batch, head, query), vec4(within)).x;
-                s[r] += bias;
-                seen[r] &= bitcast<u32>(bias) != 0xff800000u;  // −∞ hides
-            }
-            s[r] = select(LOWEST, s[r], seen[r]);
-            let before = m[r];
-            m[r] = select(before, s[r], (s[r] - before) * params.exp2_scale > LEAP);
-            // A key that a row does not see leaves its bits alone: the factor is then 1, whatever exp2(0) is.
-            rescale[r] = select(exp2((before - m[r]) * params.exp2_scale), 1.0, before == m[r]);
-            s[r] = select(0.0, exp2((s[r] - m[r]) * params.exp2_scale), seen[r]);
-            l[r] = fma(l[r], rescale[r], s[r]);
-            saw[r] |= seen[r];
-        }
-
-        // unroll
-        for (var d = 0u; d < V_VECTORS; d++) {
-            let i = min(d * 4u, final_v);
-            let v4 = load_v(v_at + i, params.dim_v - i);
             // unroll
-            for (var r = 0u; r < ROWS; r++) {
-                // unroll
-                for (var c = 0u; c < 4u; c++) {
-                    // A value that the row does not see may hold anything, and is not touched.
-                    let at = r * DIM_V + d * 4u + c;
-                    o[at] = fma(s[r], select(0.0, v4[c], seen[r]), o[at] * rescale[r]);
-                }
+            for (var c = 0u; c < 4u; c++) { s[r] = fma((*q)[r * DIM_QK + d * 4u + c], k4[c], s[r]); }
+        }
+    }
+    return s;
+}
+
+// What a key's scores become.
+struct Taken {
+    p: array<f32, ROWS>,
+    seen: array<bool, ROWS>,
+    factor: array<f32, ROWS>,
+}
+
+fn take_in(key: u32, products: array<f32, ROWS>, rows: ptr<function, Rows>) -> Taken {
+    var taken = Taken();
+    var product = products;
+    // unroll
+    for (var r = 0u; r < ROWS; r++) {
+        // One key where the rules take four: the others are unseen.
+        let row = (*rows).row[r];
+        let seen = vec4(sees(row, vec4(key)).x, false, false, false);
+        let scores = score(row, vec4(key), vec4(product[r]), seen);
+        let before = (*rows).m[r];
+        let m = follow(before, scores.s.x);
+        taken.p[r] = weigh(scores.s, scores.seen, m).x;
+        taken.seen[r] = scores.seen.x;
+        taken.factor[r] = rescale(before, m);
+        (*rows).m[r] = m;
+        (*rows).l[r] = fma((*rows).l[r], taken.factor[r], taken.p[r]);
+        (*rows).saw[r] |= scores.seen.x;
+    }
+    return taken;
+}
+
+// O ← O·factor + p v.
+fn accumulate_values(at: u32, taken_in: Taken, o: ptr<function, Output>) {
+    let final_vector = (params.dim_v - 1u) / 4u * 4u;
+    var taken = taken_in;
+    // unroll
+    for (var d = 0u; d < V_VECTORS; d++) {
+        let i = min(d * 4u, final_vector);
+        let v4 = load_v(at + i, params.dim_v - i);
+        // unroll
+        for (var r = 0u; r < ROWS; r++) {
+            // unroll
+            for (var c = 0u; c < 4u; c++) {
+                // A value that the row does not see may hold anything, and is not touched.
+                let to = r * DIM_V + d * 4u + c;
+                (*o)[to] = fma(taken.p[r], select(0.0, v4[c], taken.seen[r]), (*o)[to] * taken.factor[r]);
             }
         }
     }
+}
 
+// Brings all lanes' states to one m, adds them up and stores what they come to.
+fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Output>) {
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let row = first_row + r;
-        let at = Row(batch, kv_head * params.group + row % params.group, row / params.group, workgroup.z % params.parts);
-        let top = largest_of_lanes(m[r]);
-        let rescale = select(exp2((m[r] - top) * params.exp2_scale), 1.0, m[r] == top);
-        let all_l = sum_of_lanes(l[r] * rescale);
-        let saw_any = largest_of_lanes(select(0.0, 1.0, saw[r])) > 0.0;
+        let is_real = first + r < row_count();
+        let row = (*rows).row[r];
+        let top = largest_of_lanes((*rows).m[r]);
+        let factor = rescale((*rows).m[r], top);
+        let l = sum_of_lanes((*rows).l[r] * factor);
+        let saw_any = largest_of_lanes(select(0.0, 1.0, (*rows).saw[r])) > 0.0;
         // unroll
         for (var c = 0u; c < V_TEXELS; c++) {
             var mine = vec4(0.0);
             // unroll
             for (var t = 0u; t < LANES; t++) {
                 let i = r * DIM_V + (c * LANES + t) * 4u;
-                let all_o = vec4(sum_of_lanes(o[i] * rescale), sum_of_lanes(o[i + 1u] * rescale),
-                                 sum_of_lanes(o[i + 2u] * rescale), sum_of_lanes(o[i + 3u] * rescale));
+                let all_o = vec4(sum_of_lanes((*o)[i] * factor), sum_of_lanes((*o)[i + 1u] * factor),
+                                 sum_of_lanes((*o)[i + 2u] * factor), sum_of_lanes((*o)[i + 3u] * factor));
                 mine = select(mine, all_o, lane == t);
             }
             let dim = (c * LANES + lane) * 4u;
-            if ((row < rows) & (dim < params.dim_v)) { store_columns(at, dim, mine, all_l, saw_any); }
+            if (is_real & (dim < params.dim_v)) { store_columns(row, dim, mine, l, saw_any); }
         }
-        if ((lane == 0u) & (row < rows)) { store_statistics(at, top, all_l, saw_any); }
+        if ((lane == 0u) & is_real) { store_statistics(row, top, l, saw_any); }
     }
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let site = site_of(workgroup);
+    let first = workgroup.x * ROWS;
+    let final_row = min(first + ROWS, row_count()) - 1u;
+
+    var rows = rows_of(site, first);
+    var q = load_queries(&rows, lane);
+    var o = Output();
+    // In steps of a key to each lane, from the start of the part; RUN of them to a tile.
+    let range = keys_of(site, row_of(site, first), row_of(site, final_row), 1u);
+    let last_step = (max(range.y, site.begin) - site.begin + TILE - 1u) / TILE * RUN;
+    for (var step = (range.x - site.begin) / TILE * RUN; step < last_step; step++) {
+        let key = site.begin + step / RUN * TILE + lane * RUN + step % RUN;
+        let readable = min(key, params.len_kv - 1u);
+        let taken = take_in(key, products(k_address(site, readable), &q), &rows);
+        accumulate_values(v_address(site, readable), taken, &o);
+    }
+    finish(&rows, first, lane, &o);
 }

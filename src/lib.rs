@@ -92,57 +92,42 @@
 #![forbid(unsafe_code)]
 
 // What is asked.
-mod shape;
 mod problem;
-mod mask;
-mod layout;
-mod dtype;
-mod operand;
-
+// Where it runs.
+mod device;
 // Which code runs it.
-mod matrix_unit;
-mod caps;
-mod variant;
-mod select;
-mod family;
-mod wgsl;
-
-// How it is cut, bound and recorded.
-mod cut;
-mod scratch;
-mod fill;
-mod params;
+mod kernel;
+// How it is split, cut and compiled.
 mod plan;
-mod bindings;
-mod call;
-mod readback;
-
+// How it is bound and recorded.
+mod record;
 // For those on the host.
-mod inputs;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod blocking;
-#[cfg(not(target_arch = "wasm32"))]
-mod tune;
-#[cfg(not(target_arch = "wasm32"))]
-mod probe;
-pub mod reference;
+mod host;
+#[doc(hidden)]
+pub mod testing;
 
-mod error;
+pub use wgpu;
 
-pub use bindings::Operands;
-pub use call::{Call, Part};
-pub use caps::Caps;
-pub use dtype::Dtype;
-pub use error::{BindError, PlanError, ProblemError, ReadbackError};
-pub use inputs::{Buffers, Inputs};
-pub use layout::{Layout, ScoreLayout, View};
-pub use mask::{Diagonal, Window};
-pub use matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
-pub use operand::Operand;
+pub use device::caps::Caps;
+pub use device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
+#[cfg(not(target_arch = "wasm32"))]
+pub use host::blocking;
+pub use host::inputs::{Buffers, Inputs};
+pub use host::reference;
+pub use kernel::error::PlanError;
+pub use kernel::select::candidates;
+pub use kernel::variant::Variant;
+pub use plan::scratch::{Scratch, ScratchSize};
 pub use plan::{Attention, Plan};
-pub use problem::{Problem, ProblemBuilder};
-pub use readback::Readback;
-pub use scratch::{Scratch, ScratchSize};
-pub use select::{candidates, weights_candidates};
-pub use shape::Shape;
-pub use variant::{Access, Decode, Exchange, Family, Matrix, Variant};
+pub use problem::Problem;
+pub use problem::builder::ProblemBuilder;
+pub use problem::dtype::Dtype;
+pub use problem::error::ProblemError;
+pub use problem::layout::{Layout, ScoreLayout, View};
+pub use problem::operand::Operand;
+pub use problem::positions::{Diagonal, Window};
+pub use problem::shape::Shape;
+pub use record::call::{Call, Dispatch};
+pub use record::error::{BindError, ReadbackError};
+pub use record::operands::Operands;
+pub use record::readback::Readback;

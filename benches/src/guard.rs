@@ -20,7 +20,7 @@ pub(crate) fn check(
     gpu: &Gpu,
     problem: &Problem,
     inputs: &Inputs<'_>,
-    (variant, call): (Variant, &Call),
+    (variant, call): (&Variant, &Call),
     out: &wgpu::Buffer,
 ) -> Result<()> {
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io::IsTerminal as _;
 
 use anyhow::{Result, anyhow};
-use wgpu_attention::{Attention, Buffers, Call, Dtype, Family, Operand, PlanError, Problem, Variant};
+use wgpu_attention::{Attention, Buffers, Call, Dtype, Operand, PlanError, Problem, Variant};
 
 use crate::input::Host;
 use crate::limits::Probes;
@@ -57,9 +57,8 @@ impl<'a> Bench<'a> {
         let able = self.attention.candidates(problem).map_err(|error: PlanError| error.to_string())?;
         let Some(text) = text else {
             // What a matrix unit is worth, the best kernel without it tells.
-            let is_on_matrices = |variant: &Variant| matches!(variant.family, Family::Matrix(_));
-            let without = able.iter().find(|&variant| is_on_matrices(&able[0]) && !is_on_matrices(variant));
-            return Ok(able.iter().take(1).chain(without).copied().collect());
+            let without = able.iter().find(|variant| able[0].is_on_matrix_unit() && !variant.is_on_matrix_unit());
+            return Ok(able.iter().take(1).chain(without).cloned().collect());
         };
         let names: Vec<String> = able.iter().map(Variant::to_string).collect();
         let chosen: Vec<Variant> = able.into_iter().filter(|variant| variant.to_string().contains(text)).collect();
@@ -77,7 +76,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Vec<Measurement>> {
         let host = Host::new(workload, problem);
         let buffers = host.borrow().upload(&self.gpu.device, problem)?;
-        chosen.iter().map(|&variant| self.variant(workload, problem, &host, &buffers, variant)).collect()
+        chosen.iter().map(|variant| self.variant(workload, problem, &host, &buffers, variant)).collect()
     }
 
     fn variant(
@@ -86,7 +85,7 @@ impl<'a> Bench<'a> {
         problem: &Problem,
         host: &Host,
         buffers: &Buffers,
-        variant: Variant,
+        variant: &Variant,
     ) -> Result<Measurement> {
         // Compiling may take half a minute.
         if std::io::stderr().is_terminal() {
@@ -109,7 +108,15 @@ impl<'a> Bench<'a> {
             Ok(())
         })?;
         self.gpu.complaints()?;
-        Ok(Measurement { variant, pass, cold, wall, plan: planning, record, extra_bytes: plan.scratch_bytes() })
+        Ok(Measurement {
+            variant: variant.clone(),
+            pass,
+            cold,
+            wall,
+            plan: planning,
+            record,
+            extra_bytes: plan.scratch_bytes(),
+        })
     }
 
     fn record(&self, call: &Call) {

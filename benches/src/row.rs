@@ -1,7 +1,7 @@
 //! What is told of one measurement: the figures, what they are a share of, and where they are from.
 
 use serde::{Deserialize, Serialize};
-use wgpu_attention::{Family, Problem, Shape};
+use wgpu_attention::{Problem, Shape};
 
 use crate::Workload;
 use crate::limits::Limits;
@@ -110,7 +110,7 @@ impl Row {
         let seconds = measured.pass.median().max(1e-9);
         let (tflops, gbps) = (workload.flop() / seconds * 1e-12, bytes(problem) / seconds * 1e-9);
         let origin = origin.clone();
-        let on_matrices = matches!(measured.variant.family, Family::Matrix(_));
+        let on_matrices = measured.variant.is_on_matrix_unit();
         Self {
             suite: workload.suite.into(),
             name: workload.name.map(Into::into),

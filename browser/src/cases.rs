@@ -1,9 +1,8 @@
 //! What the page runs. The cases are few, because the software driver takes two seconds to compile a pipeline.
 
 use std::collections::HashSet;
-use std::mem::discriminant;
 
-use wgpu_attention::{Caps, Diagonal, Dtype, Problem, Shape, Variant};
+use wgpu_attention::{Caps, Diagonal, Dtype, Problem, Shape, Variant, testing};
 
 use crate::case::{Case, full};
 use crate::inputs::Fill;
@@ -42,12 +41,12 @@ pub(crate) fn all() -> [(&'static str, Case); 6] {
 /// Of the variants that can run a case, the best one of each kernel.
 pub(crate) fn one_of_each_kernel(candidates: Vec<Variant>) -> Vec<Variant> {
     let mut kernels = HashSet::new();
-    candidates.into_iter().filter(|variant| kernels.insert(discriminant(&variant.family))).collect()
+    candidates.into_iter().filter(|variant| kernels.insert(testing::schedule(variant))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use wgpu_attention::{Access, Family, Operand, candidates, weights_candidates};
+    use wgpu_attention::candidates;
 
     use super::*;
 
@@ -57,11 +56,7 @@ mod tests {
         let mut kernels = Vec::new();
         for (_, case) in all() {
             for variant in one_of_each_kernel(candidates(&case.problem, &caps).unwrap()) {
-                kernels.push(variant);
-                kernels.extend(variant.companions().into_iter().flatten());
-            }
-            if case.problem.uses(Operand::Weights) {
-                kernels.push(weights_candidates(&case.problem, &caps).unwrap()[0]);
+                kernels.extend(testing::kernels(&case.problem, &variant, &caps).unwrap());
             }
         }
         kernels
@@ -70,27 +65,21 @@ mod tests {
     #[test]
     fn the_cases_reach_every_kernel_that_a_browser_gets_and_every_piece_of_it() {
         type Is = fn(&Variant) -> bool;
-        let is_tiled: Is = |kernel| kernel.family == Family::Tiled;
-        let is_decode: Is = |kernel| matches!(kernel.family, Family::Decode(_));
-        let is_weights: Is = |kernel| kernel.family == Family::Weights;
-        let is_merge: Is = |kernel| kernel.family == Family::Merge;
         let scores: [(&str, Is); 7] = [
-            ("elements in fours", |kernel| kernel.access == Access::Vec4),
-            ("elements one at a time", |kernel| kernel.access == Access::Scalar),
-            ("f16", |kernel| kernel.dtype == Dtype::F16),
-            ("bf16", |kernel| kernel.dtype == Dtype::Bf16),
-            ("parts", |kernel| kernel.partial),
-            ("a mask, a bias and a softcap", |kernel| kernel.mask && kernel.bias.is_some() && kernel.softcap),
-            ("lengths and an LSE", |kernel| kernel.kv_lengths && kernel.lse),
+            ("elements in fours", |kernel| testing::access(kernel) == "x4"),
+            ("elements one at a time", |kernel| testing::access(kernel) == "x1"),
+            ("f16", |kernel| kernel.to_string().contains(".f16")),
+            ("bf16", |kernel| kernel.to_string().contains(".bf16")),
+            ("parts", testing::is_partial),
+            ("a mask, a bias and a softcap", |kernel| {
+                [".mask", ".bias-", ".softcap"].iter().all(|word| kernel.to_string().contains(word))
+            }),
+            ("lengths and an LSE", |kernel| [".lengths", ".lse"].iter().all(|word| kernel.to_string().contains(word))),
         ];
         let both = &scores[..2];
         let kernels = kernels();
-        for (name, is_it, pieces) in [
-            ("tiled", is_tiled, &scores[..]),
-            ("decode", is_decode, &scores),
-            ("weights", is_weights, both),
-            ("merge", is_merge, &both[..1]),
-        ] {
+        for (name, pieces) in [("tiled", &scores[..]), ("decode", &scores), ("weights", both), ("merge", &both[..1])] {
+            let is_it = |kernel: &Variant| testing::schedule(kernel) == name;
             for (piece, has_it) in pieces {
                 assert!(kernels.iter().any(|kernel| is_it(kernel) && has_it(kernel)), "no {name} with {piece}");
             }

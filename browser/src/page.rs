@@ -30,7 +30,7 @@ async fn run() {
     for (name, case) in cases::all() {
         let expected = Expected::of(&case);
         for variant in cases::one_of_each_kernel(attention.candidates(&case.problem).unwrap()) {
-            let outputs = outputs(&attention, &queue, &case, variant).await;
+            let outputs = outputs(&attention, &queue, &case, &variant).await;
             match expected.check(&outputs) {
                 Ok(error) => post("right", &format!("{name}: {variant}, error {error:.2} of the tolerance")),
                 Err(wrong) => post("wrong", &format!("{name}: {variant}, {wrong}")),
@@ -51,7 +51,7 @@ async fn device() -> (wgpu::Device, wgpu::Queue) {
     (device, queue)
 }
 
-async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, variant: Variant) -> Outputs {
+async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, variant: &Variant) -> Outputs {
     let device = attention.device();
     let plan = attention.plan_variant(&case.problem, variant).unwrap();
     let buffers = case.inputs().upload(device, &case.problem).unwrap();

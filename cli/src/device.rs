@@ -50,7 +50,7 @@ impl Engine {
     /// Computes on the best variant, or the CPU path.
     pub(crate) fn run(&self, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Outputs> {
         match self {
-            Self::Gpu(gpu) => gpu.run(problem, inputs, gpu.best(problem)?, progress),
+            Self::Gpu(gpu) => gpu.run(problem, inputs, &gpu.best(problem)?, progress),
             Self::Cpu => cpu::attention(problem, inputs, progress),
         }
     }
@@ -82,7 +82,7 @@ impl Engine {
 }
 
 /// What a user waits for. Some drivers compile when a kernel is made and some when it first runs.
-pub(crate) fn compiling(variant: Variant) -> String {
+pub(crate) fn compiling(variant: &Variant) -> String {
     format!("compiling and running {variant}")
 }
 
@@ -101,8 +101,8 @@ impl Gpu {
         let candidates =
             self.attention.candidates(problem).map_err(|error| anyhow!("{error}; --device cpu can compute it"))?;
         candidates
-            .first()
-            .copied()
+            .into_iter()
+            .next()
             .ok_or_else(|| anyhow!("{} runs no such problem; use --device cpu", self.opened.info.name))
     }
 
@@ -111,7 +111,7 @@ impl Gpu {
         &self,
         problem: &Problem,
         inputs: &Inputs<'_>,
-        variant: Variant,
+        variant: &Variant,
         progress: &ProgressBar,
     ) -> Result<Outputs> {
         progress.set_message(compiling(variant));

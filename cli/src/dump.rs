@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, anyhow};
 use serde_json::json;
-use wgpu_attention::{Caps, Operand, Problem, ScoreLayout, Variant, candidates, weights_candidates};
+use wgpu_attention::{Caps, Problem, ScoreLayout, Variant, candidates, testing};
 
 use crate::args::DumpArgs;
 use crate::device::Engine;
@@ -23,9 +23,14 @@ pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mu
         // GPUs that have one have so much memory for its tiles.
         caps.workgroup_bytes = caps.workgroup_bytes.max(GPU_WORKGROUP_BYTES);
     }
+    // Each candidate, and the kernels that a plan runs beside it.
     let mut variants = candidates(&problem, &caps)?;
-    if problem.uses(Operand::Weights) {
-        variants.extend(weights_candidates(&problem, &caps)?);
+    for candidate in variants.clone() {
+        for kernel in testing::kernels(&problem, &candidate, &caps)? {
+            if !variants.contains(&kernel) {
+                variants.push(kernel);
+            }
+        }
     }
     let Some(name) = &args.variant else {
         if json {

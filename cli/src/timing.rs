@@ -39,7 +39,7 @@ impl Timing {
 
     /// Times the best variant.
     pub(crate) fn on_gpu(gpu: &Gpu, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Self> {
-        progress.set_message(compiling(gpu.best(problem)?));
+        progress.set_message(compiling(&gpu.best(problem)?));
         let device = gpu.attention.device();
         let buffers = inputs.upload(device, problem)?;
         let mut call = None;

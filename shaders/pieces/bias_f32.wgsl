@@ -1,6 +1,5 @@
 // An additive bias in f32.
 const HAS_BIAS = true;
-@group(0) @binding(7) var<storage, read> bias: array<f32>;  // (B, Hq, Lq, Lk), broadcast by strides of 0
 
 // The bias of four keys; that of key 0 is `at`.
 fn load_bias(at: u32, keys: vec4<u32>) -> vec4<f32> {

@@ -1,11 +1,4 @@
 // f32, and every row starts at a multiple of four elements.
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;          // (B, Hq, Lq, Dqk)
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;          // (B, Hkv, Lk, Dqk)
-@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;          // (B, Hkv, Lk, Dv)
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;  // (B, Hq, Lq, Dv), or the weights (B, Hq, Lq, Lk)
 
 // Four elements from `at`; those past `count` are zero.
-fn load_q(at: u32, count: u32) -> vec4<f32> { return q[at >> 2u]; }
-fn load_k(at: u32, count: u32) -> vec4<f32> { return k[at >> 2u]; }
-fn load_v(at: u32, count: u32) -> vec4<f32> { return v[at >> 2u]; }
-fn store_out(at: u32, count: u32, x: vec4<f32>) { out[at >> 2u] = x; }
+fn load(at: u32, count: u32) -> vec4<f32> { return DATA[at >> 2u]; }

@@ -1,16 +1,8 @@
 // f32, every row starts at a multiple of four elements, and two at a time are read as one word: a driver that takes the
 // numbers of a vector one by one then takes half as many.
-@group(0) @binding(1) var<storage, read> q: array<vec2<u64>>;          // (B, Hq, Lq, Dqk)
-@group(0) @binding(2) var<storage, read> k: array<vec2<u64>>;          // (B, Hkv, Lk, Dqk)
-@group(0) @binding(3) var<storage, read> v: array<vec2<u64>>;          // (B, Hkv, Lk, Dv)
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;  // (B, Hq, Lq, Dv)
-
-fn numbers(words: vec2<u64>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(vec4(u32(words.x), u32(words.x >> 32u), u32(words.y), u32(words.y >> 32u)));
-}
 
 // Four elements from `at`; those past `count` are zero.
-fn load_q(at: u32, count: u32) -> vec4<f32> { return numbers(q[at >> 2u]); }
-fn load_k(at: u32, count: u32) -> vec4<f32> { return numbers(k[at >> 2u]); }
-fn load_v(at: u32, count: u32) -> vec4<f32> { return numbers(v[at >> 2u]); }
-fn store_out(at: u32, count: u32, x: vec4<f32>) { out[at >> 2u] = x; }
+fn load(at: u32, count: u32) -> vec4<f32> {
+    let words = DATA[at >> 2u];
+    return bitcast<vec4<f32>>(vec4(u32(words.x), u32(words.x >> 32u), u32(words.y), u32(words.y >> 32u)));
+}

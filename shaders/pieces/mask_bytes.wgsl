@@ -1,6 +1,5 @@
 // A boolean mask, one byte an element, non-zero = attend.
 const HAS_MASK = true;
-@group(0) @binding(6) var<storage, read> mask: array<u32>;  // (B, Hq, Lq, Lk), broadcast by strides of 0
 
 // Whether a query may see each of four keys; its element for key 0 is `at`.
 fn attend(at: u32, keys: vec4<u32>) -> vec4<bool> {

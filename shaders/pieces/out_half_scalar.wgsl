@@ -1,5 +1,4 @@
 // Results as binary16, rows of any length anywhere.
-@group(0) @binding(4) var<storage, read_write> out: array<f16>;  // (B, Hq, Lq, Dv)
 
 // Rounded by narrow(): a conversion leaves that to the driver.
 fn store_half(at: u32, x: f32) { out[at] = f16(unpack2x16float(narrow(x)).x); }

@@ -1,6 +1,5 @@
 // Results as two 16-bit elements a word, rows of any length anywhere. Rows may share a word, so a store touches its half alone:
 // two atomics, each on bits no other thread writes.
-@group(0) @binding(4) var<storage, read_write> out: array<atomic<u32>>;  // (B, Hq, Lq, Dv), or the weights (B, Hq, Lq, Lk)
 
 fn store_half(at: u32, x: f32) {
     let shift = (at & 1u) << 4u;

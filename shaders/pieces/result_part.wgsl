@@ -1,6 +1,5 @@
 // A row's result over a part of the keys, left as it stands for merge.wgsl: the maximum and the sum apart, since a large
 // log-sum-exp has no room for the digits of a small one.
-@group(0) @binding(9) var<storage, read_write> parts: array<vec4<f32>>;  // (B, Hq, Lq, parts): (m, l, saw, 0), O
 
 fn part_at(row: Row) -> u32 {
     return (address(params.part, row.batch, row.head, row.query) >> 2u) + row.part * (1u + (params.dim_v + 3u) / 4u);

@@ -5,42 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-use wgpu_attention::{
-    Access, Caps, Dtype, Exchange, Family, Multiplier, Problem, Shape, Tiles, Variant, candidates, weights_candidates,
-};
+use wgpu_attention::testing::{self, kind, weights_candidates};
+use wgpu_attention::{Caps, Dtype, Problem, Shape, Variant, candidates};
 
 use crate::device::{Device, all, with_matrix_units};
 use crate::facts;
 
 /// The folder that the files are written to. Where it is not set, nothing is written.
 const FOLDER: &str = "WGPU_ATTENTION_COVERAGE";
-
-/// A variant's schedule, exchange and access: what is a text of its own, whatever the sizes and features that it is written out for.
-pub fn kernel(variant: &Variant) -> String {
-    let family = match variant.family {
-        Family::Tiled => "tiled".to_owned(),
-        Family::Lanes { size } => format!("lanes{size}"),
-        Family::Decode(_) => "decode".to_owned(),
-        Family::Streams { size, .. } => format!("streams{size}"),
-        Family::Matrix(matrix) => {
-            let unit = matrix.unit;
-            let scalars = if unit.tiles == Tiles::Scalars { "-scalars" } else { "" };
-            let emulated = if unit.multiplier == Multiplier::Emulated { "-emulated" } else { "" };
-            format!("matrix{}in{}{scalars}{emulated}", unit.fragment.side(), unit.subgroup)
-        }
-        Family::Weights => "weights".to_owned(),
-        Family::Stage => "stage".to_owned(),
-        Family::Merge => "merge".to_owned(),
-        _ => unreachable!("a family that the tests do not name"),
-    };
-    let exchange = if variant.exchange == Exchange::Subgroup { "-sub" } else { "" };
-    let access = match variant.access {
-        Access::Vec4 => "x4",
-        Access::Words => "x4w",
-        Access::Scalar => "x1",
-    };
-    format!("{family}{exchange} {access}")
-}
 
 /// Few rows and many, rows in fours and not, keys enough to be split, elements for every unit.
 fn probes() -> Vec<Problem> {
@@ -56,8 +28,8 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
         let mut variants = candidates(&problem, caps).unwrap();
         variants.retain(&tried);
         variants.extend(weights_candidates(&problem, caps).unwrap().into_iter().filter(&tried));
-        let companions = variants.iter().flat_map(Variant::companions).flatten();
-        kernels.extend(companions.chain(variants.iter().copied()).map(|variant| kernel(&variant)));
+        let all = variants.iter().flat_map(|variant| testing::kernels(&problem, variant, caps).unwrap());
+        kernels.extend(all.chain(variants.iter().cloned()).map(|variant| kind(&variant)));
     }
     kernels
 }
@@ -148,9 +120,9 @@ pub fn opened(device: &Device) {
 }
 
 /// That these ran to their end.
-pub fn ran(device: &Device, variants: impl Iterator<Item = Variant>) {
+pub fn ran<'a>(device: &Device, variants: impl Iterator<Item = &'a Variant>) {
     for variant in variants {
-        write(&["ran", &kernel(&variant), &device.name]);
+        write(&["ran", &kind(variant), &device.name]);
     }
 }
 
@@ -211,7 +183,7 @@ fn every_kernel_that_other_adapters_lack_has_a_reason() {
 #[test]
 fn no_kernel_is_forgotten() {
     let known: BTreeSet<String> = kernels().into_keys().collect();
-    let all: BTreeSet<String> = crate::shaders::every_variant().values().map(kernel).collect();
+    let all: BTreeSet<String> = crate::shaders::every_variant().values().map(kind).collect();
     assert_eq!(all.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
     assert!(known.len() > 25, "{known:?}");
 }

@@ -4,11 +4,9 @@
 //! divide into groups of two and halves of them do not, and every operand has strides of its own. The shapes are small: what
 //! takes the time is compiling.
 
-use std::mem::discriminant;
-
 use wgpu_attention::{
-    Attention, BindError, Caps, Diagonal, Dtype, Family, Layout, Operand, Operands, Plan, Problem, ProblemBuilder,
-    ScoreLayout, Scratch, Shape, Variant, Window,
+    Attention, BindError, Caps, Diagonal, Dtype, Layout, Operand, Operands, Plan, Problem, ProblemBuilder, ScoreLayout,
+    Scratch, Shape, Variant, Window, testing,
 };
 
 use crate::case::Case;
@@ -20,7 +18,7 @@ use crate::record::operands;
 /// The kernels that are meant, each on the first device that runs it: how they are cut is the same on all.
 fn each_kernel(problem: &Problem, is_meant: fn(&Variant) -> bool) -> Vec<(&'static Device, Variant)> {
     let mut chosen: Vec<(&Device, Variant)> = Vec::new();
-    let kind = |variant: &Variant| discriminant(&variant.family);
+    let kind = testing::schedule;
     for device in all() {
         for variant in device.variants(problem).into_iter().filter(is_meant) {
             if chosen.iter().all(|(_, other)| kind(other) != kind(&variant)) {
@@ -59,15 +57,8 @@ fn verify_cut(case: &Case, is_meant: fn(&Variant) -> bool, limits: &[fn(&mut Cap
             let mut caps = *device.attention.caps();
             limit(&mut caps);
             let attention = Attention::with_caps(device.attention.device(), caps);
-            // Within other limits it may see its keys in parts.
-            let mut same = variant;
-            let able = attention.candidates(&case.problem).unwrap();
-            let variant = able.into_iter().find(|able| {
-                same.partial = able.partial;
-                same == *able
-            });
-            let (got, dispatches) = device.run_by(&attention, case, variant.unwrap());
-            let within = format!("{variant:?} on {} in {dispatches} dispatches within {caps:?}", device.name);
+            let (got, dispatches) = device.run_by(&attention, case, &variant);
+            let within = format!("{variant} on {} in {dispatches} dispatches within {caps:?}", device.name);
             assert!(dispatches > uncut, "{within}: no further cut");
             expected.check(&got).unwrap_or_else(|wrong| panic!("{within}: {wrong}"));
             uncut = dispatches;
@@ -109,15 +100,15 @@ const IN_PARTS: &[fn(&mut Caps)] = &[
 ];
 
 fn is_tiled(variant: &Variant) -> bool {
-    variant.family == Family::Tiled
+    testing::schedule(variant) == "tiled"
 }
 
 fn is_for_few_rows(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Decode(_) | Family::Streams { .. })
+    matches!(testing::schedule(variant), "decode" | "streams")
 }
 
 fn is_staged(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Lanes { .. })
+    testing::schedule(variant) == "lanes"
 }
 
 #[test]
@@ -160,8 +151,8 @@ fn calls_of_two_plans_share_scratch() {
         let attention = Attention::with_caps(device.attention.device(), caps);
         let plan = |case: &Case| {
             let able = attention.candidates(&case.problem).unwrap();
-            let same = able.into_iter().find(|other| other.family == variant.family).unwrap();
-            attention.plan_variant(&case.problem, same).unwrap()
+            let same = able.into_iter().find(|other| testing::schedule(other) == testing::schedule(&variant)).unwrap();
+            attention.plan_variant(&case.problem, &same).unwrap()
         };
         let (small_plan, large_plan) = (plan(&small), plan(&large));
         let scratch = large_plan.scratch();

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
 use wgpu_attention::{
-    Attention, Call, Caps, Dtype, Exchange, Family, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem,
-    Readback, Tiles, Variant, blocking,
+    Attention, Call, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
+    Variant, blocking, testing,
 };
 
 use crate::case::{Case, indices};
@@ -139,17 +139,13 @@ fn emulated(adapter: &wgpu::Adapter) -> Vec<Device> {
     let of_unit = |&unit| {
         let name = format!("{}, emulating", name(adapter));
         let device = Device::on_unit(unit, &name, &device, queue.clone());
-        Device { tried: if is_recent { is_on_matrices } else { is_small_on_matrices }, ..device }
+        Device { tried: if is_recent { Variant::is_on_matrix_unit } else { is_small_on_matrices }, ..device }
     };
     units.iter().map(of_unit).collect()
 }
 
-fn is_on_matrices(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Matrix(_))
-}
-
 fn is_small_on_matrices(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Matrix(matrix) if matrix.subgroups == 1)
+    variant.to_string().contains("-1x")
 }
 
 impl Device {
@@ -158,7 +154,13 @@ impl Device {
         eprintln!("testing on {name}");
         let mut caps = Caps::of(device);
         caps.matrix_unit = Some(unit);
-        Self { name, attention: Attention::with_caps(device, caps), tried: is_on_matrices, queue, gate: None }
+        Self {
+            name,
+            attention: Attention::with_caps(device, caps),
+            tried: Variant::is_on_matrix_unit,
+            queue,
+            gate: None,
+        }
     }
 
     /// This device; and where it is a CPU that plays a GPU, the same as if it were one, for the kernels made for GPUs.
@@ -171,7 +173,7 @@ impl Device {
         let gpu = Self {
             name: format!("{} as a GPU", self.name),
             attention: Attention::with_caps(self.attention.device(), caps),
-            tried: |variant| variant.exchange == Exchange::Subgroup,
+            tried: |variant| testing::kind(variant).contains("-sub"),
             queue: self.queue.clone(),
             gate: None,
         };
@@ -204,12 +206,12 @@ impl Device {
     }
 
     /// Runs a case as one pinned variant.
-    pub fn run(&self, case: &Case, variant: Variant) -> Outputs {
+    pub fn run(&self, case: &Case, variant: &Variant) -> Outputs {
         self.run_by(&self.attention, case, variant).0
     }
 
     /// Runs a case on this device as `attention` plans it. Also says in how many dispatches.
-    pub fn run_by(&self, attention: &Attention, case: &Case, variant: Variant) -> (Outputs, usize) {
+    pub fn run_by(&self, attention: &Attention, case: &Case, variant: &Variant) -> (Outputs, usize) {
         let _guard = self.enter();
         let plan = attention.plan_variant(&case.problem, variant).unwrap();
         let outputs = self.run_plan(case, &plan);
@@ -332,7 +334,7 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
     let mut variants: Vec<Variant> = Vec::new();
     for variant in able.iter().flat_map(|(_, variants)| variants) {
         if !variants.contains(variant) {
-            variants.push(*variant);
+            variants.push(variant.clone());
         }
     }
     variants.into_iter().map(move |variant| {
@@ -350,7 +352,7 @@ pub fn verify(case: &Case) -> f64 {
     let expected = Expected::of(case);
     let mut worst: f64 = 0.0;
     each_variant(&case.problem, |device, variant| {
-        let verdict = expected.check(&device.run(case, variant));
+        let verdict = expected.check(&device.run(case, &variant));
         let ratio = verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
         worst = worst.max(ratio);
     });

@@ -8,7 +8,7 @@ use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
     Attention, BindError, Caps, Dtype, Inputs, Layout, Operand, Operands, PlanError, Problem, ProblemBuilder,
-    ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference,
+    ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference, testing,
 };
 
 use crate::record::{buffers, noop, operands};
@@ -139,14 +139,14 @@ fn planning() {
     assert_says(&error, &["65536", "plan parts"]);
 
     let attention = Attention::new(&device);
-    let even = attention.candidates(&problem.build().unwrap()).unwrap()[0];
+    let even = attention.candidates(&problem.build().unwrap()).unwrap()[0].clone();
     let odd = Problem::builder(Shape::new(1, 1, 8, 15)).build().unwrap();
-    let error = attention.plan_variant(&odd, even).unwrap_err();
+    let error = attention.plan_variant(&odd, &even).unwrap_err();
     assert!(matches!(error, PlanError::VariantMismatch { .. }));
     assert_says(&error, &[&even.to_string(), "candidates"]);
     let error = attention.named(&odd, &even.to_string()).unwrap_err();
-    let selected = attention.candidates(&odd).unwrap()[0];
-    assert_eq!(error, PlanError::UnknownVariant { name: even.to_string(), selected });
+    let selected = attention.candidates(&odd).unwrap()[0].clone();
+    assert_eq!(error, PlanError::UnknownVariant { name: even.to_string(), selected: selected.clone() });
     assert_says(&error, &[&even.to_string(), &selected.to_string(), "tune again"]);
     attention.plan(&odd).unwrap();
 
@@ -258,7 +258,7 @@ fn running() {
     assert!(matches!(error, RunError::Plan(_)), "{error:?}");
     assert_says(&error, &["dim_qk = 577"]);
     // Nothing is planned for inputs that are too short.
-    let variant = attention.candidates(&problem).unwrap()[0];
+    let variant = &attention.candidates(&problem).unwrap()[0];
     let few = Inputs { q: &short[..1], ..right };
     let error = blocking::attention_with(&attention, &queue, &wide, &few, variant).unwrap_err();
     assert!(matches!(error, RunError::Bind(_)), "{error:?}");
@@ -279,7 +279,7 @@ fn running() {
     assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
 
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    attention.substitute(variant, "fn main() {}".to_owned());
+    testing::substitute(&attention, variant, "fn main() {}".to_owned());
     assert!(pollster::block_on(scope.pop()).is_some());
     let error = run(&problem, right).unwrap_err();
     assert!(matches!(error, RunError::Refused(_)), "{error:?}");
@@ -369,10 +369,13 @@ fn every_error_there_is() {
     host_slices();
     running();
     reading_back();
-    let mut declared: BTreeSet<String> = declared(include_str!("../../src/error.rs"))
-        .into_iter()
-        .chain(declared(include_str!("../../src/blocking.rs")))
-        .collect();
+    let sources = [
+        include_str!("../../src/problem/error.rs"),
+        include_str!("../../src/kernel/error.rs"),
+        include_str!("../../src/record/error.rs"),
+        include_str!("../../src/host/run.rs"),
+    ];
+    let mut declared: BTreeSet<String> = sources.into_iter().flat_map(declared).collect();
     assert!(declared.len() > 30, "{declared:?}");
     let produced = PRODUCED.lock().unwrap();
     declared.retain(|variant| !produced.contains(variant));

@@ -31,7 +31,7 @@ fn without_keys_every_row_is_empty() {
         for device in all() {
             for variant in device.variants(&case.problem) {
                 let _guard = device.enter();
-                let got = blocking::attention_with(&device.attention, &device.queue, &case.problem, &inputs, variant);
+                let got = blocking::attention_with(&device.attention, &device.queue, &case.problem, &inputs, &variant);
                 let got = got.unwrap_or_else(|error| panic!("{variant} on {}: {error}", device.name));
                 assert_eq!(got.out.len(), case.rows().count() * 32, "{variant}");
                 assert!(got.out.iter().all(|&x| x == 0.0), "{variant} on {}", device.name);
@@ -79,7 +79,7 @@ fn a_row_that_sees_only_scores_of_minus_infinity_is_nan() {
     assert!(exact.lse.is_nan() && exact.out.iter().all(|x| x.is_nan()) && exact.weights[20].is_nan());
     let expected = Expected::of(&case);
     each_variant(&case.problem, |device, variant| {
-        let got = device.run(&case, variant);
+        let got = device.run(&case, &variant);
         let name = format!("{variant} on {}", device.name);
         expected.check_rows(&got, |[_, _, i]| i != 20).unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
         let (lse, weights) = (got.lse.unwrap(), got.weights.unwrap());
@@ -110,7 +110,7 @@ fn a_value_that_is_not_finite_leaves_the_lse_alone() {
         let spoil = |[_, _, j, d]: [u32; 4], x| if j == 20 && d == column { poison } else { x };
         let spoilt = clean.clone().edited(Operand::V, spoil);
         each_variant(&spoilt.problem, |device, variant| {
-            let mut got = device.run(&spoilt, variant);
+            let mut got = device.run(&spoilt, &variant);
             let name = format!("{variant} on {}", device.name);
             for (row, at) in spoilt.rows().enumerate().filter(|(_, [_, _, i])| *i >= 20) {
                 let out = &mut got.out[row * 32..][..32];

@@ -231,7 +231,7 @@ fn holds(draw: &Draw, devices: &[Device]) -> Result<(), TestCaseError> {
     let drawn = &devices[draw.seed as usize % devices.len()];
     for (device, variant) in each_variant_once(devices, &case.problem) {
         if std::ptr::eq(device, drawn) {
-            let verdict = expected.check(&device.run(&case, variant));
+            let verdict = expected.check(&device.run(&case, &variant));
             verdict.map_err(|wrong| TestCaseError::fail(format!("{variant} on {}: {wrong}", device.name)))?;
         }
     }

@@ -10,7 +10,7 @@ mod scratch;
 mod selection;
 
 use wgpu::{Device, Queue};
-use wgpu_attention::{Attention, Caps, Exchange, Family, Plan, Problem, ProblemBuilder, Variant};
+use wgpu_attention::{Attention, Caps, Plan, Problem, ProblemBuilder, Variant, testing};
 
 /// A noop device with the features that some kernels use.
 fn noop_with_features() -> (Device, Queue) {
@@ -48,27 +48,15 @@ impl Kind {
     }
 }
 
-/// A kernel's name without its sizes.
-fn family(variant: &Variant) -> &'static str {
-    match variant.family {
-        Family::Tiled => "tiled",
-        Family::Lanes { .. } => "lanes",
-        Family::Decode(_) => "decode",
-        Family::Streams { .. } => "streams",
-        Family::Matrix(_) => "matrix",
-        _ => "other",
-    }
-}
-
 /// Plans a problem for the kernel named, whose threads tell each other things through workgroup memory.
 fn plan_by(name: &str, device: &Device, caps: Caps, problem: &Problem) -> Plan {
     let attention = Attention::with_caps(device, caps);
-    let named = |variant: &Variant| family(variant) == name && variant.exchange == Exchange::Workgroup;
+    let named = |variant: &Variant| testing::schedule(variant) == name && !testing::kind(variant).contains("-sub");
     let variant = attention.candidates(problem).unwrap().into_iter().find(named);
     let variant = variant.unwrap_or_else(|| panic!("no {name} for {problem:?}"));
     // What the kernels do is not asked here, and some take long to compile.
-    for kernel in variant.companions().into_iter().flatten().chain([variant]) {
-        attention.substitute(kernel, "@compute @workgroup_size(1) fn main() {}".to_owned());
+    for kernel in testing::kernels(problem, &variant, &caps).unwrap() {
+        testing::substitute(&attention, &kernel, "@compute @workgroup_size(1) fn main() {}".to_owned());
     }
-    attention.plan_variant(problem, variant).unwrap()
+    attention.plan_variant(problem, &variant).unwrap()
 }

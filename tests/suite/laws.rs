@@ -1,7 +1,7 @@
 //! What must hold whatever the numbers: no reference needed, and so none to share a mistake with.
 
 use wgpu_attention::{
-    Attention, Caps, Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Variant, Window,
+    Attention, Caps, Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Variant, Window, testing,
 };
 
 use crate::case::{Case, epsilon, full, indices, stored};
@@ -28,7 +28,7 @@ fn values_of_one_give_one() {
             // A quotient of two sums of the same weights in different orders: each addition rounds by half an ε at most.
             let tolerance = epsilon(Dtype::F32) * f64::from(case.problem.shape().len_kv) + epsilon(dtype) / 2.0;
             each_variant(&case.problem, |device, variant| {
-                for (at, out) in device.run(&case, variant).out.into_iter().enumerate() {
+                for (at, out) in device.run(&case, &variant).out.into_iter().enumerate() {
                     assert!((f64::from(out) - 1.0).abs() <= tolerance, "{variant}: out[{at}] = {out} for {fill:?}");
                 }
             });
@@ -43,7 +43,7 @@ fn one_hot_values_show_the_weights() {
     let case = case.edited(Operand::V, |[_, _, j, d], _| if j == d { 1.0 } else { 0.0 });
     let expected = Expected::of(&case);
     each_variant(&case.problem, |device, variant| {
-        let got = device.run(&case, variant);
+        let got = device.run(&case, &variant);
         let shown = Outputs { out: got.out.clone(), weights: Some(got.out.clone()), ..Outputs::default() };
         expected.check(&shown).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
         expected.check(&got).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
@@ -56,7 +56,7 @@ fn assert_mean_of_visible(problem: ProblemBuilder) {
     let case = case.edited(Operand::V, |[_, _, j, _], _| j as f32);
     let shape = case.problem.shape();
     each_variant(&case.problem, |device, variant| {
-        let got = device.run(&case, variant);
+        let got = device.run(&case, &variant);
         for (row, [b, h, i]) in case.rows().enumerate() {
             let seen: Vec<u32> = (0..shape.len_kv).filter(|&j| case.sees([b, h, i, j])).collect();
             let wanted = seen.iter().sum::<u32>() as f32 / seen.len().max(1) as f32;
@@ -97,7 +97,7 @@ fn two_halves_merged_by_their_lse_are_the_whole() {
     };
     let (first, second) = (part(0..33), part(33..50));
     each_variant(&whole.problem, |device, variant| {
-        let [a, b] = [&first, &second].map(|part| device.run(part, variant));
+        let [a, b] = [&first, &second].map(|part| device.run(part, &variant));
         let (lse_a, lse_b) = (a.lse.unwrap(), b.lse.unwrap());
         let dim = shape.dim_v as usize;
         let share = |row: usize| 1.0 / (1.0 + f64::from(lse_b[row] - lse_a[row]).exp());
@@ -123,7 +123,7 @@ fn grouped_heads_are_repeated_heads() {
     (repeated.mask, repeated.bias) = (grouped.mask.clone(), grouped.bias.clone());
     repeated.kv_lengths = grouped.kv_lengths.clone();
     each_variant(&grouped.problem, |device, variant| {
-        assert_eq!(device.run(&grouped, variant).bits(), device.run(&repeated, variant).bits(), "{variant}");
+        assert_eq!(device.run(&grouped, &variant).bits(), device.run(&repeated, &variant).bits(), "{variant}");
     });
 }
 
@@ -138,7 +138,7 @@ fn the_order_of_keys_does_not_matter() {
     };
     let permuted = case.clone().edited(Operand::K, shuffled(Operand::K)).edited(Operand::V, shuffled(Operand::V));
     each_variant(&case.problem, |device, variant| {
-        expected.check(&device.run(&permuted, variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+        expected.check(&device.run(&permuted, &variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
     });
 }
 
@@ -149,7 +149,7 @@ fn weights_sum_to_one_and_times_v_are_the_output() {
         let case = Case::new(Problem::builder(shape).lse().weights(), fill, 7);
         let expected = Expected::of(&case);
         each_variant(&case.problem, |device, variant| {
-            let weights = device.run(&case, variant).weights.unwrap();
+            let weights = device.run(&case, &variant).weights.unwrap();
             let mut out = Vec::new();
             for ([b, h, _], p) in case.rows().zip(weights.chunks(shape.len_kv as usize)) {
                 let sum: f64 = p.iter().map(|&p| f64::from(p)).sum();
@@ -171,9 +171,9 @@ fn weights_sum_to_one_and_times_v_are_the_output() {
 fn the_same_question_gives_the_same_bits() {
     let case = Case::new(everything(shape()).weights(), Fill::Normal, 8);
     each_variant(&case.problem, |device, variant| {
-        let first = device.run(&case, variant).bits();
+        let first = device.run(&case, &variant).bits();
         for _ in 0..3 {
-            assert_eq!(first, device.run(&case, variant).bits(), "{variant}");
+            assert_eq!(first, device.run(&case, &variant).bits(), "{variant}");
         }
     });
 }
@@ -194,10 +194,10 @@ fn alone(case: &Case, b: u32, h: u32, rows: std::ops::Range<u32>) -> Case {
 }
 
 /// The variant that runs a problem of other sizes as `variant` does, though a workgroup may take fewer rows.
-fn twin(device: &Device, problem: &Problem, variant: Variant) -> Variant {
-    let kind = |variant: &Variant| (std::mem::discriminant(&variant.family), variant.access);
+fn twin(device: &Device, problem: &Problem, variant: &Variant) -> Variant {
+    let kind = |variant: &Variant| (testing::schedule(variant), testing::access(variant));
     let able = device.variants(problem);
-    able.into_iter().find(|other| kind(other) == kind(&variant)).unwrap()
+    able.into_iter().find(|other| kind(other) == kind(variant)).unwrap()
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn a_row_a_head_or_a_batch_alone_has_the_bits_it_has_among_others() {
     let case = Case::new(everything(shape()).causal(Diagonal::Offset(10)), Fill::Normal, 9).lengths(&[50, 39]);
     let (rows, dim) = (35, 32);
     each_variant(&case.problem, |device, variant| {
-        let whole = device.run(&case, variant);
+        let whole = device.run(&case, &variant);
         for (b, h, some) in [(0, 0, 0..35), (1, 3, 0..35), (0, 1, 5..6), (1, 2, 34..35), (1, 0, 30..34)] {
             let alone = alone(&case, b, h, some.clone());
-            let part = device.run(&alone, twin(device, &alone.problem, variant));
+            let part = device.run(&alone, &twin(device, &alone.problem, &variant));
             let first = ((b * 4 + h) * rows + some.start) as usize;
             let wanted = Outputs {
                 out: whole.out[first * dim..][..some.len() * dim].to_vec(),
@@ -226,10 +226,10 @@ fn cutting_the_work_changes_no_bit() {
         Case::new(everything(shape()).causal(Diagonal::BottomRight).weights(), Fill::Normal, 10).lengths(&[50, 31]);
     for device in all() {
         for variant in device.variants(&case.problem) {
-            let (whole, dispatches) = device.run_by(&device.attention, &case, variant);
+            let (whole, dispatches) = device.run_by(&device.attention, &case, &variant);
             let kernels = {
                 let _guard = device.enter();
-                device.attention.plan_variant(&case.problem, variant).unwrap().variants().count()
+                device.attention.plan_variant(&case.problem, &variant).unwrap().variants().count()
             };
             assert_eq!(dispatches, kernels, "{variant}: one for each kernel");
             let mut by_limit = Vec::new();
@@ -243,7 +243,7 @@ fn cutting_the_work_changes_no_bit() {
                 let mut caps = *device.attention.caps();
                 tighten(&mut caps);
                 let tight = Attention::with_caps(device.attention.device(), caps);
-                let (cut, dispatches) = device.run_by(&tight, &case, variant);
+                let (cut, dispatches) = device.run_by(&tight, &case, &variant);
                 assert_eq!(cut.bits(), whole.bits(), "{variant} in {dispatches} dispatches within {caps:?}");
                 by_limit.push(dispatches);
             }
@@ -283,7 +283,7 @@ fn narrow_outputs_are_the_nearest_and_ties_go_to_even() {
         for uppers in 1..4 {
             let case = between_neighbours(dtype, uppers);
             each_variant(&case.problem, |device, variant| {
-                let verdict = assert_nearest(&case, &device.run(&case, variant));
+                let verdict = assert_nearest(&case, &device.run(&case, &variant));
                 verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}", device.name));
             });
         }

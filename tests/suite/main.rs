@@ -26,6 +26,7 @@ mod errors;
 mod extremes;
 mod fuzz;
 mod host;
+mod house;
 mod laws;
 mod matrix;
 mod mutants;

@@ -2,7 +2,7 @@
 //! schedule is tried where there is none.
 
 use wgpu_attention::blocking::{NoMatrixUnit, try_matrix_unit};
-use wgpu_attention::{Dtype, Family, Multiplier, Operand, Problem, Shape};
+use wgpu_attention::{Dtype, Multiplier, Operand, Problem, Shape};
 
 use crate::case::{Case, stored};
 use crate::comparator::Expected;
@@ -29,7 +29,7 @@ fn verify(device: &Device, case: &Case) {
     let variants = device.variants(&case.problem);
     assert!(!variants.is_empty(), "{} runs nothing", device.name);
     for variant in variants {
-        let verdict = expected.check(&device.run(case, variant));
+        let verdict = expected.check(&device.run(case, &variant));
         verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
     }
 }
@@ -122,8 +122,9 @@ fn parts_on_matrix_units_merge() {
             let split = device.with_caps(|caps| caps.workgroups_to_fill = 1 << 20);
             let expected = Expected::of(&case);
             for variant in split.variants(&case.problem) {
-                assert!(variant.partial, "{variant}");
-                expected.check(&split.run(&case, variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+                let plan = split.attention.plan_variant(&case.problem, &variant).unwrap();
+                assert!(plan.parts() > 1, "{variant}");
+                expected.check(&split.run(&case, &variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
             }
         }
     }
@@ -160,7 +161,7 @@ fn a_value_that_is_not_finite_touches_only_the_rows_that_see_it() {
     for device in with_matrix_units().iter().filter(|device| is_a_unit(device)) {
         let plain = in_f16(causal());
         for variant in device.variants(&case.problem) {
-            let (got, honest) = (device.run(&case, variant).out, device.run(&plain, variant).out);
+            let (got, honest) = (device.run(&case, &variant).out, device.run(&plain, &variant).out);
             for (n, (got, honest)) in got.chunks(dim).zip(honest.chunks(dim)).enumerate() {
                 let sees = n as u32 % rows >= 20;
                 assert!(if sees { !got[3].is_finite() } else { got == honest }, "{variant}, row {n}: {got:?}");
@@ -178,7 +179,7 @@ fn a_row_has_the_same_bits_whatever_its_neighbours_hold() {
     let dim = calm.problem.shape().dim_v as usize;
     for device in with_matrix_units() {
         for variant in device.variants(&calm.problem) {
-            let [a, b, again] = [&calm, &wild, &calm].map(|case| device.run(case, variant));
+            let [a, b, again] = [&calm, &wild, &calm].map(|case| device.run(case, &variant));
             assert_eq!(a.bits(), again.bits(), "{variant}: the same bits from run to run");
             for (n, (a, b)) in a.out.chunks(dim).zip(b.out.chunks(dim)).enumerate() {
                 assert!(n as u32 % rows != 7 || a == b, "{variant}, row {n}");
@@ -194,9 +195,8 @@ fn selection_prefers_a_unit_where_it_can() {
         let gpu = device.with_caps(|caps| caps.is_software = false);
         let best = |dtype| {
             let problem = Problem::builder(Shape::new(1, 8, 512, 64)).dtype(dtype).build().unwrap();
-            gpu.attention.candidates(&problem).unwrap()[0].family
+            gpu.attention.candidates(&problem).unwrap()[0].is_on_matrix_unit()
         };
-        assert!(matches!(best(Dtype::F16), Family::Matrix(_)));
-        assert!([Dtype::F32, Dtype::Bf16].into_iter().all(|dtype| !matches!(best(dtype), Family::Matrix(_))));
+        assert_eq!([Dtype::F16, Dtype::F32, Dtype::Bf16].map(best), [true, false, false]);
     }
 }

@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgpu_attention::{Attention, Caps, Family, Problem, Variant, candidates, weights_candidates};
+use wgpu_attention::testing::{self, kind};
+use wgpu_attention::{Attention, Caps, Problem, Variant, candidates};
 
 use crate::case::Case;
 use crate::comparator::Expected;
-use crate::coverage::{self, kernel, offered};
+use crate::coverage::{self, offered};
 use crate::device::{Device, all, with_matrix_units};
 use crate::facts;
 use crate::laws;
@@ -28,6 +29,31 @@ enum Edited {
     Matrix,
     /// The one that combines what the tiled kernel leaves.
     Merge,
+}
+
+impl Edited {
+    /// The schedule of the kernel that is edited.
+    const fn schedule(self) -> &'static str {
+        match self {
+            Self::Tiled => "tiled",
+            Self::Weights => "weights",
+            Self::Lanes => "lanes",
+            Self::Stage => "stage",
+            Self::Decode => "decode",
+            Self::Streams => "streams",
+            Self::Matrix => "matrix",
+            Self::Merge => "merge",
+        }
+    }
+
+    /// The schedule of the variant that brings it along.
+    const fn pinned(self) -> &'static str {
+        match self {
+            Self::Weights | Self::Merge => Self::Tiled.schedule(),
+            Self::Stage => Self::Lanes.schedule(),
+            own => own.schedule(),
+        }
+    }
 }
 
 /// Every mistake there is, by the kernel that it is planted in.
@@ -57,19 +83,10 @@ struct Asked {
 fn editable(problem: &Problem, caps: &Caps, tried: fn(&Variant) -> bool, edited: Edited) -> Vec<(Variant, Variant)> {
     let mut able = candidates(problem, caps).unwrap();
     able.retain(tried);
-    let pairs = able.into_iter().filter_map(|pinned| match (edited, pinned.family) {
-        (Edited::Tiled, Family::Tiled)
-        | (Edited::Lanes, Family::Lanes { .. })
-        | (Edited::Decode, Family::Decode(_))
-        | (Edited::Matrix, Family::Matrix(_))
-        | (Edited::Streams, Family::Streams { .. }) => Some((pinned, pinned)),
-        (Edited::Stage, Family::Lanes { .. }) => Some((pinned, pinned.companions()[0]?)),
-        (Edited::Merge, Family::Tiled) => Some((pinned, pinned.companions()[1]?)),
-        (Edited::Weights, Family::Tiled) => {
-            let weights = weights_candidates(problem, caps).unwrap();
-            Some((pinned, weights.into_iter().find(|weights| weights.access == pinned.access)?))
-        }
-        _ => None,
+    let pairs = able.into_iter().filter(|pinned| testing::schedule(pinned) == edited.pinned()).filter_map(|pinned| {
+        let kernels = testing::kernels(problem, &pinned, caps).unwrap();
+        let edited = kernels.into_iter().find(|kernel| testing::schedule(kernel) == edited.schedule())?;
+        Some((pinned, edited))
     });
     pairs.collect()
 }
@@ -126,13 +143,13 @@ fn text(variant: &Variant) -> Arc<str> {
 fn kernels_by_adapter(mutation: &Mutation, edited: Edited) -> BTreeMap<&'static str, BTreeSet<String>> {
     let problem = case(mutation).problem;
     let kernels =
-        |caps| targets(mutation, &problem, edited, &caps, |_| true).iter().map(|asked| kernel(&asked.edited)).collect();
+        |caps| targets(mutation, &problem, edited, &caps, |_| true).iter().map(|asked| kind(&asked.edited)).collect();
     facts::adapters().into_iter().map(|(name, caps)| (name, kernels(caps))).collect()
 }
 
 /// Asks the question, of the honest text or with the mistake planted. The answer is right or it says what is not.
 fn ask(device: &Device, mutation: &Mutation, case: &Case, asked: &Asked, runner: &Attention) -> Result<(), String> {
-    let (got, _) = device.run_by(runner, case, asked.pinned);
+    let (got, _) = device.run_by(runner, case, &asked.pinned);
     match mutation.exposed_by {
         Question::Rounding(_) => laws::assert_nearest(case, &got),
         _ => Expected::of(case).check(&got).map(|_| ()),
@@ -145,7 +162,7 @@ fn with_mistake(device: &Device, mutation: &Mutation, asked: &Asked) -> Attentio
     let text = mutation.edits.iter().fold(asked.edited.wgsl(), |text, (from, to)| text.replace(from, to));
     let _guard = device.enter();
     let scope = planted.device().push_error_scope(wgpu::ErrorFilter::Validation);
-    planted.substitute(asked.edited, text);
+    testing::substitute(&planted, &asked.edited, text);
     let invalid = pollster::block_on(scope.pop());
     assert!(invalid.is_none(), "{:?} is no longer WGSL: {invalid:?}", mutation.edits);
     planted

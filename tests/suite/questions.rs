@@ -215,6 +215,11 @@ pub fn deep_weights() -> Case {
     all_weights().edited(Operand::Bias, |_, _| f32::MIN)
 }
 
+/// Rows without a key, whose weights are 0 and not 0 / 0.
+pub fn weights_of_empty_rows() -> Case {
+    filled(Problem::builder(shape()).causal(Diagonal::Offset(-4)).weights(), Fill::Normal)
+}
+
 pub fn weights_of_stairs() -> Case {
     filled(Problem::builder(shape()).weights(), Fill::Staircase)
 }

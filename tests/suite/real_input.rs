@@ -42,7 +42,7 @@ fn every_variant_computes_a_sentence_encoder() {
     let Layer { case, .. } = layer();
     let expected = Expected::of(&case);
     each_variant(&case.problem, |device, variant| {
-        let got = device.run(&case, variant);
+        let got = device.run(&case, &variant);
         expected.check(&got).unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}", device.name));
     });
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use wgpu::{BufferUsages, Device, Queue};
 use wgpu_attention::{
-    Attention, Call, Caps, Diagonal, Dtype, Family, Fragment, Layout, MatrixUnit, Multiplier, Operand, Operands, Plan,
-    Problem, ProblemBuilder, ScoreLayout, Shape, Tiles, Window,
+    Attention, Call, Caps, Diagonal, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem,
+    ProblemBuilder, ScoreLayout, Shape, Tiles, Variant, Window,
 };
 
 use crate::case::everything;
@@ -87,8 +87,8 @@ fn every_variant_plans_binds_and_records() {
     for problem in problems() {
         for variant in attention.candidates(&problem).unwrap() {
             without_error(&device, || {
-                let plan = attention.plan_variant(&problem, variant).unwrap();
-                assert_eq!(plan.variant(), variant);
+                let plan = attention.plan_variant(&problem, &variant).unwrap();
+                assert_eq!(plan.variant(), &variant);
                 let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 bound(&device, &plan).encode(&mut encoder);
                 queue.submit([encoder.finish()]);
@@ -126,7 +126,7 @@ fn a_call_records_between_the_callers_own_dispatches() {
                 pass.dispatch_workgroups(1, 1, 1);
                 call.dispatch(&mut pass);
             }
-            call.parts().iter().rev().for_each(|part| part.dispatch(&mut pass));
+            call.dispatches().iter().rev().for_each(|dispatch| dispatch.record(&mut pass));
             pass.set_pipeline(&own);
             pass.dispatch_workgroups(1, 1, 1);
         }
@@ -145,9 +145,9 @@ fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
         let attention = Attention::with_caps(&device, caps);
         for problem in problems().iter().filter(|problem| problem.dtype() == Dtype::F16) {
             let variants = attention.candidates(problem).unwrap();
-            for variant in variants.into_iter().filter(|variant| matches!(variant.family, Family::Matrix(_))) {
+            for variant in variants.into_iter().filter(Variant::is_on_matrix_unit) {
                 without_error(&device, || {
-                    let plan = attention.plan_variant(problem, variant).unwrap();
+                    let plan = attention.plan_variant(problem, &variant).unwrap();
                     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                     bound(&device, &plan).encode(&mut encoder);
                     queue.submit([encoder.finish()]);
@@ -163,19 +163,20 @@ fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
 #[test]
 fn a_unit_that_cannot_run_is_left_alone() {
     let problem = Problem::builder(Shape::new(1, 2, 64, 32)).dtype(Dtype::F16).build().unwrap();
-    let family = |(device, _): (Device, Queue), fragment, subgroup, multiplier| {
+    let takes_it = |(device, _): (Device, Queue), fragment, subgroup, multiplier| {
         let mut caps = Caps::of(&device);
         caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles: Tiles::Vectors, multiplier });
-        without_error(&device, || Attention::with_caps(&device, caps).plan(&problem).unwrap().variant().family)
+        without_error(&device, || {
+            Attention::with_caps(&device, caps).plan(&problem).unwrap().variant().is_on_matrix_unit()
+        })
     };
     for multiplier in [Multiplier::Unit, Multiplier::Emulated] {
-        assert_eq!(family(noop(), Fragment::Side16, 32, multiplier), Family::Tiled, "no feature");
+        assert!(!takes_it(noop(), Fragment::Side16, 32, multiplier), "no feature");
         for (fragment, subgroup) in [(Fragment::Side16, 8), (Fragment::Side8, 0), (Fragment::Side8, 24)] {
-            assert_eq!(family(noop_with_matrices(), fragment, subgroup, multiplier), Family::Tiled, "{subgroup}");
+            assert!(!takes_it(noop_with_matrices(), fragment, subgroup, multiplier), "{subgroup}");
         }
         for (fragment, subgroup) in [(Fragment::Side8, 8), (Fragment::Side8, 64), (Fragment::Side16, 128)] {
-            let family = family(noop_with_matrices(), fragment, subgroup, multiplier);
-            assert!(matches!(family, Family::Matrix(_)), "{subgroup}");
+            assert!(takes_it(noop_with_matrices(), fragment, subgroup, multiplier), "{subgroup}");
         }
     }
 }
@@ -193,7 +194,7 @@ fn what_is_cut_is_still_valid() {
             let plan = Attention::with_caps(&device, caps).plan(&problem).unwrap();
             let call = bound(&device, &plan);
             assert!(plan.dispatches() > 2);
-            assert_eq!(call.parts().len(), plan.dispatches());
+            assert_eq!(call.dispatches().len(), plan.dispatches());
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             call.encode(&mut encoder);
             queue.submit([encoder.finish()]);

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use wgpu::{Device, PollType, Queue};
 use wgpu_attention::blocking::{self, RunError};
-use wgpu_attention::{Attention, BindError, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Shape};
+use wgpu_attention::{
+    Attention, BindError, Inputs, Operand, PlanError, Problem, Readback, ReadbackError, Shape, testing,
+};
 
 fn problem() -> Problem {
     Problem::builder(Shape::new(1, 1, 4, 32)).build().unwrap()
@@ -87,9 +89,9 @@ fn a_kernel_that_the_driver_refuses_is_an_error_of_blocking_functions() {
     let inputs = Inputs { q: &ones, k: &ones, v: &ones, ..Inputs::default() };
     each_adapter(|device, queue, heard| {
         let attention = Attention::new(device);
-        let variant = attention.candidates(&problem).unwrap()[0];
+        let variant = &attention.candidates(&problem).unwrap()[0];
         // As a driver does that fails on a kernel: its pipeline is invalid.
-        attention.substitute(variant, "fn main() {}".to_owned());
+        testing::substitute(&attention, variant, "fn main() {}".to_owned());
         heard.lock().unwrap().clear();
         let error = blocking::attention_with(&attention, queue, &problem, &inputs, variant).unwrap_err();
         assert!(matches!(error, RunError::Refused(_)), "{error:?}");

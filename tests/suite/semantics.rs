@@ -72,7 +72,7 @@ fn a_true_mask_attends() {
     verify(&open);
     each_variant(&open.problem, |device, variant| {
         let closed = open.clone().masked(|_, _| false);
-        assert!(device.run(&closed, variant).out.iter().all(|&x| x == 0.0), "{variant}");
+        assert!(device.run(&closed, &variant).out.iter().all(|&x| x == 0.0), "{variant}");
     });
 }
 
@@ -192,7 +192,7 @@ fn a_row_with_no_visible_key_is_zero_with_lse_minus_infinity_and_no_weights() {
             let empty: Vec<usize> = (case.rows().enumerate()).filter(|(_, at)| is_empty(at)).map(|(n, _)| n).collect();
             assert!(!empty.is_empty());
             each_variant(&case.problem, |device, variant| {
-                let got = device.run(&case, variant);
+                let got = device.run(&case, &variant);
                 for &row in &empty {
                     let (dim, keys) = (shape.dim_v as usize, shape.len_kv as usize);
                     assert!(got.out[row * dim..][..dim].iter().all(|&x| x == 0.0), "{variant} row {row}");
@@ -239,7 +239,7 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
         let expected = crate::comparator::Expected::of(&clean);
         let poisoned = clean.edited(operand, |[_, _, j, _], x| if j == poisoned_key { poison } else { x });
         each_variant(&poisoned.problem, |device, variant| {
-            let got = device.run(&poisoned, variant);
+            let got = device.run(&poisoned, &variant);
             expected
                 .check_rows(&got, |[_, _, i]| i < poisoned_key)
                 .unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
@@ -250,7 +250,7 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
     let expected = crate::comparator::Expected::of(&clean);
     let poisoned = clean.edited(Operand::Q, |[_, _, i, _], x| if i == poisoned_key { f32::NAN } else { x });
     each_variant(&poisoned.problem, |device, variant| {
-        let got = device.run(&poisoned, variant);
+        let got = device.run(&poisoned, &variant);
         expected.check_rows(&got, |[_, _, i]| i != poisoned_key).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
         // And is not mistaken for one that sees nothing.
         let lse = got.lse.unwrap()[poisoned_key as usize];
@@ -265,7 +265,7 @@ fn lse_is_natural() {
     verify(&case);
     each_variant(&case.problem, |device, variant| {
         let score: f64 = 0.75 * -0.5 * 4.0 / 2.0;
-        let lse = device.run(&case, variant).lse.unwrap()[0];
+        let lse = device.run(&case, &variant).lse.unwrap()[0];
         let wanted = score + 50.0_f64.ln();
         assert!((f64::from(lse) - wanted).abs() <= 4.0 * f64::from(f32::EPSILON) * wanted.abs(), "{lse} {wanted}");
     });

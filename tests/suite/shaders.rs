@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Access, Attention, Dtype, Exchange, Family, Fragment, MatrixUnit, Multiplier, Operand, Problem, Shape, Tiles,
-    Variant,
+    Attention, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, Shape, Tiles, Variant, testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -86,10 +85,11 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         };
         let problem = problem.build().unwrap();
         for device in devices {
-            let weights = wgpu_attention::weights_candidates(&problem, device.caps()).unwrap();
-            for variant in device.candidates(&problem).unwrap().into_iter().chain(weights) {
-                for variant in variant.companions().into_iter().flatten().chain([variant]) {
-                    variants.insert(variant.to_string(), variant);
+            let weights = testing::weights_candidates(&problem, device.caps()).unwrap();
+            for variant in device.candidates(&problem).unwrap() {
+                let kernels = testing::kernels(&problem, &variant, device.caps()).unwrap();
+                for kernel in kernels.into_iter().chain(weights.clone()) {
+                    variants.insert(kernel.to_string(), kernel);
                 }
             }
         }
@@ -127,17 +127,19 @@ const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32.union
 
 /// Whether its device must have `Features::SUBGROUP`.
 fn needs_subgroups(variant: &Variant) -> bool {
-    variant.exchange == Exchange::Subgroup || matches!(variant.family, Family::Lanes { .. } | Family::Streams { .. })
+    testing::features(variant).contains(wgpu::Features::SUBGROUP)
 }
 
 /// Whether its device must have `Features::SHADER_INT64`.
 fn needs_int64(variant: &Variant) -> bool {
-    variant.access == Access::Words
+    testing::features(variant).contains(wgpu::Features::SHADER_INT64)
 }
 
 /// Whether its device must have `Caps::MATRIX_FEATURES`, or of these only f16.
 fn multiplier(variant: &Variant) -> Option<Multiplier> {
-    if let Family::Matrix(matrix) = variant.family { Some(matrix.unit.multiplier) } else { None }
+    let features = testing::features(variant);
+    let emulates = features.contains(wgpu::Features::SHADER_F16).then_some(Multiplier::Emulated);
+    if features.contains(Caps::MATRIX_FEATURES) { Some(Multiplier::Unit) } else { emulates }
 }
 
 /// Parses and validates without any feature that it does not need.
@@ -166,9 +168,8 @@ fn the_space_of_variants_is_not_empty_and_each_has_its_own_name_and_text() {
     let texts: BTreeSet<String> = variants.values().map(Variant::wgsl).collect();
     assert!(variants.len() > 500, "{}", variants.len());
     assert_eq!(texts.len(), variants.len());
-    let families: BTreeSet<_> =
-        variants.values().map(|v| (format!("{:?}", v.family), v.access == Access::Vec4)).collect();
-    assert!(families.len() >= 4, "{families:?}");
+    let kinds: BTreeSet<String> = variants.values().map(testing::kind).collect();
+    assert!(kinds.len() > 25, "{kinds:?}");
 }
 
 /// Each is parsed and validated once, for all that is asked of it, on every core: there are thousands.
@@ -191,7 +192,7 @@ fn every_variant_is_valid_without_features_declares_what_the_host_believes_and_t
     });
 }
 
-/// `main` uses exactly the operands' slots and the parameters, and writes exactly the outputs.
+/// `main` uses exactly what the host binds, and writes exactly what the host takes for written.
 fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
     let main = info.get_entry_point(0);
     let mut storage = BTreeMap::new();
@@ -214,36 +215,15 @@ fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
     }
     assert_eq!(uniforms, [0], "{variant}: the parameters");
     assert!(storage.len() <= STORAGE_BUFFERS, "{variant} binds {storage:?}");
-    let parts =
-        (variant.partial || variant.family == Family::Merge).then(|| (9, ("parts".to_owned(), variant.partial)));
-    let wanted: BTreeMap<u32, (String, bool)> = variant
-        .operands()
-        // The output and the weights, which different kernels write, are one slot and one name in the shaders.
-        .map(|operand| (slot(operand), (name(operand), operand.is_output())))
-        .chain(parts)
-        .collect();
-    assert_eq!(storage, wanted, "{variant}");
-    let staged = [(10, "staged_k".to_owned()), (11, "staged_v".to_owned())];
-    let stages = matches!(variant.family, Family::Stage | Family::Lanes { .. });
-    assert_eq!(textures, staged.into_iter().filter(|_| stages).collect(), "{variant}");
-}
-
-fn name(operand: Operand) -> String {
-    if operand == Operand::Weights { Operand::Out.name().to_owned() } else { operand.name().to_owned() }
-}
-
-/// The slots as the shaders' files number them.
-fn slot(operand: Operand) -> u32 {
-    match operand {
-        Operand::Q => 1,
-        Operand::K => 2,
-        Operand::V => 3,
-        Operand::Out | Operand::Weights => 4,
-        Operand::Lse => 5,
-        Operand::Mask => 6,
-        Operand::Bias => 7,
-        Operand::KvLengths => 8,
+    let (mut buffers, mut others) = (BTreeMap::new(), BTreeMap::new());
+    for testing::Binding { binding, name, is_written, is_buffer } in testing::bindings(variant) {
+        if is_buffer {
+            buffers.insert(binding, (name.to_owned(), is_written));
+        } else {
+            others.insert(binding, name.to_owned());
+        }
     }
+    assert_eq!((storage, textures), (buffers, others), "{variant}");
 }
 
 fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
@@ -288,7 +268,7 @@ fn assert_translates(variant: &Variant, module: &Module, info: &ModuleInfo) {
 }
 
 fn is_for_metal(variant: &Variant) -> bool {
-    matches!(variant.family, Family::Matrix(matrix) if matrix.unit.tiles == Tiles::Scalars)
+    testing::kind(variant).contains("-scalars")
 }
 
 fn spirv(variant: &Variant, module: &Module, info: &ModuleInfo) -> Vec<u32> {

@@ -112,8 +112,9 @@ fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>, pr
                 Ok(candidates) => candidates,
                 Err(error) => return vec![line("-", Err(error.into()))],
             };
-            let run = |variant| Ok(case.judge(&gpu.run(&case.problem, &case.host.borrow(), variant, progress)?));
-            candidates.into_iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
+            let run =
+                |variant: &Variant| Ok(case.judge(&gpu.run(&case.problem, &case.host.borrow(), variant, progress)?));
+            candidates.iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
         }
     }
 }

@@ -3,7 +3,7 @@
 use wgpu::Device;
 use wgpu_attention::{
     Attention, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, ScoreLayout, Shape,
-    Tiles, Variant,
+    Tiles, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features, plan_by};
@@ -207,7 +207,7 @@ fn loops_end_before_the_driver_ends_them() {
         (caps.loop_rounds, caps.workgroups) = (64 + 2 * a_tile, workgroups);
         let problem = build(problem(len_kv).to_builder().mask(ScoreLayout::broadcast([1; 4])));
         let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap_or_default();
-        variants.iter().any(|variant| super::family(variant) == "tiled")
+        variants.iter().any(|variant| testing::schedule(variant) == "tiled")
     };
     assert!(in_parts(5, 320) && !in_parts(5, 321), "5 parts of 64 keys");
 }
@@ -283,8 +283,8 @@ fn matrix_units_are_given_more_at_a_time() {
 
 /// The first candidate, and what its kernel needs of a device.
 fn needs(device: &Device, problem: &Problem, caps: Caps) -> (Variant, [(&'static str, u64); 3]) {
-    let variant = Attention::with_caps(device, caps).candidates(problem).unwrap()[0];
-    let buffers = variant.operands().count() + usize::from(variant.partial);
+    let variant = Attention::with_caps(device, caps).candidates(problem).unwrap()[0].clone();
+    let buffers = testing::bindings(&variant).iter().filter(|binding| binding.is_buffer).count();
     let needs = [
         ("max_storage_buffers_per_shader_stage", buffers as u64),
         ("max_compute_workgroup_storage_size", variant.workgroup_bytes().into()),
@@ -318,7 +318,7 @@ fn a_kernel_runs_where_each_limit_is_just_enough() {
             match within(need - 1) {
                 Ok(others) => assert!(!others.contains(&variant), "{variant}: {limit} of {}", need - 1),
                 Err(error) => {
-                    assert_eq!(error, PlanError::Limit { variant, limit, need, granted: need - 1 });
+                    assert_eq!(error, PlanError::Limit { variant: variant.clone(), limit, need, granted: need - 1 });
                 }
             }
         }
@@ -356,7 +356,7 @@ fn staged_keys_fit_their_textures() {
         caps.texture_side = side;
         let problem = build(Problem::builder(shape));
         let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap();
-        variants.iter().any(|variant| super::family(variant) == "lanes")
+        variants.iter().any(|variant| testing::schedule(variant) == "lanes")
     };
     let wide = Shape::new(1, 1, 100, 32);
     assert!(is_staged(wide, 4096) && !is_staged(wide, 4095));

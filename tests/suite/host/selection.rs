@@ -1,23 +1,22 @@
 //! Which kernels are tried on which kind of device, best first, and from how many rows on.
 
-use wgpu_attention::{
-    Access, Attention, Caps, Decode, Dtype, Exchange, Family, Fragment, MatrixUnit, Multiplier, Problem, Shape, Tiles,
-    Variant, weights_candidates,
-};
+use wgpu_attention::testing::{access, weights_candidates};
+use wgpu_attention::{Attention, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, Shape, Tiles, Variant};
 
 use super::{Kind, build, noop_with_features};
 use crate::record::{noop, noop_with_matrices};
 
-/// A kernel without what the problem says of it: its family, its rows and how its threads talk.
+/// A kernel without what the problem says of it: its schedule, its sizes and how its threads talk.
 fn name(variant: &Variant) -> String {
-    let family = match variant.family {
-        Family::Tiled => "tiled".to_owned(),
-        Family::Lanes { size } => format!("lanes{size}"),
-        Family::Decode(Decode { rows, .. }) => format!("decode{rows}"),
-        Family::Streams { size, rows } => format!("streams{size}x{rows}"),
-        other => format!("{other:?}"),
-    };
-    family + if variant.exchange == Exchange::Subgroup { "-sub" } else { "" }
+    let name = variant.to_string();
+    let (name, _) = name.split_once('.').unwrap();
+    match name.split_once('x') {
+        // How many threads share a key does not vary.
+        Some((decode, rest)) if decode.starts_with("decode") => {
+            format!("{decode}{}", if rest.ends_with("-sub") { "-sub" } else { "" })
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// The candidates, best first, each once whatever its access.
@@ -105,10 +104,10 @@ fn elements_move_in_fours_where_they_lie_in_fours() {
     let accesses = |caps: &Caps, problem: &Problem, wanted: &str| {
         let variants = wgpu_attention::candidates(problem, caps).unwrap();
         let of_kind = variants.iter().filter(|variant| name(variant) == wanted);
-        of_kind.map(|variant| variant.access).collect::<Vec<_>>()
+        of_kind.map(access).collect::<Vec<_>>()
     };
     let even = Problem::builder(Shape::new(2, 4, 20, 32).kv_heads(2));
-    let both = [Access::Vec4, Access::Scalar];
+    let both = ["x4", "x1"];
     let plain = Kind::Plain.caps(&device);
     assert_eq!(accesses(&plain, &build(even), "tiled"), both);
     let [q, k, v] = wgpu_attention::Layout::packed_qkv(&Shape::new(2, 4, 20, 32).kv_heads(2));
@@ -127,23 +126,23 @@ fn elements_move_in_fours_where_they_lie_in_fours() {
     }
     for (dim_qk, dim_v) in [(30, 32), (32, 30)] {
         let problem = build(Problem::builder(Shape::new(1, 1, 20, dim_qk).value_dim(dim_v)));
-        assert_eq!(accesses(&plain, &problem, "tiled"), [Access::Scalar]);
+        assert_eq!(accesses(&plain, &problem, "tiled"), ["x1"]);
         let subgroups = Kind::Subgroups { least: 8 }.caps(&device);
-        assert_eq!(accesses(&subgroups, &problem, "tiled-sub"), []);
+        assert!(accesses(&subgroups, &problem, "tiled-sub").is_empty());
     }
     // Weights are written four at a time where their rows are as long, whatever the output.
     let weights = |len_kv| {
         let problem = build(Problem::builder(Shape::new(1, 1, 5, 32).value_dim(3).kv_len(len_kv)).weights());
         let variants = weights_candidates(&problem, &plain).unwrap();
-        variants.iter().map(|variant| variant.access).collect::<Vec<_>>()
+        variants.iter().map(access).collect::<Vec<_>>()
     };
-    assert_eq!((weights(8), weights(9)), (both.to_vec(), vec![Access::Scalar]));
+    assert_eq!((weights(8), weights(9)), (both.to_vec(), vec!["x1"]));
 
     let mut software = Kind::Software { lanes: 8 }.caps(&device);
     assert_eq!(accesses(&software, &build(even), "lanes8"), both);
     software.has_int64 = true;
-    assert_eq!(accesses(&software, &build(even), "lanes8"), [Access::Words, Access::Scalar]);
-    assert_eq!(accesses(&software, &build(even), "streams8x4"), [Access::Words, Access::Scalar]);
+    assert_eq!(accesses(&software, &build(even), "lanes8"), ["x4w", "x1"]);
+    assert_eq!(accesses(&software, &build(even), "streams8x4"), ["x4w", "x1"]);
     assert_eq!(accesses(&software, &build(even), "tiled"), both);
 }
 
@@ -154,9 +153,10 @@ fn on_matrices(unit: MatrixUnit, workgroup_bytes: u32, shape: Shape) -> String {
     (caps.matrix_unit, caps.workgroup_bytes) = (Some(unit), workgroup_bytes);
     let problem = build(Problem::builder(shape).dtype(Dtype::F16));
     let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap();
-    let named = variants.iter().map(|variant| match variant.family {
-        Family::Matrix(matrix) => format!("{}x{}x{}", matrix.subgroups, matrix.row_fragments, matrix.keys),
-        _ => name(variant),
+    let named = variants.iter().map(|variant| {
+        let name = name(variant);
+        // Of the unit's own name there is only one here.
+        if variant.is_on_matrix_unit() { name.split_once('-').unwrap().1.to_owned() } else { name }
     });
     let mut names: Vec<String> = named.collect();
     names.dedup();

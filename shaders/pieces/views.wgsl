@@ -1,0 +1,18 @@
+// Where elements lie.
+
+// An operand inside its binding, in elements: offset, then strides of batch, head and row.
+alias View = vec4<u32>;
+
+fn address(view: View, batch: u32, head: u32, row: u32) -> u32 {
+    return view.x + batch * view.y + head * view.z + row * view.w;
+}
+
+// A query row, as far as one part of the keys goes.
+struct Row {
+    batch: u32,
+    head: u32,
+    query: u32,  // within the dispatch
+    part: u32,   // of the keys
+    first: i32,  // by its position it sees keys first ..= last
+    last: i32,
+}

@@ -1,0 +1,12 @@
+//! For those on the host: slices instead of buffers, and functions that block.
+
+#[cfg(not(target_arch = "wasm32"))]
+pub mod blocking;
+pub(crate) mod inputs;
+pub mod reference;
+#[cfg(not(target_arch = "wasm32"))]
+mod run;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune;
+#[cfg(not(target_arch = "wasm32"))]
+mod probe;

@@ -1,0 +1,159 @@
+//! From host slices to host vectors.
+
+use wgpu::PollType;
+
+use crate::host::inputs::{Buffers, Inputs};
+use crate::kernel::error::PlanError;
+use crate::kernel::variant::Variant;
+use crate::plan::Attention;
+use crate::problem::Problem;
+use crate::problem::dtype::Dtype;
+use crate::problem::operand::Operand;
+use crate::record::call::Call;
+use crate::record::error::{BindError, ReadbackError};
+use crate::record::readback::Readback;
+
+/// What came back from the device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// The output, laid out as the problem says; gaps between rows are zero.
+    pub out: Vec<f32>,
+    /// Log-sum-exp (B, Hq, Lq), where the problem asks for it.
+    pub lse: Option<Vec<f32>>,
+    /// Attention weights (B, Hq, Lq, Lk), where the problem asks for them.
+    pub weights: Option<Vec<f32>>,
+}
+
+/// Anything that can go wrong from host slices to host vectors.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The device cannot run the problem.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The inputs do not fit the problem.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The result did not come back.
+    #[error(transparent)]
+    Readback(#[from] ReadbackError),
+    /// A tensor is larger than the device's buffers.
+    #[error(
+        "`{operand}` takes {need} bytes, but this device's buffers hold at most {granted}; run fewer heads or batches at a time"
+    )]
+    BufferTooLarge {
+        /// Which operand.
+        operand: Operand,
+        /// Its size.
+        need: u64,
+        /// `max_buffer_size`.
+        granted: u64,
+    },
+    /// The device stopped answering.
+    #[error("the device stopped answering: {0}")]
+    Poll(String),
+    /// wgpu or the driver refused a kernel, a buffer or the commands; nothing was computed.
+    #[error(
+        "the device refused the work: {0}; run less at a time if memory ran out, else try another variant or driver"
+    )]
+    Refused(String),
+}
+
+/// **Blocks and submits.** Uploads the inputs, runs the best variant, waits, and reads everything back.
+///
+/// # Errors
+/// [`RunError`].
+pub fn attention(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+) -> Result<Outputs, RunError> {
+    attention_with(attention, queue, problem, inputs, &attention.candidates(problem)?[0])
+}
+
+/// **Blocks and submits.** The same with the variant given.
+///
+/// # Errors
+/// [`RunError`].
+pub fn attention_with(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    variant: &Variant,
+) -> Result<Outputs, RunError> {
+    inputs.check(problem)?;
+    let device = attention.device();
+    fit_buffers(device, problem)?;
+    unless_refused(device, || {
+        let plan = attention.plan_variant(problem, variant)?;
+        let buffers = inputs.upload(device, problem)?;
+        submit(device, queue, problem, &plan.bind(&buffers.operands())?, &buffers)
+    })
+}
+
+/// Records a call with the readbacks of its outputs, submits it and waits.
+fn submit(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    problem: &Problem,
+    call: &Call,
+    buffers: &Buffers,
+) -> Result<Outputs, RunError> {
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    call.encode(&mut encoder);
+    let mut read = |operand| {
+        let source = buffers.get(operand).map(wgpu::Buffer::as_entire_buffer_binding);
+        source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
+    };
+    let (out, lse, weights) = (read(Operand::Out)?, read(Operand::Lse)?, read(Operand::Weights)?);
+    queue.submit([encoder.finish()]);
+    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
+
+    let values = |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
+        let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
+        let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
+        let mut values = pollster::block_on(readback.values(dtype))?;
+        values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
+        Ok(Some(values))
+    };
+    Ok(Outputs {
+        out: values(Operand::Out, out)?.unwrap_or_default(),
+        lse: values(Operand::Lse, lse)?,
+        weights: values(Operand::Weights, weights)?,
+    })
+}
+
+/// Does work that submits and waits, and fails where wgpu or the driver refused part of it. Without error scopes, such
+/// errors go to the app's handler alone, and results would be zeros.
+pub(super) fn unless_refused<T>(
+    device: &wgpu::Device,
+    work: impl FnOnce() -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let (done, refusal) = watched(device, work);
+    match (done, refusal) {
+        // What a result that never came back says, the reason says better.
+        (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason.to_string())),
+        (done, _) => done,
+    }
+}
+
+/// Does work, and returns with what comes of it the first error that wgpu reported meanwhile.
+pub(super) fn watched<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+    // A driver that refuses what passes wgpu's validation is an internal error.
+    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+    let scopes = filters.map(|filter| device.push_error_scope(filter));
+    let done = work();
+    let errors: Vec<_> = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
+    (done, errors.into_iter().next())
+}
+
+/// Whether the device has buffers as large as the operands.
+pub(super) fn fit_buffers(device: &wgpu::Device, problem: &Problem) -> Result<(), RunError> {
+    let granted = device.limits().max_buffer_size;
+    match problem.views().find(|view| view.size_bytes() > granted) {
+        Some(view) => Err(RunError::BufferTooLarge { operand: view.operand, need: view.size_bytes(), granted }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,121 @@
+//! Which candidate is fastest here, by trying them. Selection's table knows kinds of devices; this knows yours.
+
+use std::time::{Duration, Instant};
+
+use wgpu::PollType;
+
+use crate::host::inputs::{Buffers, Inputs};
+use crate::host::run::{RunError, fit_buffers, unless_refused};
+use crate::kernel::variant::Variant;
+use crate::plan::Attention;
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+use crate::record::call::Call;
+
+/// How long each candidate ran, fastest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Never empty.
+    rows: Vec<(Variant, Duration)>,
+}
+
+impl Tuning {
+    /// The fastest. Its `Display` is the text to store, which [`Attention::named`](crate::Attention::named) reads.
+    pub fn best(&self) -> &Variant {
+        &self.rows[0].0
+    }
+
+    /// Every candidate with the median of its runs, fastest first.
+    pub fn rows(&self) -> &[(Variant, Duration)] {
+        &self.rows
+    }
+}
+
+/// Where the runs of one candidate end: whichever comes first. Enough for a median, and nobody waits long.
+const LONG_ENOUGH: Duration = Duration::from_millis(200);
+const MOST_RUNS: usize = 20;
+
+/// **Blocks and submits.** Runs every candidate for `problem` and times it, on buffers of its own: small numbers,
+/// nothing masked but by the problem itself, every length full.
+///
+/// A time is the wall clock around one submission and the wait for it, so it includes what the driver takes for both,
+/// in which small differences drown. Each candidate is compiled, runs once unmeasured, then up to twenty times or for a
+/// fifth of a second. Leave the device otherwise idle.
+///
+/// Tune once for a device, a driver and a problem of the lengths you run, and store the name of the best:
+///
+/// ```
+/// use wgpu_attention::{Attention, Problem, Shape, blocking};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+/// # let attention = Attention::new(&device);
+/// let problem = Problem::builder(Shape::new(1, 8, 100, 64)).build()?;
+/// let stored = blocking::tune(&attention, &queue, &problem)?.best().to_string();
+///
+/// // Another day. A name that is no candidate any more is an error, and then it is time to tune again.
+/// let plan = attention.plan_variant(&problem, &attention.named(&problem, &stored)?)?;
+/// # assert_eq!(plan.variant().to_string(), stored);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`RunError`], also where only one of the candidates cannot be planned.
+pub fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Result<Tuning, RunError> {
+    let device = attention.device();
+    let candidates = attention.candidates(problem)?;
+    fit_buffers(device, problem)?;
+    let mut rows = unless_refused(device, || {
+        let buffers = made_up(device, problem)?;
+        let timed = candidates.into_iter().map(|variant| {
+            let call = attention.plan_variant(problem, &variant)?.bind(&buffers.operands())?;
+            Ok((variant, median(|| time(device, queue, &call))?))
+        });
+        timed.collect::<Result<Vec<_>, RunError>>()
+    })?;
+    rows.sort_by_key(|(_, duration)| *duration);
+    Ok(Tuning { rows })
+}
+
+/// Operands on which no kernel finds anything to leave out: no zeros, nothing masked but by the problem itself.
+fn made_up(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunError> {
+    let length = |operand| problem.view(operand).map_or(0, |view| usize::try_from(view.end()).unwrap_or(usize::MAX));
+    let elements = [Operand::Q, Operand::K, Operand::V, Operand::Bias];
+    // A prime period: neighbouring rows and heads differ.
+    let period = (0..61_u8).map(|n| f32::from(n) / 61.0 - 0.49);
+    let numbers: Vec<f32> = period.cycle().take(elements.map(length).into_iter().max().unwrap_or(0)).collect();
+    let attend = vec![true; length(Operand::Mask)];
+    let whole = vec![problem.shape().len_kv; length(Operand::KvLengths)];
+    let inputs = Inputs {
+        q: &numbers[..length(Operand::Q)],
+        k: &numbers[..length(Operand::K)],
+        v: &numbers[..length(Operand::V)],
+        mask: problem.uses(Operand::Mask).then_some(&attend),
+        bias: problem.uses(Operand::Bias).then_some(&numbers[..length(Operand::Bias)]),
+        kv_lengths: problem.uses(Operand::KvLengths).then_some(&whole),
+    };
+    Ok(inputs.upload(device, problem)?)
+}
+
+/// The median of what `run` says, after one run that does not count.
+fn median(mut run: impl FnMut() -> Result<Duration, RunError>) -> Result<Duration, RunError> {
+    run()?;
+    let mut times = Vec::new();
+    let mut spent = Duration::ZERO;
+    while times.is_empty() || (spent < LONG_ENOUGH && times.len() < MOST_RUNS) {
+        times.push(run()?);
+        spent += times[times.len() - 1];
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+/// Recording is left out: an app records among its own commands.
+fn time(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call) -> Result<Duration, RunError> {
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    call.encode(&mut encoder);
+    let commands = encoder.finish();
+    let start = Instant::now();
+    queue.submit([commands]);
+    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
+    Ok(start.elapsed())
+}

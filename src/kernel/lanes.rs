@@ -1,0 +1,60 @@
+//! `lanes.wgsl`: many rows on software GPUs. A workgroup is one subgroup, and keys and values come from textures.
+
+use crate::kernel::choices::{Access, Choices, Results};
+use crate::kernel::pieces::{Form, Pieces};
+use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Rounds, TILE_KEYS, Work};
+use crate::kernel::slots::{Space, Usage};
+use crate::kernel::stage;
+use crate::problem::operand::Operand;
+
+/// Query rows of a lane and keys of a round: as many as fit the first-level instruction cache, since every number of theirs
+/// is a few instructions of the text (benches/NOTES.md).
+const fn shape(choices: &Choices) -> (u32, u32) {
+    match if choices.dim_qk > choices.dim_v { choices.dim_qk } else { choices.dim_v } {
+        0..=32 => (6, 2),
+        33..=64 => (4, 2),
+        65..=96 => (2, 2),
+        97..=128 => (3, 1),
+        _ => (2, 1),
+    }
+}
+
+/// Where a kernel with such an access leaves its results. Storing elements one at a time is so much text, written out for every
+/// number of O, that a software GPU compiles it for half a minute, and again for every head size. The small kernel that
+/// merges does it instead.
+pub(super) const fn results(access: Access) -> Results {
+    if access.is_in_fours() { Results::Whole } else { Results::Partial }
+}
+
+/// On subgroups of `size` lanes.
+pub(super) fn kernel(choices: &Choices, size: u32) -> Kernel {
+    let (rows, keys) = shape(choices);
+    let (q_vectors, v_vectors) = (choices.dim_qk / 4, choices.dim_v / 4);
+    let mut pieces = Pieces::new(choices);
+    pieces.inputs([Operand::Q], choices, Form::Wide);
+    pieces.space(Space::StagedK, Usage::Read);
+    pieces.space(Space::StagedV, Usage::Read);
+    pieces.scores(choices);
+    pieces.results(choices, Form::Wide);
+    pieces.file(include_str!("../../shaders/lanes.wgsl"));
+    pieces.constants(stage::constants(choices));
+    pieces.constants([
+        ("LANES", size),
+        ("ROWS", rows),
+        ("KEYS", keys),
+        ("Q_VECTORS", q_vectors),
+        ("V_VECTORS", v_vectors),
+        ("K_TEXELS", q_vectors / size),
+        ("V_TEXELS", v_vectors / size),
+    ]);
+    // A round for each so many keys; two more because what the driver counts is measured, not documented.
+    let rounds = Rounds::of_tile(TILE_KEYS / keys + 2);
+    let features = wgpu::Features::SUBGROUP | choices.access.features();
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts: Counts::Rows, rows: size * rows, threads: size, computes_values: true },
+        needs: Needs { features, workgroup_bytes: 0 },
+        work: Work { cost: Cost::Scores, keys: Keys::InParts(rounds), speed: 1 },
+    }
+}

@@ -1,0 +1,25 @@
+//! `merge.wgsl`: combines the parts of split keys, a vector of four columns of a row to a thread.
+
+use crate::kernel::choices::Choices;
+use crate::kernel::pieces::{Form, Pieces};
+use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Work};
+use crate::kernel::slots::{Space, Usage};
+
+const THREADS: u32 = 64;
+
+pub(super) fn kernel(choices: &Choices) -> Kernel {
+    let rows = (THREADS / (choices.dim_v / 4)).max(1);
+    let mut pieces = Pieces::new(choices);
+    pieces.space(Space::Partial, Usage::Read);
+    pieces.file(include_str!("../../shaders/pieces/state.wgsl"));
+    pieces.results(choices, Form::Wide);
+    pieces.file(include_str!("../../shaders/merge.wgsl"));
+    pieces.constants([("DIM_V", choices.dim_v), ("ROWS", rows)]);
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts: Counts::Rows, rows, threads: THREADS, computes_values: true },
+        needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 0 },
+        work: Work { cost: Cost::Parts, keys: Keys::None, speed: 1 },
+    }
+}

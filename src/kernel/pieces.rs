@@ -1,0 +1,169 @@
+//! Which piece of text stands for which choice, and what it binds.
+
+use crate::kernel::choices::{Access, Choices, Results};
+use crate::kernel::record::{Constant, File, Source};
+use crate::kernel::slots::{Slot, Space, Usage};
+use crate::problem::dtype::Dtype;
+use crate::problem::operand::Operand;
+
+/// A kernel's text and bindings, growing piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    pub(super) source: Source,
+    pub(super) slots: Vec<Slot>,
+}
+
+/// How a kernel sees 16-bit elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Widened to f32, without a device feature.
+    Wide,
+    /// As f16, which they are stored as.
+    Half,
+}
+
+impl Pieces {
+    /// What every kernel has, and the conversions of its elements.
+    pub(super) fn new(choices: &Choices) -> Self {
+        let mut pieces = Self::default();
+        pieces.file(include_str!("../../shaders/pieces/views.wgsl"));
+        match choices.dtype {
+            Dtype::F32 => {}
+            Dtype::F16 => pieces.file(include_str!("../../shaders/pieces/f16.wgsl")),
+            Dtype::Bf16 => pieces.file(include_str!("../../shaders/pieces/bf16.wgsl")),
+        }
+        if choices.dtype != Dtype::F32 {
+            pieces.file(include_str!("../../shaders/pieces/packed.wgsl"));
+        }
+        if choices.access == Access::Scalar {
+            pieces.file(include_str!("../../shaders/pieces/places.wgsl"));
+        }
+        pieces
+    }
+
+    pub(super) fn file(&mut self, text: &'static str) {
+        self.source.files.push(File { text, of: None });
+    }
+
+    pub(super) fn constants<const N: usize>(&mut self, values: [(&'static str, u32); N]) {
+        self.source.constants.extend(values.map(|(name, value)| (name, Constant::U32(value))));
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str, value: bool) {
+        self.source.constants.push((name, Constant::Bool(value)));
+    }
+
+    /// Binds a space.
+    pub(super) fn space(&mut self, space: Space, usage: Usage) {
+        self.slots.push(Slot::of_space(space, usage));
+    }
+
+    /// Reads queries, keys or values: `load_q` and so on.
+    pub(super) fn inputs<const N: usize>(&mut self, operands: [Operand; N], choices: &Choices, form: Form) {
+        let (text, wgsl) = match (choices.dtype, form, choices.access) {
+            (Dtype::F32, _, Access::Vec4) => {
+                (include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"), "array<vec4<f32>>")
+            }
+            (Dtype::F32, _, Access::Words) => {
+                (include_str!("../../shaders/pieces/elements_f32_words.wgsl"), "array<vec2<u64>>")
+            }
+            (Dtype::F32, _, Access::Scalar) => {
+                (include_str!("../../shaders/pieces/elements_f32_scalar.wgsl"), "array<f32>")
+            }
+            (_, Form::Half, Access::Vec4 | Access::Words) => {
+                (include_str!("../../shaders/pieces/elements_half_vec4.wgsl"), "array<vec4<f16>>")
+            }
+            (_, Form::Half, Access::Scalar) => {
+                (include_str!("../../shaders/pieces/elements_half_scalar.wgsl"), "array<f16>")
+            }
+            (_, Form::Wide, Access::Vec4) => {
+                (include_str!("../../shaders/pieces/elements_packed_vec4.wgsl"), "array<vec2<u32>>")
+            }
+            (_, Form::Wide, Access::Words) => {
+                (include_str!("../../shaders/pieces/elements_packed_words.wgsl"), "array<u64>")
+            }
+            (_, Form::Wide, Access::Scalar) => {
+                (include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"), "array<u32>")
+            }
+        };
+        for operand in operands {
+            self.source.files.push(File { text, of: Some(operand.name()) });
+            self.slots.push(Slot::of(operand, wgsl));
+        }
+    }
+
+    /// Writes the output or the weights: `store_out`.
+    pub(super) fn output(&mut self, operand: Operand, choices: &Choices, form: Form) {
+        let (text, wgsl) = match (choices.dtype, form, choices.access) {
+            (Dtype::F32, _, Access::Vec4 | Access::Words) => {
+                (include_str!("../../shaders/pieces/out_f32_vec4.wgsl"), "array<vec4<f32>>")
+            }
+            (Dtype::F32, _, Access::Scalar) => (include_str!("../../shaders/pieces/out_f32_scalar.wgsl"), "array<f32>"),
+            (_, _, Access::Vec4 | Access::Words) => {
+                (include_str!("../../shaders/pieces/out_packed_vec4.wgsl"), "array<vec2<u32>>")
+            }
+            (_, Form::Wide, Access::Scalar) => {
+                (include_str!("../../shaders/pieces/out_packed_scalar.wgsl"), "array<atomic<u32>>")
+            }
+            // No atomics, whose scope naga declares wrongly beside matrices.
+            (_, Form::Half, Access::Scalar) => {
+                (include_str!("../../shaders/pieces/out_half_scalar.wgsl"), "array<f16>")
+            }
+        };
+        self.file(text);
+        self.slots.push(Slot::of(operand, wgsl));
+    }
+
+    /// Which rows and keys there are, what becomes of a product of Q and K, which keys a row sees, and the algebra of its softmax.
+    pub(super) fn scores(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/site.wgsl"));
+        self.file(include_str!("../../shaders/pieces/score.wgsl"));
+        self.file(include_str!("../../shaders/pieces/state.wgsl"));
+        self.file(if choices.softcap {
+            include_str!("../../shaders/pieces/softcap_tanh.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/softcap_none.wgsl")
+        });
+        if choices.mask {
+            self.file(include_str!("../../shaders/pieces/mask_bytes.wgsl"));
+            self.slots.push(Slot::of(Operand::Mask, "array<u32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/mask_none.wgsl"));
+        }
+        match choices.bias {
+            None => self.file(include_str!("../../shaders/pieces/bias_none.wgsl")),
+            Some(Dtype::F32) => {
+                self.file(include_str!("../../shaders/pieces/bias_f32.wgsl"));
+                self.slots.push(Slot::of(Operand::Bias, "array<f32>"));
+            }
+            Some(Dtype::F16 | Dtype::Bf16) => {
+                self.file(include_str!("../../shaders/pieces/bias_packed.wgsl"));
+                self.slots.push(Slot::of(Operand::Bias, "array<u32>"));
+            }
+        }
+        if choices.kv_lengths {
+            self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
+            self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/lengths_all.wgsl"));
+        }
+    }
+
+    /// Where the results of a row go.
+    pub(super) fn results(&mut self, choices: &Choices, form: Form) {
+        if choices.results == Results::Partial {
+            self.file(include_str!("../../shaders/pieces/result_part.wgsl"));
+            self.space(Space::Partial, Usage::Write);
+            return;
+        }
+        self.output(Operand::Out, choices, form);
+        if choices.lse {
+            self.file(include_str!("../../shaders/pieces/lse_buffer.wgsl"));
+            self.slots.push(Slot::of(Operand::Lse, "array<f32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/lse_none.wgsl"));
+        }
+        self.file(include_str!("../../shaders/pieces/finish.wgsl"));
+        self.file(include_str!("../../shaders/pieces/result_whole.wgsl"));
+    }
+}

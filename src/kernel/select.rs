@@ -1,0 +1,294 @@
+//! Which variants run a problem on a device, best first: a pure function over a table.
+
+use crate::device::caps::Caps;
+use crate::kernel::choices::VALUE_COLUMNS;
+use crate::kernel::decode::Decode;
+use crate::kernel::error::PlanError;
+use crate::kernel::record::Keys;
+use crate::kernel::schedule::Schedule;
+use crate::kernel::streams::{self, Streams};
+use crate::kernel::tiled::Exchange;
+use crate::kernel::variant::Variant;
+use crate::kernel::{DIM_MOST, DIM_QK_KEPT, matrix};
+use crate::problem::Problem;
+
+/// One line of the table. The first that suits a problem and a device is preferred.
+struct Row {
+    /// The schedule it is about.
+    is: fn(&Schedule) -> bool,
+    /// That schedule for a problem on a device, where there is one.
+    schedule: fn(&Problem, &Caps) -> Option<Schedule>,
+    suits: fn(&Problem, &Caps) -> bool,
+    /// Why this row stands where it does: device, date and command of the measurement, or that there was none.
+    provenance: &'static str,
+}
+
+const TABLE: &[Row] = &[
+    Row {
+        is: is_streams,
+        schedule: streams,
+        suits: |problem, _| few_for_streams(problem) || !fits_lanes(problem),
+        provenance: ON_LAVAPIPE,
+    },
+    Row {
+        is: |schedule| matches!(schedule, Schedule::Lanes { .. }),
+        schedule: |_, caps| Some(Schedule::Lanes { size: software_lanes(caps)? }),
+        suits: |problem, _| fits_lanes(problem),
+        provenance: ON_LAVAPIPE,
+    },
+    Row {
+        is: is_on_matrices,
+        schedule: |problem, caps| on_matrices(problem, caps, matrix::Rows::OneSubgroup),
+        suits: |problem, _| few_rows(problem) && rows_together(problem) > ROWS_OF_A_THREAD,
+        provenance: BY_ARITHMETIC,
+    },
+    Row {
+        is: is_on_matrices,
+        schedule: |problem, caps| on_matrices(problem, caps, matrix::Rows::ManyFragments),
+        suits: |problem, _| !few_rows(problem),
+        provenance: BY_ARITHMETIC,
+    },
+    Row {
+        is: is_on_matrices,
+        schedule: |problem, caps| on_matrices(problem, caps, matrix::Rows::OneFragment),
+        suits: |problem, _| !few_rows(problem),
+        provenance: BY_ARITHMETIC,
+    },
+    Row {
+        is: |schedule| is_decode(schedule, Exchange::Subgroup),
+        schedule: |problem, caps| decode(problem, caps, Exchange::Subgroup),
+        suits: |problem, caps| few_rows(problem) && has_eight_lanes(caps),
+        provenance: "no barrier in the loop; not measured on a GPU",
+    },
+    Row {
+        is: |schedule| is_decode(schedule, Exchange::Workgroup),
+        schedule: |problem, caps| decode(problem, caps, Exchange::Workgroup),
+        suits: |problem, _| few_rows(problem),
+        provenance: "not measured on a GPU",
+    },
+    Row {
+        is: |schedule| matches!(schedule, Schedule::Tiled(Exchange::Workgroup)),
+        schedule: |_, _| Some(Schedule::Tiled(Exchange::Workgroup)),
+        suits: |_, _| true,
+        provenance: "runs everywhere; not measured on a GPU",
+    },
+    Row {
+        is: |schedule| matches!(schedule, Schedule::Tiled(Exchange::Subgroup)),
+        schedule: |_, _| Some(Schedule::Tiled(Exchange::Subgroup)),
+        suits: |_, caps| has_eight_lanes(caps) && !caps.is_software,
+        provenance: "one barrier fewer per tile; not measured on a GPU",
+    },
+    Row {
+        is: is_streams,
+        schedule: streams,
+        suits: |problem, _| !few_for_streams(problem) && fits_lanes(problem),
+        provenance: FOR_ANY_ROWS,
+    },
+    Row {
+        is: |schedule| is_decode(schedule, Exchange::Subgroup),
+        schedule: |problem, caps| decode(problem, caps, Exchange::Subgroup),
+        suits: |problem, caps| !few_rows(problem) && has_eight_lanes(caps),
+        provenance: FOR_ANY_ROWS,
+    },
+    Row {
+        is: |schedule| is_decode(schedule, Exchange::Workgroup),
+        schedule: |problem, caps| decode(problem, caps, Exchange::Workgroup),
+        suits: |problem, caps| !few_rows(problem) && !caps.is_software,
+        provenance: FOR_ANY_ROWS,
+    },
+    Row {
+        is: is_on_matrices,
+        schedule: |problem, caps| on_matrices(problem, caps, matrix::Rows::OneSubgroup),
+        suits: |_, _| true,
+        provenance: BY_ARITHMETIC,
+    },
+];
+
+const ON_LAVAPIPE: &str = "lavapipe (Mesa 22.3.6): benches/NOTES.md";
+const BY_ARITHMETIC: &str = "a matrix unit, by arithmetic (benches/NOTES.md); not measured on a GPU";
+const FOR_ANY_ROWS: &str = "right for any number of rows, and slower than the others for many";
+
+fn is_streams(schedule: &Schedule) -> bool {
+    matches!(schedule, Schedule::Streams(_))
+}
+
+fn is_on_matrices(schedule: &Schedule) -> bool {
+    matches!(schedule, Schedule::Matrix(_))
+}
+
+fn is_decode(schedule: &Schedule, exchange: Exchange) -> bool {
+    matches!(schedule, Schedule::Decode(decode) if decode.exchange == exchange)
+}
+
+/// Query rows of a KV head up to which a matrix unit saves no time, since reading K and V is what takes it.
+const ROWS_OF_A_THREAD: u32 = 4;
+
+/// Subgroup sizes of software GPUs that kernels are written for; the text of a kernel grows with them.
+const LANES: [u32; 2] = [4, 8];
+
+fn software_lanes(caps: &Caps) -> Option<u32> {
+    caps.subgroup_size.filter(|size| caps.is_software && LANES.contains(size))
+}
+
+/// Not where [`streams`] does the same, with subgroups and so much sooner.
+fn decode(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Schedule> {
+    software_lanes(caps).is_none().then(|| Schedule::Decode(Decode::of(problem, exchange)))
+}
+
+/// What [`Exchange::Subgroup`] needs.
+fn has_eight_lanes(caps: &Caps) -> bool {
+    caps.subgroup_least.is_some_and(|least| least >= 8)
+}
+
+fn streams(problem: &Problem, caps: &Caps) -> Option<Schedule> {
+    Some(Schedule::Streams(Streams::of(problem, software_lanes(caps)?)))
+}
+
+fn on_matrices(problem: &Problem, caps: &Caps, rows: matrix::Rows) -> Option<Schedule> {
+    matrix::of(problem, caps, rows).map(Schedule::Matrix)
+}
+
+/// Whether a lane has room for whole rows of Q and O, and one texture for all the values.
+fn fits_lanes(problem: &Problem) -> bool {
+    problem.shape().dim_qk <= DIM_QK_KEPT && problem.shape().dim_v <= VALUE_COLUMNS
+}
+
+/// Query rows of a KV head.
+fn rows_together(problem: &Problem) -> u32 {
+    let shape = problem.shape();
+    shape.len_q.saturating_mul(shape.group())
+}
+
+/// Query rows of a KV head up to which a GPU takes longer to read K and V than to compute with them.
+const FEW_ROWS: u32 = 16;
+
+fn few_rows(problem: &Problem) -> bool {
+    rows_together(problem) <= FEW_ROWS
+}
+
+/// Whether reading K and V once for every few rows takes less time than staging them for blocks of many.
+///
+/// A block of [`Schedule::Streams`] costs 2 where staging costs 3 and a block of [`Schedule::Lanes`] 3 (lavapipe, D 128:
+/// benches/NOTES.md).
+fn few_for_streams(problem: &Problem) -> bool {
+    let shape = problem.shape();
+    let streams = rows_together(problem).div_ceil(streams::rows(problem));
+    let lanes = u64::from(shape.group()) * u64::from(shape.len_q.div_ceil(LANES_ROWS));
+    2 * u64::from(streams) <= 3 + 3 * lanes
+}
+
+/// Query rows of a block of [`Schedule::Lanes`], about.
+const LANES_ROWS: u32 = 24;
+
+impl Variant {
+    /// Why selection prefers this kernel where it does.
+    pub fn provenance(&self) -> &'static str {
+        let row = TABLE.iter().find(|row| (row.is)(&self.schedule));
+        row.map_or("the only kernel for its purpose", |row| row.provenance)
+    }
+}
+
+/// Every variant that can compute the output of `problem` on such a device, best first.
+///
+/// # Errors
+/// Why the device can run none of them.
+pub fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    let rows = TABLE.iter().filter(|row| (row.suits)(problem, caps));
+    runnable(rows.filter_map(|row| (row.schedule)(problem, caps)), problem, caps)
+}
+
+/// The variants that compute the weights of `problem`, best first.
+///
+/// # Errors
+/// Why the device can run none of them.
+pub(crate) fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    runnable([Schedule::Weights].into_iter(), problem, caps)
+}
+
+fn runnable(
+    schedules: impl Iterator<Item = Schedule>,
+    problem: &Problem,
+    caps: &Caps,
+) -> Result<Vec<Variant>, PlanError> {
+    let mut able = Vec::new();
+    let mut refused = None;
+    for schedule in schedules {
+        for &access in schedule.accesses(caps) {
+            let able_if_in_range = head_sizes(problem).and_then(|()| {
+                let variant = Variant::of(schedule, access, problem);
+                check(&variant, problem, caps)?;
+                Ok(variant)
+            });
+            match able_if_in_range {
+                Ok(variant) if able.contains(&variant) => {}
+                Ok(variant) if variant.suits(problem) && variant.has_room(problem, caps) => able.push(variant),
+                Ok(_) => {}
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+    }
+    match refused {
+        Some(error) if able.is_empty() => Err(error),
+        _ => Ok(able),
+    }
+}
+
+/// Whether a device can run a variant for `problem`.
+fn check(variant: &Variant, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
+    let kernel = variant.kernel();
+    let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
+    let limits = [
+        ("max_storage_buffers_per_shader_stage", buffers, caps.storage_buffers),
+        ("max_compute_workgroup_storage_size", kernel.needs.workgroup_bytes, caps.workgroup_bytes),
+        ("max_compute_invocations_per_workgroup", kernel.block.threads, caps.invocations),
+        ("max_compute_workgroups_per_dimension", 1, caps.workgroups),
+    ];
+    for (limit, need, granted) in limits {
+        if need > granted {
+            let (variant, need, granted) = (variant.clone(), need.into(), granted.into());
+            return Err(PlanError::Limit { variant, limit, need, granted });
+        }
+    }
+    // One workgroup sees so many keys, and as many as a grid counts see the parts between them.
+    let len_kv = problem.shape().len_kv;
+    let most = match kernel.work.keys {
+        Keys::InParts(rounds) => rounds.most_keys(caps.loop_rounds).saturating_mul(caps.workgroups),
+        Keys::AllAtOnce(rounds) => rounds.most_keys(caps.loop_rounds),
+        Keys::None => u32::MAX,
+    };
+    if len_kv > most {
+        return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
+    }
+    Ok(())
+}
+
+fn head_sizes(problem: &Problem) -> Result<(), PlanError> {
+    let shape = problem.shape();
+    for (axis, dim) in [("dim_qk", shape.dim_qk), ("dim_v", shape.dim_v)] {
+        if dim > DIM_MOST {
+            return Err(PlanError::HeadSize { axis, dim, most: DIM_MOST });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::shape::Shape;
+
+    #[test]
+    fn a_variant_tells_the_provenance_of_the_row_that_chose_it() {
+        let gpu = Caps::from_limits(&wgpu::Limits::default());
+        let with_subgroups = Caps { subgroup_least: Some(8), ..gpu };
+        let software = Caps { is_software: true, subgroup_size: Some(8), ..with_subgroups };
+        for (len_q, caps) in [1, 500].into_iter().flat_map(|len_q| [gpu, with_subgroups, software].map(|c| (len_q, c)))
+        {
+            let problem = Problem::builder(Shape::new(1, 2, len_q, 64).kv_len(500)).build().expect("valid");
+            let row =
+                TABLE.iter().find(|row| (row.schedule)(&problem, &caps).is_some() && (row.suits)(&problem, &caps));
+            let best = &candidates(&problem, &caps).expect("runs everywhere")[0];
+            assert_eq!(Some(best.provenance()), row.map(|row| row.provenance), "{best}");
+        }
+    }
+}

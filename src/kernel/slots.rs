@@ -1,0 +1,145 @@
+//! What kernels bind. A binding is a position in a kernel's list, and the declarations in its text are printed from that list.
+
+use std::fmt::Write as _;
+
+use crate::problem::operand::Operand;
+
+/// `@binding` of the parameters; that of slot `n` is one more than `n`.
+pub(crate) const PARAMS_BINDING: u32 = 0;
+
+/// Something that a kernel binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) resource: Resource,
+    pub(crate) usage: Usage,
+    /// Its type in the shader.
+    wgsl: &'static str,
+}
+
+/// What is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// A buffer of the caller's.
+    Operand(Operand),
+    /// What one kernel leaves for another.
+    Space(Space),
+}
+
+/// What one kernel leaves for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Each row's result over each part of the keys.
+    Partial,
+    /// The keys, four elements to a texel.
+    StagedK,
+    /// The values, likewise.
+    StagedV,
+}
+
+/// What a kernel does with what it binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    Read,
+    Write,
+}
+
+/// Texels of the staged keys and values.
+pub(crate) const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
+
+impl Slot {
+    /// A buffer of the caller's, whose elements the shader sees as `wgsl`.
+    pub(crate) const fn of(operand: Operand, wgsl: &'static str) -> Self {
+        let usage = if operand.is_output() { Usage::Write } else { Usage::Read };
+        Self { resource: Resource::Operand(operand), usage, wgsl }
+    }
+
+    pub(crate) const fn of_space(space: Space, usage: Usage) -> Self {
+        let wgsl = match (space, usage) {
+            (Space::Partial, _) => "array<vec4<f32>>",
+            (Space::StagedK | Space::StagedV, Usage::Read) => "texture_storage_2d<rgba32float, read>",
+            (Space::StagedK | Space::StagedV, Usage::Write) => "texture_storage_2d<rgba32float, write>",
+        };
+        Self { resource: Resource::Space(space), usage, wgsl }
+    }
+
+    pub(crate) const fn operand(&self) -> Option<Operand> {
+        match self.resource {
+            Resource::Operand(operand) => Some(operand),
+            Resource::Space(_) => None,
+        }
+    }
+
+    pub(crate) const fn space(&self) -> Option<Space> {
+        match self.resource {
+            Resource::Operand(_) => None,
+            Resource::Space(space) => Some(space),
+        }
+    }
+
+    pub(crate) const fn is_buffer(&self) -> bool {
+        matches!(self.resource, Resource::Operand(_) | Resource::Space(Space::Partial))
+    }
+
+    pub(crate) fn ty(&self) -> wgpu::BindingType {
+        let read_only = self.usage == Usage::Read;
+        if self.is_buffer() {
+            return wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            };
+        }
+        // Read as storage, not sampled: without levels of detail to choose from, a software GPU does half the work.
+        wgpu::BindingType::StorageTexture {
+            access: if read_only {
+                wgpu::StorageTextureAccess::ReadOnly
+            } else {
+                wgpu::StorageTextureAccess::WriteOnly
+            },
+            format: TEXELS,
+            view_dimension: wgpu::TextureViewDimension::D2,
+        }
+    }
+
+    /// Its name in the shader. A kernel writes one tensor in the elements' type, so the output and the weights, which
+    /// different kernels write, share a name.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.resource {
+            Resource::Operand(Operand::Weights) => Operand::Out.name(),
+            Resource::Operand(operand) => operand.name(),
+            Resource::Space(Space::Partial) => "parts",
+            Resource::Space(Space::StagedK) => "staged_k",
+            Resource::Space(Space::StagedV) => "staged_v",
+        }
+    }
+
+    /// What lies where in it.
+    const fn shape(&self) -> &'static str {
+        match self.resource {
+            Resource::Operand(operand) => operand.shape(),
+            Resource::Space(Space::Partial) => "(B, Hq, Lq, parts): (m, l, saw, 0), O",
+            Resource::Space(Space::StagedK | Space::StagedV) => "(B, Hkv, Lk), in rows of texels",
+        }
+    }
+}
+
+/// The `@binding` of the `n`th slot.
+pub(crate) fn binding(n: usize) -> u32 {
+    PARAMS_BINDING + 1 + u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The declarations of all that a kernel binds.
+pub(crate) fn declarations(slots: &[Slot]) -> String {
+    let mut text = format!("@group(0) @binding({PARAMS_BINDING}) var<uniform> params: Params;\n");
+    for (n, slot) in slots.iter().enumerate() {
+        let space = match (slot.is_buffer(), slot.usage) {
+            (false, _) => "",
+            (true, Usage::Read) => "<storage, read>",
+            (true, Usage::Write) => "<storage, read_write>",
+        };
+        let (name, ty, shape) = (slot.name(), slot.wgsl, slot.shape());
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "@group(0) @binding({}) var{space} {name}: {ty};  // {shape}", binding(n));
+    }
+    text
+}

@@ -1,0 +1,61 @@
+//! `stage.wgsl`: copies keys and values to textures, a key to a thread.
+
+use crate::device::caps::Caps;
+use crate::kernel::choices::Choices;
+use crate::kernel::pieces::{Form, Pieces};
+use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Work};
+use crate::kernel::slots::{Space, Usage};
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+
+/// Keys of a workgroup.
+const KEYS: u32 = 64;
+
+/// Texels of a texture's row: every device has twice as many, and a power of two of keys fits.
+const WIDTH: u32 = 4096;
+
+/// How many keys, of so many elements each, share a row of a texture.
+const fn keys_per_row(dim: u32) -> u32 {
+    1 << (WIDTH / (dim / 4)).ilog2()
+}
+
+/// Widths and heights of the textures of keys and of values.
+pub(super) fn sizes(choices: &Choices, problem: &Problem) -> [[u32; 2]; 2] {
+    let shape = problem.shape();
+    let keys = u64::from(shape.batch).saturating_mul(shape.heads_kv.into()).saturating_mul(shape.len_kv.into());
+    [choices.dim_qk, choices.dim_v].map(|dim| {
+        let height = keys.div_ceil(keys_per_row(dim).into());
+        // A texture has at least one row, even where there are no keys.
+        [keys_per_row(dim) * (dim / 4), u32::try_from(height).unwrap_or(u32::MAX).max(1)]
+    })
+}
+
+/// Whether textures on such a device hold all keys and values.
+pub(super) fn fits(choices: &Choices, problem: &Problem, caps: &Caps) -> bool {
+    sizes(choices, problem).iter().flatten().all(|&side| side <= caps.texture_side)
+}
+
+pub(super) fn constants(choices: &Choices) -> [(&'static str, u32); 4] {
+    [
+        ("DIM_QK", choices.dim_qk),
+        ("DIM_V", choices.dim_v),
+        ("K_KEYS_PER_ROW", keys_per_row(choices.dim_qk)),
+        ("V_KEYS_PER_ROW", keys_per_row(choices.dim_v)),
+    ]
+}
+
+pub(super) fn kernel(choices: &Choices) -> Kernel {
+    let mut pieces = Pieces::new(choices);
+    pieces.inputs([Operand::K, Operand::V], choices, Form::Wide);
+    pieces.space(Space::StagedK, Usage::Write);
+    pieces.space(Space::StagedV, Usage::Write);
+    pieces.file(include_str!("../../shaders/stage.wgsl"));
+    pieces.constants(constants(choices));
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts: Counts::Keys, rows: KEYS, threads: KEYS, computes_values: true },
+        needs: Needs { features: choices.access.features(), workgroup_bytes: 0 },
+        work: Work { cost: Cost::Copies, keys: Keys::None, speed: 1 },
+    }
+}

@@ -1,0 +1,140 @@
+//! A kernel's text: the generated constants and declarations, then whole files one after another (WGSL's module scope has no
+//! order), with the loops unrolled that keep an array in registers.
+
+use crate::kernel::params::Params;
+use crate::kernel::record::{Constant, File, Kernel, Source};
+use crate::kernel::slots::declarations;
+
+/// The WGSL of a kernel, complete.
+pub(crate) fn text(name: &str, kernel: &Kernel) -> String {
+    assemble(name, &kernel.source, &format!("{}\n{}", Params::WGSL, declarations(&kernel.slots)))
+}
+
+/// The constants, what is `declared` besides, and the files.
+pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
+    let Source { directives, constants, files } = source;
+    let mut text = format!("// {name}\n\n{directives}\n");
+    for (name, value) in constants {
+        text += &match value {
+            Constant::U32(value) => format!("const {name} = {value}u;\n"),
+            Constant::Bool(value) => format!("const {name} = {value};\n"),
+        };
+    }
+    text.push('\n');
+    text += declared;
+    for &File { text: file, of } in files {
+        text.push('\n');
+        match of {
+            None => text += file,
+            Some(operand) => {
+                let named = replace_word(file, "load", &format!("load_{operand}"));
+                text += &replace_word(&named, "DATA", operand);
+            }
+        }
+    }
+    unroll(&text)
+}
+
+const MARK: &str = "// unroll";
+
+/// Writes out every loop marked `// unroll`, innermost last.
+///
+/// An array stays in registers only if its indices are constants, and drivers no longer see that they are once naga has
+/// added a counter to each loop to bound it, as WebGPU's safety asks. The files stay plain WGSL that means the same.
+/// A marked loop counts `u32` from 0 by 1 to a literal or a `const` that is one, and neither breaks nor continues.
+fn unroll(text: &str) -> String {
+    expand(text, text)
+}
+
+/// `declarations` holds the `const`s that bound the loops of `text`.
+fn expand(text: &str, declarations: &str) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, marked)) = rest.split_once(MARK) {
+        expanded += before;
+        let (head, body) = marked.split_once('{').expect("a marked loop has a body");
+        let end = closing_brace(body);
+        let (variable, count) = loop_head(head, declarations);
+        for i in 0..count {
+            expanded += "{";
+            expanded += &expand(&replace_word(&body[..end], variable, &format!("{i}u")), declarations);
+            expanded += "}\n";
+        }
+        rest = &body[end + 1..];
+    }
+    expanded + rest
+}
+
+/// The variable of `for (var NAME = 0u; NAME < COUNT; NAME++)` and its count.
+fn loop_head<'a>(head: &'a str, declarations: &str) -> (&'a str, u32) {
+    let head = head.trim().strip_prefix("for (var ").expect("a mark stands before a loop");
+    let (variable, head) = head.split_once(" = 0u; ").expect("a marked loop counts from 0u");
+    let count =
+        head.strip_prefix(variable).and_then(|head| head.strip_prefix(" < ")).expect("a marked loop has a bound");
+    let (count, step) = count.split_once("; ").expect("a marked loop has a step");
+    assert_eq!(step, format!("{variable}++)"), "a marked loop counts by one");
+    let declared = declarations.split_once(&format!("const {count} = ")).and_then(|(_, value)| value.split(';').next());
+    let literal = declared.unwrap_or(count).strip_suffix('u').and_then(|digits| digits.parse().ok());
+    (variable, literal.expect("a marked loop's bound is a literal, or a const that is one"))
+}
+
+/// Where the body that `text` begins with ends.
+fn closing_brace(text: &str) -> usize {
+    let mut depth = 1;
+    let end = text.bytes().position(|byte| {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    end.expect("braces match")
+}
+
+fn replace_word(text: &str, word: &str, by: &str) -> String {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let mut replaced = String::new();
+    let mut last = 0;
+    for (at, _) in text.match_indices(word) {
+        let before = text[..at].bytes().next_back().is_some_and(is_word);
+        let after = text[at + word.len()..].bytes().next().is_some_and(is_word);
+        if !before && !after {
+            replaced += &text[last..at];
+            replaced += by;
+            last = at + word.len();
+        }
+    }
+    replaced + &text[last..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marked_loops_are_written_out_and_others_are_not() {
+        let text = "\
+const COLUMNS = 2u;
+for (var i = 0u; i < 9u; i++) { f(i); }
+// unroll
+for (var c = 0u; c < COLUMNS; c++) { o[c] = cc + c_c(c);
+// unroll
+for (var r = 0u; r < 2u; r++) { if (a) { g(r, c); } } }
+end";
+        let wanted = "\
+const COLUMNS = 2u;
+for (var i = 0u; i < 9u; i++) { f(i); }
+{ o[0u] = cc + c_c(0u);
+{ if (a) { g(0u, 0u); } }
+{ if (a) { g(1u, 0u); } }
+ }
+{ o[1u] = cc + c_c(1u);
+{ if (a) { g(0u, 1u); } }
+{ if (a) { g(1u, 1u); } }
+ }
+
+end";
+        assert_eq!(unroll(text), wanted);
+    }
+}

@@ -1,0 +1,138 @@
+//! Which code: a schedule with its choices, and nothing of the problem's lengths.
+
+use crate::device::caps::Caps;
+use crate::kernel::choices::{Access, Choices, Results};
+use crate::kernel::record::Kernel;
+use crate::kernel::schedule::Schedule;
+use crate::kernel::slots::Space;
+use crate::kernel::{stage, text};
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+
+/// One compiled kernel's identity: everything that changes its text, and nothing else.
+///
+/// Its `Display` names the pipeline, the debug group, the test and the benchmark.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    pub(super) schedule: Schedule,
+    pub(super) choices: Choices,
+}
+
+impl Variant {
+    /// A schedule for `problem` that moves elements so.
+    pub(super) fn of(schedule: Schedule, access: Access, problem: &Problem) -> Self {
+        let choices = Choices::of(problem, access, schedule.dim_step());
+        let results = schedule.results(access);
+        if schedule == Schedule::Weights {
+            // It writes no output.
+            return Self { schedule, choices: Choices { dim_v: 0, lse: false, ..choices } };
+        }
+        Self { schedule, choices: Choices { results, ..choices } }
+    }
+
+    /// The kernel itself.
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.schedule.kernel(&self.choices)
+    }
+
+    /// The operands its kernel binds.
+    pub fn operands(&self) -> impl Iterator<Item = Operand> + use<> {
+        self.kernel().operands().collect::<Vec<_>>().into_iter()
+    }
+
+    /// The WGSL it compiles, complete.
+    pub fn wgsl(&self) -> String {
+        text::text(&self.to_string(), &self.kernel())
+    }
+
+    /// Bytes of workgroup memory that its kernel declares.
+    pub fn workgroup_bytes(&self) -> u32 {
+        self.kernel().needs.workgroup_bytes
+    }
+
+    /// Threads of a workgroup.
+    pub fn invocations(&self) -> u32 {
+        self.kernel().block.threads
+    }
+
+    /// Whether it multiplies on a matrix unit.
+    pub fn is_on_matrix_unit(&self) -> bool {
+        self.schedule.is_on_matrix_unit()
+    }
+
+    pub(crate) const fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    pub(crate) const fn schedule_name(&self) -> &'static str {
+        self.schedule.name()
+    }
+
+    pub(crate) fn schedule_kind(&self) -> String {
+        self.schedule.kind()
+    }
+
+    /// The same, leaving its results for a merge.
+    pub(crate) fn in_parts(&self) -> Self {
+        let choices = Choices { results: Results::Partial, ..self.choices.clone() };
+        Self { choices, schedule: self.schedule }
+    }
+
+    /// The kernel that stages what this one reads.
+    pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
+        let stage = Self { schedule: Schedule::Stage, choices: self.choices.of_elements() };
+        self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
+    }
+
+    /// The kernel that merges what this one leaves.
+    pub(crate) fn merged_by(&self, problem: &Problem) -> Option<Self> {
+        // It reads none of the elements.
+        let access = if self.choices.access == Access::Words { Access::Vec4 } else { self.choices.access };
+        let choices = Choices { access, dim_qk: 0, lse: self.choices.lse, ..self.choices.of_elements() };
+        let merge = Self { schedule: Schedule::Merge, choices };
+        (self.choices.results == Results::Partial).then(|| merge.with_access_of(problem))
+    }
+
+    /// Widths and heights of the textures that it reads staged keys and values from.
+    pub(crate) fn staged_texels(&self, problem: &Problem) -> Option<[[u32; 2]; 2]> {
+        self.kernel().binds(Space::StagedK).then(|| stage::sizes(&self.choices, problem))
+    }
+
+    /// Whether it moves elements as another does.
+    pub(crate) fn moves_elements_like(&self, other: &Self) -> bool {
+        self.choices.access == other.choices.access
+    }
+
+    /// This variant, or the one without the demand that elements lie in fours, where those it moves do not.
+    fn with_access_of(self, problem: &Problem) -> Self {
+        if self.suits(problem) {
+            return self;
+        }
+        Self { choices: Choices { access: Access::Scalar, ..self.choices }, ..self }
+    }
+
+    /// Whether the elements this variant moves lie in fours, if it needs that.
+    pub(super) fn suits(&self, problem: &Problem) -> bool {
+        let in_fours = |operand| {
+            problem.view(operand).is_none_or(|view| {
+                let [batch, head, row, _] = view.stride;
+                [view.offset, batch, head, row, view.extent[3].into()].iter().all(|n| n % 4 == 0)
+            })
+        };
+        let are_elements = |operand: &Operand| {
+            matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::Out | Operand::Weights)
+        };
+        !self.choices.access.is_in_fours() || self.operands().filter(are_elements).all(in_fours)
+    }
+
+    /// Whether the textures it reads hold all keys and values on such a device.
+    pub(super) fn has_room(&self, problem: &Problem, caps: &Caps) -> bool {
+        !self.kernel().binds(Space::StagedK) || stage::fits(&self.choices, problem, caps)
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.schedule, self.choices)
+    }
+}

@@ -1,0 +1,272 @@
+//! Cutting a problem into dispatches that the device can bind, count and finish in time.
+
+use std::ops::Range;
+
+use crate::device::caps::Caps;
+use crate::kernel::error::PlanError;
+use crate::kernel::record::{Cost, Counts, Kernel, Keys};
+use crate::kernel::slots::Resource;
+use crate::plan::piece::{Piece, count};
+use crate::plan::slices::{Slice, slices};
+use crate::plan::split::{Split, column_ranges};
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+use crate::problem::shape::Shape;
+
+/// More dispatches than this is a mistake in the description rather than work for a GPU.
+const MOST_DISPATCHES: usize = 1 << 16;
+
+/// One kernel's work on a problem.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) problem: &'a Problem,
+    pub(crate) kernel: &'a Kernel,
+    /// How the keys are split, by this kernel or, where it merges, by the one before.
+    pub(crate) split: Split,
+    pub(crate) caps: &'a Caps,
+}
+
+/// Why a piece cannot be one dispatch.
+enum Obstacle {
+    Binding(PlanError),
+    Grid,
+    Slow,
+}
+
+impl Job<'_> {
+    /// The pieces, in order.
+    pub(crate) fn cut(&self) -> Result<Vec<Piece>, PlanError> {
+        let whole = Piece::whole(self.problem, self.kernel.block.counts);
+        if whole.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut waiting: Vec<Piece> = if self.kernel.block.computes_values {
+            column_ranges(whole.columns.end).rev().map(|columns| Piece { columns, ..whole.clone() }).collect()
+        } else {
+            vec![whole]
+        };
+        let mut pieces = Vec::new();
+        while let Some(piece) = waiting.pop() {
+            match (self.obstacle(&piece), self.halves(&piece)) {
+                (None, _) | (Some(Obstacle::Slow), None) => pieces.push(piece),
+                (Some(_), Some([first, second])) => waiting.extend([second, first]),
+                (Some(Obstacle::Grid), None) => {
+                    return Err(PlanError::TooManyDispatches { most: MOST_DISPATCHES });
+                }
+                (Some(Obstacle::Binding(error)), None) => return Err(error),
+            }
+            if pieces.len() + waiting.len() > MOST_DISPATCHES {
+                return Err(PlanError::TooManyDispatches { most: MOST_DISPATCHES });
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn obstacle(&self, piece: &Piece) -> Option<Obstacle> {
+        if self.grid(piece).into_iter().any(|n| n > self.caps.workgroups) {
+            return Some(Obstacle::Grid);
+        }
+        for Slice { resource, size_bytes: need, .. } in self.slices(piece) {
+            // Shaders index elements, and bytes of a mask, with 32 bits.
+            let granted = self.caps.binding_bytes.min(u64::from(u32::MAX));
+            if need > granted {
+                // What is kept of an output is as large as it is.
+                let operand = if let Resource::Operand(operand) = resource { operand } else { Operand::Out };
+                return Some(Obstacle::Binding(PlanError::TooLarge { operand, need, granted }));
+            }
+        }
+        (self.flop(piece) > self.patience()).then_some(Obstacle::Slow)
+    }
+
+    /// Two halves along the outermost axis that has two: batches, heads, blocks of rows. Heads go by whole groups while
+    /// there are several: the shader finds the KV head of a dispatch's heads from the first of them.
+    fn halves(&self, piece: &Piece) -> Option<[Piece; 2]> {
+        let halve = |range: &Range<u32>, step: u32| {
+            let middle = range.start.checked_add(((range.end - range.start) / 2).checked_next_multiple_of(step)?)?;
+            (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
+        };
+        let Piece { batch, heads, rows, .. } = piece;
+        let counts_query_heads = self.kernel.block.counts == Counts::Rows;
+        let group = if counts_query_heads { self.problem.shape().group() } else { 1 };
+        if let Some(halves) = halve(batch, 1) {
+            return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
+        }
+        if let Some(halves) = halve(heads, group).or_else(|| halve(heads, 1)) {
+            return Some(halves.map(|heads| Piece { heads, ..piece.clone() }));
+        }
+        let block = if counts_query_heads { self.kernel.block.rows } else { 1 };
+        halve(rows, block).map(|halves| halves.map(|rows| Piece { rows, ..piece.clone() }))
+    }
+
+    /// The parts of a batch's keys are neighbours along its axis.
+    pub(crate) fn grid(&self, piece: &Piece) -> [u32; 3] {
+        let [rows, heads, batches] = piece.workgroups(self.problem, self.kernel.block);
+        let parts = if matches!(self.kernel.work.keys, Keys::InParts(_)) { self.split.parts } else { 1 };
+        [rows, heads, batches.saturating_mul(parts)]
+    }
+
+    /// The work that one dispatch may cost: a GPU does that of some kernels many times as fast.
+    fn patience(&self) -> u64 {
+        let speed = if self.caps.is_software { 1 } else { self.kernel.work.speed };
+        self.caps.dispatch_flop.saturating_mul(speed)
+    }
+
+    fn flop(&self, piece: &Piece) -> u64 {
+        let Shape { len_kv, dim_qk, .. } = self.problem.shape();
+        let dim_v = u64::from(count(&piece.columns));
+        let vectors = u64::from(dim_qk) + dim_v;
+        let heads = match self.kernel.block.counts {
+            Counts::GroupedRows => u64::from(count(&piece.heads)).saturating_mul(self.problem.shape().group().into()),
+            Counts::Rows | Counts::Keys => count(&piece.heads).into(),
+        };
+        let a_row = match self.kernel.work.cost {
+            Cost::Scores => (u64::from(len_kv) * 2).saturating_mul(vectors),
+            Cost::Copies => vectors,
+            Cost::Parts => (dim_v * 2).saturating_mul(self.split.parts.into()),
+        };
+        [heads, count(&piece.rows).into(), a_row].into_iter().fold(count(&piece.batch).into(), u64::saturating_mul)
+    }
+
+    /// What `piece` binds of the kernel's buffers, in the order of its slots.
+    pub(crate) fn slices(&self, piece: &Piece) -> impl Iterator<Item = Slice> {
+        slices(self.kernel, self.problem, self.split, piece, self.caps.binding_alignment.max(16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::record::TILE_KEYS;
+    use crate::kernel::select::candidates;
+    use crate::problem::layout::{Layout, ScoreLayout};
+
+    fn caps() -> Caps {
+        Caps::from_limits(&wgpu::Limits::default())
+    }
+
+    fn pieces(problem: &Problem, caps: &Caps) -> Vec<Piece> {
+        with_job(problem, caps, |job| job.cut().expect("can be cut"))
+    }
+
+    /// Does something with the work of the kernel that is preferred.
+    fn with_job<T>(problem: &Problem, caps: &Caps, act: impl FnOnce(&Job<'_>) -> T) -> T {
+        let kernel = candidates(problem, caps).expect("runs everywhere")[0].kernel();
+        act(&Job { problem, kernel: &kernel, split: Split::of(&kernel, problem, caps), caps })
+    }
+
+    /// Every (batch, head, row) is in exactly one piece.
+    fn assert_partition(problem: &Problem, pieces: &[Piece]) {
+        let mut times = vec![0; problem.shape().scores()[..3].iter().map(|&n| n as usize).product()];
+        let [_, heads, rows, _] = problem.shape().scores();
+        for piece in pieces {
+            for b in piece.batch.clone() {
+                for h in piece.heads.clone() {
+                    for i in piece.rows.clone() {
+                        times[((b * heads + h) * rows + i) as usize] += 1;
+                    }
+                }
+            }
+        }
+        assert!(times.iter().all(|&n| n == 1), "not a partition: {pieces:?}");
+    }
+
+    #[test]
+    fn a_problem_that_fits_is_one_piece() {
+        let problem = Problem::builder(Shape::new(2, 4, 100, 64)).build().expect("valid");
+        assert_eq!(pieces(&problem, &caps()), [Piece { batch: 0..2, heads: 0..4, rows: 0..100, columns: 0..64 }]);
+    }
+
+    #[test]
+    fn cuts_partition_the_problem_and_respect_every_limit() {
+        let shape = Shape::new(3, 6, 130, 32).kv_heads(2);
+        let mask = ScoreLayout::broadcast([3, 1, 130, 130]);
+        for problem in [
+            Problem::builder(shape).mask(mask).build(),
+            Problem::builder(shape).k(Layout::blhd(2, 130, 32)).v(Layout::blhd(2, 130, 32)).build(),
+        ] {
+            let problem = problem.expect("valid");
+            for tight in [
+                Caps { binding_bytes: 40_000, ..caps() },
+                Caps { workgroups: 2, ..caps() },
+                Caps { workgroups: 1, ..caps() },
+                Caps { dispatch_flop: 1, ..caps() },
+            ] {
+                let pieces = pieces(&problem, &tight);
+                assert!(pieces.len() > 1);
+                assert_partition(&problem, &pieces);
+                with_job(&problem, &tight, |job| {
+                    for piece in &pieces {
+                        assert!(job.grid(piece).into_iter().all(|n| n <= tight.workgroups));
+                        for slice in job.slices(piece) {
+                            assert!(slice.size_bytes <= tight.binding_bytes, "{slice:?}");
+                            assert_eq!(slice.offset_bytes % tight.binding_alignment, 0);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_cut_can_bind_is_an_error_with_both_sizes() {
+        let problem = Problem::builder(Shape::new(1, 1, 10, 64).kv_len(1000)).build().expect("valid");
+        let tight = Caps { binding_bytes: 255_999, ..caps() };
+        let error = with_job(&problem, &tight, |job| job.cut().expect_err("K is 256 000 bytes"));
+        assert_eq!(error, PlanError::TooLarge { operand: Operand::K, need: 256_000, granted: 255_999 });
+    }
+
+    #[test]
+    fn keys_are_split_to_fill_the_device_and_no_further() {
+        let split = |shape: Shape, caps: Caps| {
+            let problem = Problem::builder(shape).build().expect("valid");
+            with_job(&problem, &caps, |job| job.split)
+        };
+        let wide = Caps { workgroups_to_fill: 64, ..caps() };
+        assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { keys: 4096, parts: 1 });
+        assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { keys: 1024, parts: 8 });
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { keys: 512, parts: 2 });
+        let impatient = Caps { loop_rounds: 65_535, workgroups_to_fill: 1, ..caps() };
+        let long = split(Shape::new(1, 1, 1, 64).kv_len(1 << 20), impatient);
+        assert!(long.parts > 1 && long.keys * long.parts >= 1 << 20, "{long:?}");
+    }
+
+    #[test]
+    fn keys_are_split_into_no_more_parts_than_a_grid_counts() {
+        let problem = Problem::builder(Shape::new(1, 1, 1, 64).kv_len(100_000)).build().expect("valid");
+        let narrow = Caps { workgroups: 4, workgroups_to_fill: 1 << 20, ..caps() };
+        let parts = with_job(&problem, &narrow, |job| {
+            assert_eq!(job.cut().expect("4 parts fit").len(), 1);
+            job.split.parts
+        });
+        assert_eq!(parts, 4);
+        // A driver that ends loops sooner makes more parts than fit, and then the bound is in the error.
+        let impatient = Caps { loop_rounds: 400, ..narrow };
+        let error = candidates(&problem, &impatient).expect_err("four workgroups do not reach so many keys");
+        let PlanError::TooManyKeys { len_kv: 100_000, most, .. } = error else { panic!("{error}") };
+        assert!(most < 100_000 && most % (4 * TILE_KEYS) == 0, "{most}");
+        let fewer = Problem::builder(Shape::new(1, 1, 1, 64).kv_len(most)).build().expect("valid");
+        candidates(&fewer, &impatient).expect("they reach these");
+    }
+
+    #[test]
+    fn wide_values_are_cut_into_columns_and_each_has_parts_of_its_own() {
+        let shape = Shape::new(2, 3, 7, 64).kv_len(2048).value_dim(573);
+        let problem = Problem::builder(shape).build().expect("valid");
+        let caps = Caps { workgroups_to_fill: 1 << 20, ..caps() };
+        let (pieces, split) = with_job(&problem, &caps, |job| (job.cut().expect("can be cut"), job.split));
+        assert_eq!(pieces.iter().map(|piece| piece.columns.clone()).collect::<Vec<_>>(), [0..256, 256..512, 512..573]);
+        let parts: Vec<Range<u32>> = pieces.iter().map(|piece| split.columns(&piece.columns)).collect();
+        let n = split.parts;
+        assert!(n > 1);
+        assert_eq!(parts, [0..n * 260, n * 260..n * 520, n * 520..n * (520 + 68)]);
+        assert_eq!(split.view(&problem).extent[3], n * (520 + 68));
+    }
+
+    #[test]
+    fn absurd_sizes_end_in_an_error_rather_than_a_long_loop() {
+        let shape = Shape::new(1 << 30, 1 << 30, 1, 1).kv_heads(1);
+        let problem = Problem::builder(shape).build().expect("2^62 bytes can be addressed");
+        let cut = with_job(&problem, &caps(), |job| job.cut());
+        assert!(matches!(cut, Err(PlanError::TooManyDispatches { .. })));
+    }
+}

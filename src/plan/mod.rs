@@ -1,0 +1,299 @@
+//! A problem compiled and sized for a device.
+
+pub(crate) mod cut;
+mod params;
+mod piece;
+mod pipeline;
+pub(crate) mod scratch;
+pub(crate) mod slices;
+mod split;
+pub(crate) mod upload;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use wgpu::BufferUsages;
+
+use crate::device::caps::Caps;
+use crate::kernel::error::PlanError;
+use crate::kernel::params::Params;
+use crate::kernel::record::Kernel;
+use crate::kernel::select::{candidates, weights_candidates};
+use crate::kernel::slots::Space;
+use crate::kernel::variant::Variant;
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+use cut::Job;
+use params::params;
+use pipeline::Pipeline;
+use scratch::{Scratch, ScratchSize};
+use slices::Slice;
+use split::Split;
+use upload::filled;
+
+/// Plans attention on one device, and keeps the pipelines it compiled. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    device: wgpu::Device,
+    caps: Caps,
+    cache: Option<wgpu::PipelineCache>,
+    pipelines: Arc<Mutex<HashMap<Variant, Arc<OnceLock<Pipeline>>>>>,
+}
+
+/// A problem ready to be bound, as often as wanted, to buffers. Immutable; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) device: wgpu::Device,
+    pub(crate) problem: Problem,
+    variant: Variant,
+    pub(crate) binding_alignment: u64,
+    split: Split,
+    pub(crate) need: ScratchSize,
+    pub(crate) steps: Arc<[Step]>,
+    /// Bound for an operand without elements, which no kernel reads: wgpu binds no empty range.
+    pub(crate) stand_in: Option<wgpu::Buffer>,
+}
+
+/// Enough for one element of any type that a kernel may declare its bindings to hold.
+const STAND_IN_BYTES: usize = 16;
+
+/// One kernel over all its pieces.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) variant: Variant,
+    pub(crate) kernel: Kernel,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) params: wgpu::Buffer,
+    pub(crate) launches: Vec<Launch>,
+}
+
+/// One dispatch.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) params_offset: u64,
+    pub(crate) slices: Vec<Slice>,
+    pub(crate) grid: [u32; 3],
+}
+
+/// The kernels that compute the output of `problem` by `variant`, in order, and how the keys are split.
+fn forward(problem: &Problem, variant: &Variant, caps: &Caps) -> (Vec<Variant>, Split) {
+    let split = Split::of(&variant.kernel(), problem, caps);
+    let variant = if split.parts > 1 { variant.in_parts() } else { variant.clone() };
+    let [before, after] = [variant.prepared_by(problem), variant.merged_by(problem)];
+    ([before, Some(variant), after].into_iter().flatten().collect(), split)
+}
+
+/// Every kernel that a plan for `problem` by `variant` runs, in order, each with how the keys are split for it.
+pub(crate) fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<(Variant, Split)>, PlanError> {
+    let (forward, split) = forward(problem, variant, caps);
+    let mut kernels: Vec<_> = forward.into_iter().map(|variant| (variant, split)).collect();
+    if problem.view(Operand::Weights).is_some_and(|view| !view.is_empty()) {
+        let weights = weights_candidates(problem, caps)?;
+        // Pinning how elements move pins it for both kernels, where the weights allow it.
+        let same = weights.iter().find(|weights| weights.moves_elements_like(variant));
+        let weights = same.unwrap_or(&weights[0]).clone();
+        let split = Split::of(&weights.kernel(), problem, caps);
+        kernels.push((weights, split));
+    }
+    Ok(kernels)
+}
+
+impl Attention {
+    /// For a device, within the limits it was created with.
+    pub fn new(device: &wgpu::Device) -> Self {
+        Self::with_caps(device, Caps::of(device))
+    }
+
+    /// For a device, within tighter limits than its own, or with a matrix unit. A unit that the device was not created for
+    /// is left alone.
+    pub fn with_caps(device: &wgpu::Device, mut caps: Caps) -> Self {
+        caps.matrix_unit = caps.matrix_unit.filter(|unit| device.features().contains(unit.features()));
+        Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
+    }
+
+    /// Compiles by way of `cache`, in which the driver keeps its work. Where it has no cache of its own, as on Android,
+    /// an app then starts without compiling anew.
+    ///
+    /// The cache is the app's: it asks for `Features::PIPELINE_CACHE` (Vulkan alone has it), creates the cache by
+    /// `Device::create_pipeline_cache`, which is unsafe because it trusts the bytes it is given, and keeps what
+    /// [`get_data`](wgpu::PipelineCache::get_data) returns after planning on disk, under the name that
+    /// `wgpu::util::pipeline_cache_key` gives the adapter. Pipelines compiled before are kept as they are.
+    #[must_use]
+    pub fn with_pipeline_cache(self, cache: wgpu::PipelineCache) -> Self {
+        Self { cache: Some(cache), ..self }
+    }
+
+    /// The device.
+    pub const fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The limits it plans within.
+    pub const fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// The variants that can run `problem` here, best first.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn candidates(&self, problem: &Problem) -> Result<Vec<Variant>, PlanError> {
+        candidates(problem, &self.caps)
+    }
+
+    /// Compiles what `problem` needs, unless it already has, and sizes it. The first use of a variant takes as long as
+    /// the driver's compiler does.
+    ///
+    /// A plan uploads its parameters. wgpu holds such an upload, about 7 kB, until the queue's next submit.
+    ///
+    /// # Errors
+    /// [`PlanError`] where this device cannot run it: which limit, what is needed and what is granted.
+    pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
+        self.build(problem, &self.candidates(problem)?[0])
+    }
+
+    /// The same with the variant given, for tests and tuning.
+    ///
+    /// # Errors
+    /// [`PlanError::VariantMismatch`] unless `variant` is one of [`candidates`](Self::candidates).
+    pub fn plan_variant(&self, problem: &Problem, variant: &Variant) -> Result<Plan, PlanError> {
+        let able = self.candidates(problem)?;
+        if !able.contains(variant) {
+            return Err(PlanError::VariantMismatch { variant: variant.clone(), selected: able[0].clone() });
+        }
+        self.build(problem, variant)
+    }
+
+    /// The candidate whose `Display` is `name`: what an app stored of a [tuning](crate::blocking::tune), to pin it by
+    /// [`plan_variant`](Self::plan_variant).
+    ///
+    /// # Errors
+    /// [`PlanError::UnknownVariant`] where there is none, as on another device or driver, or after an update.
+    pub fn named(&self, problem: &Problem, name: &str) -> Result<Variant, PlanError> {
+        let able = self.candidates(problem)?;
+        let found = able.iter().find(|variant| variant.to_string() == name);
+        found.cloned().ok_or_else(|| PlanError::UnknownVariant { name: name.to_owned(), selected: able[0].clone() })
+    }
+
+    fn build(&self, problem: &Problem, variant: &Variant) -> Result<Plan, PlanError> {
+        let kernels = kernels(problem, variant, &self.caps)?;
+        let need = self.need(problem, &kernels)?;
+        let steps = kernels.iter().map(|(variant, split)| self.step(problem, variant, *split));
+        let steps = steps.collect::<Result<Vec<Step>, PlanError>>()?;
+        let stand_in = if problem.views().any(|view| view.is_empty()) {
+            let buffer = filled(&self.device, "attention without keys", vec![0; STAND_IN_BYTES], BufferUsages::STORAGE);
+            Some(buffer.ok_or(PlanError::DeviceLost)?)
+        } else {
+            None
+        };
+        let split = Split::of(&variant.kernel(), problem, &self.caps);
+        Ok(Plan {
+            device: self.device.clone(),
+            stand_in,
+            problem: *problem,
+            variant: variant.clone(),
+            binding_alignment: self.caps.binding_alignment,
+            split,
+            need,
+            steps: steps.into(),
+        })
+    }
+
+    /// The scratch that the kernels of a plan ask for.
+    fn need(&self, problem: &Problem, kernels: &[(Variant, Split)]) -> Result<ScratchSize, PlanError> {
+        let mut need = ScratchSize::default();
+        for (variant, split) in kernels {
+            if variant.kernel().binds(Space::Partial) {
+                need.partial_bytes = split.view(problem).size_bytes();
+                let (need, granted) = (need.partial_bytes, self.caps.buffer_bytes);
+                if need > granted {
+                    return Err(PlanError::Limit { variant: variant.clone(), limit: "max_buffer_size", need, granted });
+                }
+            }
+            need.staged = need.staged.or(variant.staged_texels(problem));
+        }
+        Ok(need)
+    }
+
+    fn step(&self, problem: &Problem, variant: &Variant, split: Split) -> Result<Step, PlanError> {
+        let kernel = variant.kernel();
+        let job = Job { problem, kernel: &kernel, split, caps: &self.caps };
+        let pieces = job.cut()?;
+        let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment.max(4) as usize);
+        let (need, granted) = ((pieces.len() as u64).saturating_mul(stride as u64), self.caps.buffer_bytes);
+        if need > granted {
+            return Err(PlanError::Limit { variant: variant.clone(), limit: "max_buffer_size", need, granted });
+        }
+        let mut contents = Vec::new();
+        let mut launches = Vec::new();
+        for piece in &pieces {
+            let slices: Vec<Slice> = job.slices(piece).collect();
+            let params = params(&job, piece, &slices);
+            contents.resize(launches.len() * stride, 0);
+            launches.push(Launch { params_offset: contents.len() as u64, slices, grid: job.grid(piece) });
+            contents.extend_from_slice(bytemuck::bytes_of(&params));
+        }
+        let params = filled(&self.device, &format!("{variant} params"), contents, BufferUsages::UNIFORM);
+        let params = params.ok_or(PlanError::DeviceLost)?;
+        let pipeline = self.pipeline(variant, &kernel);
+        Ok(Step { variant: variant.clone(), kernel, pipeline, params, launches })
+    }
+
+    /// Two threads that want one variant share its compilation; two variants compile side by side.
+    fn pipeline(&self, variant: &Variant, kernel: &Kernel) -> Pipeline {
+        let slot = self.pipelines().entry(variant.clone()).or_default().clone();
+        slot.get_or_init(|| self.compile(variant, kernel, variant.wgsl())).clone()
+    }
+
+    /// Compiles other text for a variant than its own: how the tests plant a mistake and see that they notice.
+    pub(crate) fn substitute(&self, variant: &Variant, wgsl: String) {
+        let pipeline = self.compile(variant, &variant.kernel(), wgsl);
+        self.pipelines().insert(variant.clone(), Arc::new(OnceLock::from(pipeline)));
+    }
+
+    fn compile(&self, variant: &Variant, kernel: &Kernel, wgsl: String) -> Pipeline {
+        Pipeline::new(&self.device, self.cache.as_ref(), &variant.to_string(), kernel, wgsl)
+    }
+
+    fn pipelines(&self) -> MutexGuard<'_, HashMap<Variant, Arc<OnceLock<Pipeline>>>> {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Plan {
+    /// The problem.
+    pub const fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The variant that computes the output.
+    pub const fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// Every variant a call runs, in order.
+    pub fn variants(&self) -> impl Iterator<Item = &Variant> {
+        self.steps.iter().map(|step| &step.variant)
+    }
+
+    /// How many dispatches a call records.
+    pub fn dispatches(&self) -> usize {
+        self.steps.iter().map(|step| step.launches.len()).sum()
+    }
+
+    /// How many workgroups share the keys of a row, whose results are then merged.
+    pub fn parts(&self) -> u32 {
+        self.split.parts
+    }
+
+    /// Device memory that a call needs beside its operands and the plan's parameters, in bytes. It grows with the lengths,
+    /// never with their product.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.need.bytes()
+    }
+
+    /// Creates that memory, for [`bind_in`](Self::bind_in): calls that run one after another may share it.
+    pub fn scratch(&self) -> Scratch {
+        Scratch::new(&self.device, self.need)
+    }
+}

@@ -1,0 +1,82 @@
+//! The parameters of one dispatch, filled in.
+
+use std::f64::consts::LOG2_E;
+
+use crate::kernel::params::Params;
+use crate::kernel::slots::{Resource, Space};
+use crate::plan::cut::Job;
+use crate::plan::piece::{Piece, count};
+use crate::plan::slices::{Slice, staged};
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+
+/// What a kernel is told of a piece.
+pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
+    let problem = job.problem;
+    let shape = problem.shape();
+    let band = problem.band();
+    let mut params = Params {
+        len_q: count(&piece.rows),
+        len_kv: shape.len_kv,
+        dim_qk: shape.dim_qk,
+        dim_v: count(&piece.columns),
+        group: shape.group(),
+        first_row: piece.rows.start,
+        first_batch: piece.batch.start,
+        band_first: band.first,
+        band_last: band.last,
+        band_from_end: band.from_end.into(),
+        staged: staged(problem, job.kernel.block.counts, piece).map(narrow),
+        negative_infinity: f32::NEG_INFINITY,
+        nan: f32::NAN,
+        parts: job.split.parts,
+        part_keys: job.split.keys,
+        ..Params::default()
+    };
+    set_scales(&mut params, problem);
+    for slice in slices {
+        set_view(&mut params, slice);
+    }
+    params
+}
+
+fn set_scales(params: &mut Params, problem: &Problem) {
+    let scale = f64::from(problem.scale());
+    let cap = problem.softcap().map(f64::from);
+    // How much a natural score is of the unit S is kept in: with a bias, which comes in natural units, 1; else
+    // whatever saves a multiplication. The unit is positive, so that the largest S is the largest score.
+    let unit = if problem.uses(Operand::Bias) { 1.0 } else { cap.unwrap_or(scale.abs()) };
+    let (score, softcap) = match cap {
+        Some(cap) => (scale / cap, cap / unit),
+        None if unit == 0.0 => (0.0, 0.0),
+        None => (scale / unit, 0.0),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is wanted")]
+    let finite = |x: f64| x.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
+    params.score_scale = finite(score);
+    params.softcap_scale = finite(softcap);
+    params.exp2_scale = finite(unit * LOG2_E);
+    params.natural_scale = finite(unit);
+}
+
+fn set_view(params: &mut Params, slice: &Slice) {
+    let [batch, head, row, column] = slice.stride.map(narrow);
+    let view = [narrow(slice.first), batch, head, row];
+    match slice.resource {
+        Resource::Operand(Operand::Q) => params.q = view,
+        Resource::Operand(Operand::K) => params.k = view,
+        Resource::Operand(Operand::V) => params.v = view,
+        Resource::Operand(Operand::Out | Operand::Weights) => params.out = view,
+        Resource::Operand(Operand::Lse) => params.lse = view,
+        Resource::Operand(Operand::Mask) => (params.mask, params.mask_key) = (view, column),
+        Resource::Operand(Operand::Bias) => (params.bias, params.bias_key) = (view, column),
+        Resource::Operand(Operand::KvLengths) => {}
+        Resource::Space(Space::Partial) => params.part = view,
+        Resource::Space(Space::StagedK | Space::StagedV) => {}
+    }
+}
+
+/// Cutting has made everything addressable with 32 bits.
+fn narrow(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

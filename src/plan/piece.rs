@@ -1,0 +1,48 @@
+//! A box of a problem, which is what one dispatch computes.
+
+use std::ops::Range;
+
+use crate::kernel::record::{Block, Counts};
+use crate::problem::Problem;
+use crate::problem::shape::Shape;
+
+/// A box of batches, heads, rows and columns. What its heads and rows are, the kernel's [`Counts`] say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) batch: Range<u32>,
+    /// Query heads, or KV heads where their query heads or their keys are counted together.
+    pub(crate) heads: Range<u32>,
+    /// Query rows, or keys.
+    pub(crate) rows: Range<u32>,
+    /// Of the values and the output: all of them, unless they are more than a kernel has room for.
+    pub(crate) columns: Range<u32>,
+}
+
+impl Piece {
+    /// The whole problem.
+    pub(super) fn whole(problem: &Problem, counts: Counts) -> Self {
+        let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_v, .. } = problem.shape();
+        let (heads, rows) = match counts {
+            Counts::Rows => (heads_q, len_q),
+            Counts::GroupedRows => (heads_kv, len_q),
+            Counts::Keys => (heads_kv, len_kv),
+        };
+        Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..dim_v }
+    }
+
+    /// Whether there is nothing to compute.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.is_empty() || self.heads.is_empty() || self.rows.is_empty()
+    }
+
+    /// Workgroups along (rows, heads, batches).
+    pub(super) fn workgroups(&self, problem: &Problem, block: Block) -> [u32; 3] {
+        let group = if block.counts == Counts::GroupedRows { problem.shape().group() } else { 1 };
+        let rows = count(&self.rows).saturating_mul(group);
+        [rows.div_ceil(block.rows), count(&self.heads), count(&self.batch)]
+    }
+}
+
+pub(super) const fn count(range: &Range<u32>) -> u32 {
+    range.end - range.start
+}

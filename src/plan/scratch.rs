@@ -1,0 +1,108 @@
+//! Space that a plan needs beside its operands: asked for, and the caller's to share.
+
+use wgpu::{BufferUsages, Device, TextureUsages};
+
+use crate::kernel::slots::{Space, TEXELS};
+
+const TEXEL_BYTES: u64 = 16;
+
+/// How much scratch a plan needs, or a [`Scratch`] has. Its `Display` lists it space by space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScratchSize {
+    pub(crate) partial_bytes: u64,
+    /// Width and height of the textures of keys and of values, in texels.
+    pub(crate) staged: Option<[[u32; 2]; 2]>,
+}
+
+impl ScratchSize {
+    /// All of it, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |[width, height]: [u32; 2]| (u64::from(width) * u64::from(height)).saturating_mul(TEXEL_BYTES);
+        let staged = self.staged.map_or([0; 2], |sizes| sizes.map(bytes));
+        staged.into_iter().fold(self.partial_bytes, u64::saturating_add)
+    }
+
+    /// Whether scratch of this size serves a plan that needs `need`. Textures may be larger than needed, but not narrower:
+    /// their width is how the shader finds its way, by a constant no wider than any texture made for it.
+    fn covers(&self, need: &Self) -> bool {
+        let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
+        self.partial_bytes >= need.partial_bytes
+            && match (&self.staged, &need.staged) {
+                (_, None) => true,
+                (None, Some(_)) => false,
+                (Some(had), Some(needed)) => had.iter().zip(needed).all(large_enough),
+            }
+    }
+}
+
+impl std::fmt::Display for ScratchSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes of partial results", self.partial_bytes)?;
+        match self.staged {
+            Some([[k_width, k_height], [v_width, v_height]]) => {
+                write!(f, ", {k_width} × {k_height} texels of keys and {v_width} × {v_height} of values")
+            }
+            None => f.write_str(" and no textures"),
+        }
+    }
+}
+
+/// Space for calls of one plan at a time: those that share it run one after another, which on one queue they do.
+///
+/// Made by [`Plan::scratch`](crate::Plan::scratch); its contents mean nothing between calls.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    pub(crate) size: ScratchSize,
+    pub(crate) partial: Option<wgpu::Buffer>,
+    pub(crate) staged: Option<[wgpu::TextureView; 2]>,
+}
+
+impl Scratch {
+    pub(crate) fn new(device: &Device, size: ScratchSize) -> Self {
+        let partial = (size.partial_bytes > 0).then(|| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("attention parts"),
+                size: size.partial_bytes,
+                usage: BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        });
+        let texture = |[width, height]: [u32; 2]| {
+            let texture = device.create_texture(&wgpu::TextureDescriptor {
+                label: Some("attention keys and values"),
+                size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: TEXELS,
+                usage: TextureUsages::STORAGE_BINDING,
+                view_formats: &[],
+            });
+            texture.create_view(&wgpu::TextureViewDescriptor::default())
+        };
+        Self { size, partial, staged: size.staged.map(|sizes| sizes.map(texture)) }
+    }
+
+    /// How much there is of each space.
+    pub const fn size(&self) -> ScratchSize {
+        self.size
+    }
+
+    /// All of it, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size.bytes()
+    }
+
+    pub(crate) fn covers(&self, need: &ScratchSize) -> bool {
+        self.size.covers(need)
+    }
+
+    pub(crate) fn texture(&self, space: Space) -> Option<&wgpu::TextureView> {
+        let [k, v] = self.staged.as_ref()?;
+        match space {
+            Space::Partial => None,
+            Space::StagedK => Some(k),
+            Space::StagedV => Some(v),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What of each buffer a piece touches.
+
+use std::ops::Range;
+
+use crate::kernel::record::{Counts, Kernel};
+use crate::kernel::slots::{Resource, Slot, Space};
+use crate::plan::piece::Piece;
+use crate::plan::split::Split;
+use crate::problem::Problem;
+use crate::problem::layout::View;
+use crate::problem::operand::Operand;
+use crate::problem::shape::Shape;
+
+/// The part of a buffer that a piece touches, as a binding starting where the device can bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) resource: Resource,
+    /// The `@binding` of its slot.
+    pub(crate) binding: u32,
+    /// From the buffer's start.
+    pub(crate) offset_bytes: u64,
+    /// 0 where the piece touches no element of it, as of K and V where there are no keys.
+    pub(crate) size_bytes: u64,
+    /// The piece's first element, from the binding's start.
+    pub(crate) first: u64,
+    /// Strides along (batch, head, row, column); 0 along an axis where the piece has one index.
+    pub(crate) stride: [u64; 4],
+}
+
+/// What `piece` binds of the buffers of a kernel, at offsets that are multiples of `alignment`.
+pub(crate) fn slices(
+    kernel: &Kernel,
+    problem: &Problem,
+    split: Split,
+    piece: &Piece,
+    alignment: u64,
+) -> impl Iterator<Item = Slice> {
+    let view_of = move |slot: &Slot| match slot.resource {
+        Resource::Operand(operand) => problem.view(operand),
+        Resource::Space(Space::Partial) => Some(split.view(problem)),
+        Resource::Space(Space::StagedK | Space::StagedV) => None,
+    };
+    kernel.slots.iter().enumerate().filter_map(move |(n, slot)| {
+        let view = view_of(slot)?;
+        let mut axes = axes(&view, problem, kernel.block.counts, piece);
+        if slot.space() == Some(Space::Partial) {
+            axes[3] = split.columns(&piece.columns);
+        }
+        Some(slice(slot.resource, crate::kernel::slots::binding(n), &view, &axes, alignment))
+    })
+}
+
+/// What of an operand a piece touches.
+fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range<u32>; 4] {
+    let Piece { batch, heads, rows, columns } = piece.clone();
+    let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
+    let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns };
+    match view.operand {
+        Operand::K | Operand::V => match counts {
+            Counts::Rows => [batch, kv_heads(problem, &heads), all_rows, columns],
+            Counts::GroupedRows => [batch, heads, all_rows, columns],
+            Counts::Keys => [batch, heads, rows, columns],
+        },
+        Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
+            let group = if counts == Counts::Rows { 1 } else { problem.shape().group() };
+            [batch, heads.start * group..heads.end * group, rows, columns]
+        }
+        Operand::KvLengths => [all_batches, 0..1, 0..1, 0..1],
+    }
+}
+
+/// The KV heads of a range of query heads.
+fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {
+    let shape = problem.shape();
+    shape.kv_head(heads.start)..shape.kv_head(heads.end - 1) + 1
+}
+
+/// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
+pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
+    let Shape { heads_kv, len_kv, .. } = problem.shape();
+    // Where keys are staged these are far below 2^64, since textures hold them.
+    let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
+    let (first_head, first_key) = match counts {
+        Counts::Rows => (kv_heads(problem, &piece.heads).start, 0),
+        Counts::GroupedRows => (piece.heads.start, 0),
+        Counts::Keys => (piece.heads.start, piece.rows.start),
+    };
+    let first = u64::from(piece.batch.start)
+        .saturating_mul(batch)
+        .saturating_add(u64::from(first_head) * head + u64::from(first_key));
+    [first, batch, head, 1]
+}
+
+fn slice(resource: Resource, binding: u32, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {
+    if axes.iter().any(Range::is_empty) {
+        return Slice { resource, binding, offset_bytes: 0, size_bytes: 0, first: 0, stride: [0; 4] };
+    }
+    let first = view.index(axes.clone().map(|axis| axis.start));
+    let end = view.index(axes.clone().map(|axis| axis.end - 1)) + 1;
+    let start_bytes = first * view.element_bytes / alignment * alignment;
+    let mut stride = view.stride;
+    for (stride, axis) in stride.iter_mut().zip(axes) {
+        if axis.end - axis.start == 1 {
+            *stride = 0;
+        }
+    }
+    Slice {
+        resource,
+        binding,
+        offset_bytes: start_bytes,
+        size_bytes: (end * view.element_bytes - start_bytes).next_multiple_of(4),
+        first: first - start_bytes / view.element_bytes,
+        stride,
+    }
+}

@@ -1,0 +1,148 @@
+//! Describing a problem, a field at a time.
+
+use crate::problem::dtype::Dtype;
+use crate::problem::layout::{Layout, ScoreLayout};
+use crate::problem::positions::{Diagonal, Window};
+use crate::problem::shape::Shape;
+
+/// Describes a [`Problem`](crate::Problem); made by [`Problem::builder`](crate::Problem::builder). Nothing is checked before [`build`](Self::build).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ProblemBuilder {
+    pub(super) shape: Shape,
+    pub(super) dtype: Dtype,
+    pub(super) q: Option<Layout>,
+    pub(super) k: Option<Layout>,
+    pub(super) v: Option<Layout>,
+    pub(super) out: Option<Layout>,
+    pub(super) scale: Option<f32>,
+    pub(super) softcap: Option<f32>,
+    pub(super) diagonal: Diagonal,
+    pub(super) causal: bool,
+    pub(super) window: Window,
+    pub(super) mask: Option<ScoreLayout>,
+    pub(super) bias: Option<(Dtype, ScoreLayout)>,
+    pub(super) kv_lengths: bool,
+    pub(super) lse: bool,
+    pub(super) weights: bool,
+}
+
+impl ProblemBuilder {
+    /// Dense, unmasked f32 attention in (B, H, L, D).
+    pub(super) const fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            dtype: Dtype::F32,
+            q: None,
+            k: None,
+            v: None,
+            out: None,
+            scale: None,
+            softcap: None,
+            diagonal: Diagonal::TopLeft,
+            causal: false,
+            window: Window { left: None, right: None },
+            mask: None,
+            bias: None,
+            kv_lengths: false,
+            lse: false,
+            weights: false,
+        }
+    }
+
+    /// How `q`, `k`, `v`, the output and the weights are stored; f32 unless given.
+    pub const fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Where `q` lies; contiguous (B, H, L, D) unless given.
+    pub const fn q(mut self, layout: Layout) -> Self {
+        self.q = Some(layout);
+        self
+    }
+
+    /// Where `k` lies; contiguous (B, H, L, D) unless given.
+    pub const fn k(mut self, layout: Layout) -> Self {
+        self.k = Some(layout);
+        self
+    }
+
+    /// Where `v` lies; contiguous (B, H, L, D) unless given.
+    pub const fn v(mut self, layout: Layout) -> Self {
+        self.v = Some(layout);
+        self
+    }
+
+    /// Where the output goes; contiguous (B, H, L, D) unless given.
+    pub const fn out(mut self, layout: Layout) -> Self {
+        self.out = Some(layout);
+        self
+    }
+
+    /// The factor on Q Kᵀ; `1/√dim_qk` unless given. At most 2.3e38 in magnitude; drivers may take one below 1.2e-38 for 0.
+    pub const fn scale(mut self, scale: f32) -> Self {
+        self.scale = Some(scale);
+        self
+    }
+
+    /// Caps the scaled scores at ±`cap`: `cap · tanh(s / cap)`.
+    pub const fn softcap(mut self, cap: f32) -> Self {
+        self.softcap = Some(cap);
+        self
+    }
+
+    /// Row `i` sees no key past the diagonal; the same as setting [`diagonal`](Self::diagonal) and a window with
+    /// `right` = 0.
+    pub const fn causal(mut self, diagonal: Diagonal) -> Self {
+        self.causal = true;
+        self.diagonal(diagonal)
+    }
+
+    /// Which key row 0 stands at, for the window; [`Diagonal::TopLeft`] unless given. One problem has one diagonal:
+    /// the last of `causal` and `diagonal` decides it.
+    pub const fn diagonal(mut self, diagonal: Diagonal) -> Self {
+        self.diagonal = diagonal;
+        self
+    }
+
+    /// A sliding window around the diagonal.
+    pub const fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// A boolean mask, one byte an element, non-zero = attend.
+    pub const fn mask(mut self, layout: ScoreLayout) -> Self {
+        self.mask = Some(layout);
+        self
+    }
+
+    /// An additive bias, stored as f32 or as the elements are. A bias of −∞ hides the key.
+    pub const fn bias(mut self, dtype: Dtype, layout: ScoreLayout) -> Self {
+        self.bias = Some((dtype, layout));
+        self
+    }
+
+    /// A buffer of B u32 says how many keys of each batch are valid; more than `len_kv` means all. The GPU reads it
+    /// when the dispatch runs, so it may change every step without a new plan.
+    pub const fn kv_lengths(mut self) -> Self {
+        self.kv_lengths = true;
+        self
+    }
+
+    /// Also writes each row's log-sum-exp.
+    pub const fn lse(mut self) -> Self {
+        self.lse = true;
+        self
+    }
+
+    /// Also writes the attention weights (B, Hq, Lq, Lk).
+    ///
+    /// The price is that which fused attention exists to avoid: a buffer that grows with Lq·Lk, and a pass of its own
+    /// that computes Q Kᵀ twice more (once for each row's maximum and sum, once to write).
+    pub const fn weights(mut self) -> Self {
+        self.weights = true;
+        self
+    }
+}

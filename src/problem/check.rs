@@ -1,0 +1,132 @@
+//! What a description must be to make sense.
+
+use crate::problem::Problem;
+use crate::problem::builder::ProblemBuilder;
+use crate::problem::dtype::Dtype;
+use crate::problem::error::ProblemError;
+use crate::problem::layout::{ScoreLayout, View};
+use crate::problem::operand::Operand;
+use crate::problem::positions::LONGEST;
+use crate::problem::shape::Shape;
+
+/// The kernels need log₂ e times the scale, which is past f32 for a larger one.
+const LARGEST_SCALE: f32 = f32::MAX / std::f32::consts::LOG2_E;
+
+/// A score divided by a larger cap could be too small for f32; and such a cap caps nothing.
+const LARGEST_CAP: f32 = 1e30;
+
+impl ProblemBuilder {
+    /// Checks the description.
+    ///
+    /// # Errors
+    /// [`ProblemError`] names the field, its value and the bound.
+    pub fn build(self) -> Result<Problem, ProblemError> {
+        let problem = Problem { spec: self };
+        self.check_shape()?;
+        self.check_numbers()?;
+        for (operand, layout) in [(Operand::Mask, self.mask), (Operand::Bias, self.bias.map(|(_, layout)| layout))] {
+            self.check_broadcast(operand, layout)?;
+        }
+        for view in problem.views() {
+            let View { operand, stride, extent, .. } = view;
+            if view.checked_end().is_none() {
+                return Err(ProblemError::Unaddressable { operand });
+            }
+            if operand.is_output() && !view.is_injective() {
+                return Err(ProblemError::Overlapping { operand, stride, extent });
+            }
+        }
+        Ok(problem)
+    }
+
+    fn check_shape(&self) -> Result<(), ProblemError> {
+        let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = self.shape;
+        for (axis, value) in [("heads_q", heads_q), ("heads_kv", heads_kv), ("dim_qk", dim_qk), ("dim_v", dim_v)] {
+            if value == 0 {
+                return Err(ProblemError::Empty { axis });
+            }
+        }
+        for (axis, value) in [("len_q", len_q), ("len_kv", len_kv)] {
+            if value > LONGEST {
+                return Err(ProblemError::TooLong { axis, value, most: LONGEST });
+            }
+        }
+        if heads_q % heads_kv != 0 {
+            return Err(ProblemError::HeadsNotGrouped { heads_q, heads_kv });
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), ProblemError> {
+        if let Some(scale) = self.scale.filter(|scale| scale.is_nan() || scale.abs() > LARGEST_SCALE) {
+            return Err(ProblemError::Scale(scale));
+        }
+        if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
+            return Err(ProblemError::Softcap(cap));
+        }
+        match self.bias {
+            Some((bias, _)) if bias != Dtype::F32 && bias != self.dtype => {
+                Err(ProblemError::BiasDtype { bias, elements: self.dtype })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_broadcast(&self, operand: Operand, layout: Option<ScoreLayout>) -> Result<(), ProblemError> {
+        let Some(dims) = layout.and_then(|layout| layout.dims) else { return Ok(()) };
+        let axes = ["batch", "heads_q", "len_q", "len_kv"];
+        for ((axis, got), want) in axes.into_iter().zip(dims).zip(self.shape.scores()) {
+            if got != 1 && got != want {
+                return Err(ProblemError::NotBroadcastable { operand, axis, got, want });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::layout::Layout;
+
+    #[test]
+    fn errors_name_the_field_the_value_and_the_bound() {
+        let shape = Shape::new(2, 4, 8, 16);
+        let text = |builder: ProblemBuilder| builder.build().expect_err("must be refused").to_string();
+        let cases = [
+            (Problem::builder(Shape { heads_q: 0, ..shape }), "`heads_q` is 0"),
+            (Problem::builder(Shape { dim_v: 0, ..shape }), "`dim_v` is 0"),
+            (Problem::builder(shape.kv_len(LONGEST + 1)), "`len_kv` is 536870913, and at most 536870912"),
+            (Problem::builder(shape.kv_heads(3)), "heads_q = 4 is not a multiple of heads_kv = 3"),
+            (Problem::builder(shape).scale(f32::NAN), "scale = NaN must be at most"),
+            (Problem::builder(shape).scale(f32::NEG_INFINITY), "scale = -inf must be at most"),
+            (Problem::builder(shape).scale(2.5e38), "2.3e38"),
+            (Problem::builder(shape).softcap(0.0), "softcap = 0 must be positive"),
+            (Problem::builder(shape).softcap(f32::NAN), "softcap = NaN must be positive"),
+            (
+                Problem::builder(shape).mask(ScoreLayout::broadcast([2, 1, 1, 7])),
+                "`mask` has 7 along `len_kv`, but the scores have 8",
+            ),
+            (
+                Problem::builder(shape).bias(Dtype::F16, ScoreLayout::broadcast([1; 4])),
+                "bias is stored as f16 but the elements are f32",
+            ),
+            (
+                Problem::builder(shape).q(Layout { batch: u64::MAX, ..Layout::bhld(4, 8, 16) }),
+                "the strides of `q` reach past 2^64",
+            ),
+            (
+                Problem::builder(shape).mask(ScoreLayout::strided([0; 4]).at(u64::MAX - 1)),
+                "the strides of `mask` reach past 2^64",
+            ),
+            (
+                Problem::builder(shape).out(Layout { row: 15, ..Layout::bhld(4, 8, 16) }),
+                "the layout of `out` lets elements overlap",
+            ),
+        ];
+        for (builder, wanted) in cases {
+            let got = text(builder);
+            assert!(got.contains(wanted), "{got:?} should contain {wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Where an operand's elements lie inside its buffer.
+
+use crate::problem::operand::Operand;
+use crate::problem::shape::Shape;
+
+/// Strides of `q`, `k`, `v` or the output, in elements. The head dimension itself is contiguous.
+///
+/// Element (batch, head, row, d) lies at `offset + batch·batch_stride + head·head_stride + row·row_stride + d`.
+/// A multiple of four everywhere lets the shader load four elements at a time; anything else works, more slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// The first element.
+    pub offset: u64,
+    /// From one batch to the next.
+    pub batch: u64,
+    /// From one head to the next.
+    pub head: u64,
+    /// From one row (token) to the next.
+    pub row: u64,
+}
+
+impl Layout {
+    /// (B, H, L, D), contiguous: what `torch`'s SDPA and ONNX's 4-D attention use.
+    pub const fn bhld(heads: u32, len: u32, dim: u32) -> Self {
+        let (heads, len, dim) = (heads as u64, len as u64, dim as u64);
+        let head = len.saturating_mul(dim);
+        Self { offset: 0, batch: heads.saturating_mul(head), head, row: dim }
+    }
+
+    /// (B, L, H, D), contiguous; the same bytes as packed (B, L, H·D).
+    pub const fn blhd(heads: u32, len: u32, dim: u32) -> Self {
+        let (heads, len, dim) = (heads as u64, len as u64, dim as u64);
+        let row = heads.saturating_mul(dim);
+        Self { offset: 0, batch: len.saturating_mul(row), head: dim, row }
+    }
+
+    /// Query, key and value of one projection (B, L, Hq·Dqk + Hkv·Dqk + Hkv·Dv), in one buffer, without a copy.
+    ///
+    /// Bind the same buffer as `q`, `k` and `v`. Needs `shape.len_q == shape.len_kv`: they are the same tokens.
+    pub const fn packed_qkv(shape: &Shape) -> [Self; 3] {
+        let (dim_qk, dim_v) = (shape.dim_qk as u64, shape.dim_v as u64);
+        let (heads_q, heads_kv) = (shape.heads_q as u64, shape.heads_kv as u64);
+        let offset_k = heads_q.saturating_mul(dim_qk);
+        let offset_v = offset_k.saturating_add(heads_kv.saturating_mul(dim_qk));
+        let row = offset_v.saturating_add(heads_kv.saturating_mul(dim_v));
+        let q = Self { offset: 0, batch: row.saturating_mul(shape.len_q as u64), head: dim_qk, row };
+        [q, q.at(offset_k), Self { offset: offset_v, head: dim_v, ..q }]
+    }
+
+    /// The same layout, starting at element `offset`.
+    #[must_use]
+    pub const fn at(self, offset: u64) -> Self {
+        Self { offset, ..self }
+    }
+}
+
+/// Strides of an operand shaped like the scores, (B, Hq, Lq, Lk): a mask or a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ScoreLayout {
+    pub(crate) offset: u64,
+    pub(crate) stride: [u64; 4],
+    /// What the caller said its shape is, checked against the problem; strides given by hand have none.
+    pub(crate) dims: Option<[u32; 4]>,
+}
+
+impl ScoreLayout {
+    /// A contiguous tensor of shape (batch, heads, queries, keys), each either the problem's or 1, which broadcasts.
+    ///
+    /// A key padding mask (B, Lk) is `[b, 1, 1, lk]`; a bias shared by the batch, ALiBi say, is `[1, h, lq, lk]`.
+    pub const fn broadcast(dims: [u32; 4]) -> Self {
+        let mut stride = [0; 4];
+        let (mut axis, mut step) = (4, 1_u64);
+        while axis > 0 {
+            axis -= 1;
+            if dims[axis] != 1 {
+                stride[axis] = step;
+            }
+            step = step.saturating_mul(dims[axis] as u64);
+        }
+        Self { offset: 0, stride, dims: Some(dims) }
+    }
+
+    /// Any strides, in elements, for (batch, head, query, key); 0 broadcasts.
+    pub const fn strided(stride: [u64; 4]) -> Self {
+        Self { offset: 0, stride, dims: None }
+    }
+
+    /// The same layout, starting at element `offset`.
+    #[must_use]
+    pub const fn at(self, offset: u64) -> Self {
+        Self { offset, ..self }
+    }
+}
+
+/// An operand as it lies in its buffer: what to bind, how to index, how far it reaches.
+///
+/// Everything that touches memory asks this one type: the checks, the shader's parameters, the slices of a large
+/// tensor, the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Whose view this is.
+    pub operand: Operand,
+    /// The first element.
+    pub offset: u64,
+    /// How many there are along (batch, head, row, column).
+    pub extent: [u32; 4],
+    /// Elements between neighbours along each.
+    pub stride: [u64; 4],
+    /// Bytes per element.
+    pub element_bytes: u64,
+}
+
+impl View {
+    /// The element at `[batch, head, row, column]`; `u64::MAX` where that is past 64 bits, which no view of a
+    /// [`Problem`](crate::Problem) reaches.
+    pub fn index(&self, at: [u32; 4]) -> u64 {
+        self.checked_index(at).unwrap_or(u64::MAX)
+    }
+
+    fn checked_index(&self, at: [u32; 4]) -> Option<u64> {
+        let mut steps = at.into_iter().zip(self.stride).map(|(i, stride)| u64::from(i).checked_mul(stride));
+        steps.try_fold(self.offset, |sum, step| sum.checked_add(step?))
+    }
+
+    /// Whether it has no elements at all, because an axis is 0 long.
+    pub fn is_empty(&self) -> bool {
+        self.extent.contains(&0)
+    }
+
+    /// One past the last element, or `None` where the buffer's size in bytes overflows 64 bits.
+    pub fn checked_end(&self) -> Option<u64> {
+        if self.is_empty() {
+            return Some(0);
+        }
+        let end = self.checked_index(self.extent.map(|n| n - 1))?.checked_add(1)?;
+        end.checked_mul(self.element_bytes)?.checked_next_multiple_of(4)?;
+        Some(end)
+    }
+
+    /// One past the last element; 0 where there is none.
+    pub fn end(&self) -> u64 {
+        self.checked_end().unwrap_or(u64::MAX)
+    }
+
+    /// The buffer size this operand needs, in bytes: a multiple of four, as WebGPU binds no other.
+    pub fn size_bytes(&self) -> u64 {
+        self.end().saturating_mul(self.element_bytes).checked_next_multiple_of(4).unwrap_or(u64::MAX)
+    }
+
+    /// Whether no two elements share a place, for a view that ends within 64 bits. Sufficient, and exact for every nesting
+    /// of rows: each stride reaches past all that the smaller ones span.
+    pub(crate) fn is_injective(&self) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let mut axes: Vec<(u64, u64)> = (self.stride.into_iter().zip(self.extent))
+            .filter(|&(_, n)| n > 1)
+            .map(|(stride, n)| (stride, u64::from(n)))
+            .collect();
+        axes.sort_unstable();
+        let mut span = 1;
+        axes.into_iter().all(|(stride, n)| {
+            let clear = stride >= span;
+            span += stride * (n - 1);
+            clear
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! What is asked: plain data, checked once, no GPU.
+
+pub(crate) mod builder;
+mod check;
+pub(crate) mod dtype;
+pub(crate) mod error;
+pub(crate) mod layout;
+pub(crate) mod operand;
+pub(crate) mod positions;
+pub(crate) mod shape;
+
+use builder::ProblemBuilder;
+use dtype::Dtype;
+use layout::{Layout, ScoreLayout, View};
+use operand::Operand;
+use positions::{Band, Diagonal, Window, band};
+use shape::Shape;
+
+/// One attention problem, checked: `O = softmax(scale · Q Kᵀ → softcap → + bias → mask) V`.
+///
+/// ```
+/// use wgpu_attention::{Diagonal, Dtype, Problem, Shape};
+/// # fn main() -> Result<(), wgpu_attention::ProblemError> {
+/// // 32 query heads share 8 KV heads; the 16 new tokens come after those already in a cache of capacity 4096.
+/// let shape = Shape::new(1, 32, 16, 128).kv_heads(8).kv_len(4096);
+/// let problem = Problem::builder(shape).dtype(Dtype::F16).causal(Diagonal::BottomRight).kv_lengths().build()?;
+/// assert_eq!(problem.scale(), 1.0 / 128f32.sqrt());
+///
+/// let error = Problem::builder(shape.kv_heads(5)).build().unwrap_err();
+/// assert!(error.to_string().contains("heads_q = 32 is not a multiple of heads_kv = 5"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Problem {
+    spec: ProblemBuilder,
+}
+
+impl Problem {
+    /// Starts from dense, unmasked f32 attention in (B, H, L, D).
+    pub const fn builder(shape: Shape) -> ProblemBuilder {
+        ProblemBuilder::new(shape)
+    }
+
+    /// Its description, to change something of it.
+    pub const fn to_builder(self) -> ProblemBuilder {
+        self.spec
+    }
+
+    /// The sizes.
+    pub const fn shape(&self) -> Shape {
+        self.spec.shape
+    }
+
+    /// How the elements are stored.
+    pub const fn dtype(&self) -> Dtype {
+        self.spec.dtype
+    }
+
+    /// The factor on Q Kᵀ.
+    pub fn scale(&self) -> f32 {
+        self.spec.scale.unwrap_or_else(|| (self.spec.shape.dim_qk as f32).sqrt().recip())
+    }
+
+    /// The cap on the scaled scores.
+    pub const fn softcap(&self) -> Option<f32> {
+        self.spec.softcap
+    }
+
+    /// Whether keys past the diagonal are hidden.
+    pub const fn is_causal(&self) -> bool {
+        self.spec.causal
+    }
+
+    /// Where row 0 stands.
+    pub const fn diagonal(&self) -> Diagonal {
+        self.spec.diagonal
+    }
+
+    /// The sliding window.
+    pub const fn window(&self) -> Window {
+        self.spec.window
+    }
+
+    /// How the bias is stored, if there is one.
+    pub fn bias_dtype(&self) -> Option<Dtype> {
+        self.spec.bias.map(|(dtype, _)| dtype)
+    }
+
+    /// Whether this problem uses an operand.
+    pub fn uses(&self, operand: Operand) -> bool {
+        self.view(operand).is_some()
+    }
+
+    /// The operands this problem uses, in slot order, and where each lies.
+    pub fn views(&self) -> impl Iterator<Item = View> + use<> {
+        let problem = *self;
+        Operand::ALL.into_iter().filter_map(move |operand| problem.view(operand))
+    }
+
+    /// Where an operand lies, if the problem uses it.
+    pub fn view(&self, operand: Operand) -> Option<View> {
+        let ProblemBuilder { shape, dtype, .. } = self.spec;
+        let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
+        let rows = |layout: Option<Layout>, heads, len, dim| {
+            let Layout { offset, batch: b, head, row } = layout.unwrap_or(Layout::bhld(heads, len, dim));
+            let (extent, stride) = ([batch, heads, len, dim], [b, head, row, 1]);
+            View { operand, offset, extent, stride, element_bytes: dtype.size_bytes() }
+        };
+        let scores = |layout: ScoreLayout, element_bytes| {
+            let ScoreLayout { offset, stride, .. } = layout;
+            View { operand, offset, extent: shape.scores(), stride, element_bytes }
+        };
+        match operand {
+            Operand::Q => Some(rows(self.spec.q, heads_q, len_q, dim_qk)),
+            Operand::K => Some(rows(self.spec.k, heads_kv, len_kv, dim_qk)),
+            Operand::V => Some(rows(self.spec.v, heads_kv, len_kv, dim_v)),
+            Operand::Out => Some(rows(self.spec.out, heads_q, len_q, dim_v)),
+            Operand::Lse => self.spec.lse.then(|| View { element_bytes: 4, ..rows(None, heads_q, len_q, 1) }),
+            Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
+            Operand::Mask => self.spec.mask.map(|layout| scores(layout, 1)),
+            Operand::Bias => self.spec.bias.map(|(dtype, layout)| scores(layout, dtype.size_bytes())),
+            Operand::KvLengths => self.spec.kv_lengths.then_some(View {
+                operand,
+                offset: 0,
+                extent: [batch, 1, 1, 1],
+                stride: [1, 0, 0, 0],
+                element_bytes: 4,
+            }),
+        }
+    }
+
+    pub(crate) fn band(&self) -> Band {
+        band(self.spec.diagonal, self.spec.causal, self.spec.window, self.spec.shape.len_q)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed_qkv_tiles_one_row(shape: Shape) {
+        let [q, k, v] = Layout::packed_qkv(&shape);
+        let problem = Problem::builder(shape).q(q).k(k).v(v).build().expect("packed layouts are valid");
+        let mut seen = std::collections::BTreeSet::new();
+        for operand in [Operand::Q, Operand::K, Operand::V] {
+            let view = problem.view(operand).expect("always used");
+            for batch in 0..view.extent[0] {
+                for head in 0..view.extent[1] {
+                    for row in 0..view.extent[2] {
+                        for col in 0..view.extent[3] {
+                            assert!(seen.insert(view.index([batch, head, row, col])), "{operand} overlaps");
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(seen.len() as u64, seen.last().map_or(0, |last| last + 1), "packed without gaps");
+    }
+
+    #[test]
+    fn packed_qkv_covers_each_element_once() {
+        packed_qkv_tiles_one_row(Shape::new(2, 4, 3, 5).kv_heads(2).value_dim(7));
+    }
+}

@@ -1,0 +1,71 @@
+//! The buffers of one attention call.
+
+/// A buffer the caller hands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operand {
+    /// Queries (B, Hq, Lq, Dqk).
+    Q,
+    /// Keys (B, Hkv, Lk, Dqk).
+    K,
+    /// Values (B, Hkv, Lk, Dv).
+    V,
+    /// The output (B, Hq, Lq, Dv).
+    Out,
+    /// Log-sum-exp of each row's scores, natural logarithm (B, Hq, Lq), f32.
+    Lse,
+    /// The attention weights (B, Hq, Lq, Lk).
+    Weights,
+    /// Boolean mask, one byte an element, non-zero = attend.
+    Mask,
+    /// Additive bias.
+    Bias,
+    /// Number of valid keys per batch (B), u32.
+    KvLengths,
+}
+
+impl Operand {
+    /// Every operand.
+    pub const ALL: [Self; 9] =
+        [Self::Q, Self::K, Self::V, Self::Out, Self::Lse, Self::Weights, Self::Mask, Self::Bias, Self::KvLengths];
+
+    /// The name used in errors, labels and the shaders.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::Out => "out",
+            Self::Lse => "lse",
+            Self::Weights => "weights",
+            Self::Mask => "mask",
+            Self::Bias => "bias",
+            Self::KvLengths => "kv_lengths",
+        }
+    }
+
+    /// Whether a kernel writes it.
+    pub const fn is_output(self) -> bool {
+        matches!(self, Self::Out | Self::Lse | Self::Weights)
+    }
+
+    /// What lies where in it.
+    pub(crate) const fn shape(self) -> &'static str {
+        match self {
+            Self::Q => "(B, Hq, Lq, Dqk)",
+            Self::K => "(B, Hkv, Lk, Dqk)",
+            Self::V => "(B, Hkv, Lk, Dv)",
+            Self::Out => "(B, Hq, Lq, Dv)",
+            Self::Lse => "(B, Hq, Lq), natural logarithm",
+            Self::Weights => "(B, Hq, Lq, Lk)",
+            Self::Mask => "(B, Hq, Lq, Lk), a byte each, non-zero = attend",
+            Self::Bias => "(B, Hq, Lq, Lk)",
+            Self::KvLengths => "(B)",
+        }
+    }
+}
+
+impl std::fmt::Display for Operand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

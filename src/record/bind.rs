@@ -1,0 +1,88 @@
+//! Binding a plan to the caller's buffers.
+
+use wgpu::{BindGroupEntry, BindingResource, BufferBinding, BufferSize};
+
+use crate::kernel::params::Params;
+use crate::kernel::slots::{PARAMS_BINDING, Resource, Space, binding};
+use crate::plan::scratch::Scratch;
+use crate::plan::slices::Slice;
+use crate::plan::{Launch, Plan, Step};
+use crate::record::call::{Call, Dispatch};
+use crate::record::error::BindError;
+use crate::record::operands::Operands;
+
+impl Plan {
+    /// Binds buffers. Offsets and sizes are the operands' own; layouts count from the binding's start. The call gets
+    /// [`scratch`](Self::scratch) of its own, where the plan needs any.
+    ///
+    /// # Errors
+    /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
+    pub fn bind(&self, operands: &Operands<'_>) -> Result<Call, BindError> {
+        self.bind_in(operands, &self.scratch())
+    }
+
+    /// The same, in scratch that other calls use too.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind), and [`BindError::Scratch`] where the scratch is too small.
+    pub fn bind_in(&self, operands: &Operands<'_>, scratch: &Scratch) -> Result<Call, BindError> {
+        if !scratch.covers(&self.need) {
+            return Err(BindError::Scratch { need: self.need, got: scratch.size() });
+        }
+        operands.check(&self.problem, self.binding_alignment)?;
+        let mut dispatches = Vec::new();
+        for step in self.steps.iter() {
+            for launch in &step.launches {
+                dispatches.push(self.dispatch(step, launch, operands, scratch));
+            }
+        }
+        Ok(Call::new(self.variant().to_string(), dispatches))
+    }
+
+    fn dispatch(&self, step: &Step, launch: &Launch, operands: &Operands<'_>, scratch: &Scratch) -> Dispatch {
+        let label = step.variant.to_string();
+        let params = BufferBinding {
+            buffer: &step.params,
+            offset: launch.params_offset,
+            size: BufferSize::new(size_of::<Params>() as u64),
+        };
+        let mut entries = vec![BindGroupEntry { binding: PARAMS_BINDING, resource: BindingResource::Buffer(params) }];
+        let buffers = launch.slices.iter().filter_map(|slice| Some((slice, self.range(slice, operands, scratch)?)));
+        entries.extend(
+            buffers.map(|(slice, range)| BindGroupEntry {
+                binding: slice.binding,
+                resource: BindingResource::Buffer(range),
+            }),
+        );
+        let textures = step.kernel.slots.iter().enumerate().filter_map(|(n, slot)| Some((n, slot.space()?)));
+        let textures = textures.filter_map(|(n, space)| Some((n, scratch.texture(space)?)));
+        entries.extend(textures.map(|(n, texture)| BindGroupEntry {
+            binding: binding(n),
+            resource: BindingResource::TextureView(texture),
+        }));
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&label),
+            layout: &step.pipeline.layout,
+            entries: &entries,
+        });
+        Dispatch::new(step.pipeline.pipeline.clone(), group, launch.grid, label)
+    }
+
+    /// The bytes that a slice is of; `None` for a buffer that is not there, which the checks have refused.
+    fn range<'a>(
+        &'a self,
+        slice: &Slice,
+        operands: &'a Operands<'_>,
+        scratch: &'a Scratch,
+    ) -> Option<BufferBinding<'a>> {
+        let (buffer, offset) = match slice.resource {
+            Resource::Operand(operand) => operands.get(operand).map(|given| (given.buffer, given.offset))?,
+            Resource::Space(Space::Partial) => (scratch.partial.as_ref()?, 0),
+            Resource::Space(Space::StagedK | Space::StagedV) => return None,
+        };
+        Some(match (BufferSize::new(slice.size_bytes), &self.stand_in) {
+            (None, Some(stand_in)) => stand_in.as_entire_buffer_binding(),
+            (size, _) => BufferBinding { buffer, offset: offset + slice.offset_bytes, size },
+        })
+    }
+}

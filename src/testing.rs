@@ -1,0 +1,85 @@
+//! For the project's own tests, benchmarks and tools; no part of the public interface.
+
+use crate::device::caps::Caps;
+use crate::kernel::choices::{Access, Results};
+use crate::kernel::error::PlanError;
+use crate::kernel::select;
+use crate::kernel::slots::{Slot, Usage, binding};
+use crate::kernel::variant::Variant;
+use crate::plan::{self, Attention};
+use crate::problem::Problem;
+
+/// The variants that compute the weights of a problem, best first.
+///
+/// # Errors
+/// Why the device can run none of them.
+pub fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    select::weights_candidates(problem, caps)
+}
+
+/// Every kernel that a plan for `problem` by `variant` runs, in order.
+///
+/// # Errors
+/// As for planning.
+pub fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    Ok(plan::kernels(problem, variant, caps)?.into_iter().map(|(variant, _)| variant).collect())
+}
+
+/// Compiles other text for a variant than its own.
+pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) {
+    attention.substitute(variant, wgsl);
+}
+
+/// The features that its kernel needs of a device.
+pub fn features(variant: &Variant) -> wgpu::Features {
+    variant.kernel().needs.features
+}
+
+/// The name of its schedule.
+pub fn schedule(variant: &Variant) -> &'static str {
+    variant.schedule_name()
+}
+
+/// Its schedule, the hardware that is written for, and how it moves elements: what is a text of its own, whatever the sizes and
+/// choices that it is written out for.
+pub fn kind(variant: &Variant) -> String {
+    format!("{} {}", variant.schedule_kind(), access(variant))
+}
+
+/// How it moves elements: `x4`, `x4w` or `x1`.
+pub fn access(variant: &Variant) -> &'static str {
+    match variant.choices().access {
+        Access::Vec4 => "x4",
+        Access::Words => "x4w",
+        Access::Scalar => "x1",
+    }
+}
+
+/// Whether it leaves its results for another kernel to merge.
+pub fn is_partial(variant: &Variant) -> bool {
+    variant.choices().results == Results::Partial
+}
+
+/// Something that a kernel binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Its `@binding` in group 0.
+    pub binding: u32,
+    /// Its name in the shader.
+    pub name: &'static str,
+    /// Whether the kernel writes it.
+    pub is_written: bool,
+    /// Whether it is a buffer, and not a texture.
+    pub is_buffer: bool,
+}
+
+/// What its kernel binds beside the parameters.
+pub fn bindings(variant: &Variant) -> Vec<Binding> {
+    let of = |(n, slot): (usize, &Slot)| Binding {
+        binding: binding(n),
+        name: slot.name(),
+        is_written: slot.usage == Usage::Write,
+        is_buffer: slot.is_buffer(),
+    };
+    variant.kernel().slots.iter().enumerate().map(of).collect()
+}
