@@ -255,12 +255,12 @@ fn fuzz_each_kernel(cases: u32, first_seed: u8) {
 
 #[test]
 fn random_problems_of_few_kernels() {
-    fuzz_each_kernel(50, 1);
+    fuzz_each_kernel(20, 1);
 }
 
 #[test]
 fn random_problems_of_one_kernel_with_everything() {
-    fuzz(350, 0, Just(ALL), all());
+    fuzz(120, 0, Just(ALL), all());
 }
 
 #[test]

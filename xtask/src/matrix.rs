@@ -55,7 +55,7 @@ pub(crate) fn run_tests(arguments: &[&str], coverage: &Coverage) -> Result<()> {
         unpack().context("cannot unpack a newer Mesa")?;
     }
     check_driver()?;
-    suite::run(&|| on_that_driver(program.as_os_str()), arguments, coverage, |_| ())
+    suite::run(&|| on_that_driver(program.as_os_str()), &[], arguments, coverage, |_| ())
 }
 
 /// What naga makes of every kernel on a matrix unit, by the rules of SPIR-V. Not by Vulkan's, which naga's layout of workgroup

@@ -138,7 +138,7 @@ impl Report {
         let folder = self.folder.clone();
         let shown = line_of(&program(&folder, "suite"));
         self.note("tests", &shown, |lines| {
-            suite::run(&|| program(&folder, "suite"), &[], &coverage, |line| lines.push(line.to_owned()))
+            suite::run(&|| program(&folder, "suite"), &[], &[], &coverage, |line| lines.push(line.to_owned()))
         })?;
         let table = coverage.table()?.lines();
         println!("{}", table.join("\n"));

@@ -1,4 +1,4 @@
-//! Runs the program of `tests/suite` as many processes, a few tests to each, two at a time.
+//! Runs the program of `tests/suite` as many processes, a few tests to each, two at a time; and with them other programs of tests.
 //!
 //! A software driver keeps in memory what it compiled, and compiles on one thread of each device. Processes give the memory back
 //! and keep two cores busy; what one compiled the next finds in the driver's cache on disk. A driver that crashes takes a few
@@ -22,8 +22,13 @@ const AT_A_TIME: usize = 2;
 /// Tests of a process. More share more of what they compile, where a driver has no cache; and take more memory.
 const TESTS_AT_MOST: usize = 6;
 
+/// Starts a program of tests.
+pub(crate) type Start<'a> = &'a (dyn Fn() -> Command + Sync);
+
 /// Tests that share a process.
-struct Group {
+struct Group<'a> {
+    start: Start<'a>,
+    /// All there are, where none is named.
     tests: Vec<String>,
 }
 
@@ -34,15 +39,18 @@ struct Outcome {
     took: Duration,
 }
 
-/// Runs the tests that libtest's `arguments` pick, by the program that `start` starts, and notes in `coverage` what ran where.
-/// Fails if a test failed or none ran. `each_line` is told all that the processes print.
+/// Runs the tests that libtest's `arguments` pick, of the suite and of `others`, each of which is one process, and notes in
+/// `coverage` what ran where. Fails if a test failed or none ran. `each_line` is told all that the processes print.
 pub(crate) fn run(
-    start: &(dyn Fn() -> Command + Sync),
+    suite: Start<'_>,
+    others: &[Start<'_>],
     arguments: &[&str],
     coverage: &Coverage,
     mut each_line: impl FnMut(&str),
 ) -> Result<()> {
-    let groups = groups(&mut start(), arguments)?;
+    // The others first: one of them takes longer than any group of the suite.
+    let mut groups: VecDeque<Group<'_>> = others.iter().map(|&start| Group { start, tests: Vec::new() }).collect();
+    groups.extend(groups_of(suite, arguments)?);
     let of = groups.len();
     let waiting = Mutex::new(groups);
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -54,7 +62,7 @@ pub(crate) fn run(
             let sender = sender.clone();
             scope.spawn(move || {
                 while let Some(group) = next() {
-                    let outcome = run_group(start(), &group, arguments, coverage);
+                    let outcome = run_group(&group, arguments, coverage);
                     // The receiver lives as long as the scope.
                     let _ = sender.send((group, outcome));
                 }
@@ -67,7 +75,8 @@ pub(crate) fn run(
             outcome.lines.iter().for_each(|line| each_line(line));
             passed += outcome.lines.iter().map(|line| passed_tests(line)).sum::<usize>();
             if let Some(error) = outcome.error {
-                failed.push(format!("{error}, running {}", group.tests.join(", ")));
+                let tests = if group.tests.is_empty() { "all its tests".to_owned() } else { group.tests.join(", ") };
+                failed.push(format!("{error}, running {tests}"));
             }
         }
     });
@@ -90,9 +99,10 @@ fn print(outcome: &Outcome) {
     }
 }
 
-/// The tests that `arguments` pick, those of a module together.
-fn groups(program: &mut Command, arguments: &[&str]) -> Result<VecDeque<Group>> {
+/// The tests of the suite that `arguments` pick, those of a module together.
+fn groups_of<'a>(start: Start<'a>, arguments: &[&str]) -> Result<Vec<Group<'a>>> {
     let mut names = Vec::new();
+    let program = &mut start();
     prepare(program).args(["--list", "--format", "terse"]).args(arguments);
     let mut lines = Vec::new();
     run_reading_all(program, |line| {
@@ -100,7 +110,7 @@ fn groups(program: &mut Command, arguments: &[&str]) -> Result<VecDeque<Group>> 
         lines.push(line.to_owned());
     })
     .map_err(|error| error.context(lines.join("\n")))?;
-    Ok(grouped(&names).into_iter().map(|tests| Group { tests: tests.to_vec() }).collect())
+    Ok(grouped(&names).into_iter().map(|tests| Group { start, tests: tests.to_vec() }).collect())
 }
 
 /// Names in order, cut where a module ends and where there are enough.
@@ -112,12 +122,16 @@ fn grouped(names: &[String]) -> Vec<&[String]> {
         .collect()
 }
 
-fn run_group(mut program: Command, group: &Group, arguments: &[&str], coverage: &Coverage) -> Outcome {
+fn run_group(group: &Group<'_>, arguments: &[&str], coverage: &Coverage) -> Outcome {
     let begin = Instant::now();
     let flags = arguments.iter().filter(|argument| argument.starts_with("--"));
-    prepare(&mut program).args(["--test-threads=1", "--exact"]).args(flags).args(&group.tests);
+    let program = &mut (group.start)();
+    prepare(program).arg("--test-threads=1").args(flags);
+    if !group.tests.is_empty() {
+        program.arg("--exact").args(&group.tests);
+    }
     let mut lines = Vec::new();
-    let ran = run_reading_all(coverage.noted_by(&mut program), |line| lines.push(line.to_owned()));
+    let ran = run_reading_all(coverage.noted_by(program), |line| lines.push(line.to_owned()));
     // Its arguments are the names, which the caller says.
     let error = ran.err().map(|error| {
         let text = format!("{error:#}");

@@ -25,8 +25,6 @@ const BUILD: &str = "build --release --workspace --bin wgpu-attention --examples
 const DOC_TESTS: &str = "test --release --workspace --doc --no-fail-fast";
 
 pub(crate) const CONFORMANCE: &str = "tests/conformance";
-/// Cases of our own, in the same form.
-const CASES: &str = "tests/cases";
 
 /// A program of tests that cargo built.
 #[derive(Debug)]
@@ -71,9 +69,7 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.
     steps.run("doc tests", || count_tests(&mut cargo(DOC_TESTS.split(' ')), |_| ()));
     if root().join(CONFORMANCE).join("manifest.json").exists() {
-        steps.run("conformance", || {
-            run(built("wgpu-attention")?.args(["check", "--cases", CONFORMANCE, "--cases", CASES]))
-        });
+        steps.run("conformance", || run(built("wgpu-attention")?.args(["check", "--cases", CONFORMANCE])));
     }
     for name in examples()? {
         steps.run(format!("example {name}"), || run(&mut built(&format!("examples/{name}"))?));
@@ -89,7 +85,7 @@ pub(crate) fn suite_alone(full: bool, names: &[String]) -> Result<()> {
     let arguments: Vec<&str> = names.iter().map(String::as_str).chain(ignored(full).iter().copied()).collect();
     let mut steps = Steps::default();
     steps.run("adapter", adapter::ensure);
-    steps.run("tests", || suite::run(&|| at_root(&program), &arguments, &coverage, |_| ()));
+    steps.run("tests", || suite::run(&|| at_root(&program), &[], &arguments, &coverage, |_| ()));
     for line in coverage.table()?.lines() {
         println!("{line}");
     }
@@ -143,7 +139,7 @@ pub(crate) fn run_all(
     ignored: &[&str],
     coverage: &Coverage,
     prepare: &(dyn Fn(&mut Command) + Sync),
-    mut each_line: impl FnMut(&str),
+    each_line: impl FnMut(&str),
 ) -> Result<()> {
     let start = |program: &Program| {
         let mut command = Command::new(&program.path);
@@ -152,21 +148,11 @@ pub(crate) fn run_all(
         prepare(&mut command);
         command
     };
-    let mut failed = Vec::new();
-    for program in programs.iter().filter(|program| !program.is_suite) {
-        let ran = run_reading(start(program).args(ignored), |line| {
-            println!("{line}");
-            each_line(line);
-        });
-        failed.extend(ran.err().map(|error| format!("{error:#}")));
-    }
-    let suite = programs.iter().find(|program| program.is_suite).context("there is no test program `suite`")?;
-    let ran = suite::run(&|| start(suite), ignored, coverage, each_line);
-    failed.extend(ran.err().map(|error| format!("{error:#}")));
-    if !failed.is_empty() {
-        bail!("{}", failed.join("\n"));
-    }
-    Ok(())
+    let (suite, others): (Vec<&Program>, Vec<&Program>) = programs.iter().partition(|program| program.is_suite);
+    let suite = suite.first().context("there is no test program `suite`")?;
+    let starts: Vec<_> = others.into_iter().map(|program| move || start(program)).collect();
+    let others: Vec<suite::Start<'_>> = starts.iter().map(|start| start as suite::Start<'_>).collect();
+    suite::run(&|| start(suite), &others, ignored, coverage, each_line)
 }
 
 /// Runs a `cargo test` command, passing its output on line by line, and fails if a test failed or none ran.
