@@ -199,7 +199,7 @@ fn finish(site: Site, thread: u32, first: u32, dim: u32, softmax: ptr<function, 
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             let stored = (thread < SHARE) & (first + r < row_count()) & (i < params.dim_v);
-            if (stored) { store_columns(row_of(site, first + r), i, all_o[r], sums[r].x, tops[r].y > 0.0); }
+            if (stored) { store_columns(row_of(site, first + r), i, all_o[r], tops[r].x, sums[r].x, tops[r].y > 0.0); }
         }
     }
     // unroll

@@ -172,7 +172,7 @@ fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Out
         for (var d = 0u; d < V_VECTORS; d++) {
             let i = r * DIM_V + d * 4u;
             let columns = vec4((*o)[i], (*o)[i + 1u], (*o)[i + 2u], (*o)[i + 3u]);
-            if (is_real & (d * 4u < params.dim_v)) { store_columns(row, d * 4u, columns, (*rows).l[r], (*rows).saw[r]); }
+            if (is_real & (d * 4u < params.dim_v)) { store_columns(row, d * 4u, columns, (*rows).m[r], (*rows).l[r], (*rows).saw[r]); }
         }
         if (is_real) { store_statistics(row, (*rows).m[r], (*rows).l[r], (*rows).saw[r]); }
     }

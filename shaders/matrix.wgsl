@@ -57,7 +57,7 @@ const GROUPED = true;
 const LAG = 8.0;                                               // so weights are at most 2^(8 + 7), which fits f16
 const RAISE = 7.0;
 const LOWER = 0.0078125;                                       // what takes RAISE back
-const PLAIN = !HAS_SOFTCAP && !HAS_BIAS;                       // scores are the products, but for the sign of the scale
+const PLAIN = !HAS_SOFTCAP && !HAS_SCORE_MOD && !HAS_BIAS && !HAS_ALIBI;  // scores are products, but for the scale's sign
 
 const_assert LANES * ROWS == THREADS && LANES <= ROW_QUADS && LANE_QUADS * LANES == ROW_QUADS && LANE_QUADS <= 8u;
 const_assert BLOCK_KV % SIDE == 0u && QK_FRAGMENTS * SIDE == DIM_QK && V_FRAGMENTS * SIDE == DIM_V;
@@ -91,7 +91,7 @@ fn key_range(block: Block) -> vec2<u32> {
 
 // Whether every row of the block sees every key of the tile, and its scores are the products.
 fn is_full(block: Block, kv: u32) -> bool {
-    return !HAS_MASK && !HAS_BIAS && all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);
+    return !HAS_HIDDEN_KEYS && all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);
 }
 
 // s_tile ← Q Kᵀ, this subgroup's rows.
@@ -247,6 +247,7 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Su
     var all_found = vec4(0.0);
     for (var lane = 0u; lane < LANES; lane++) { all_found += scores(row * S_STRIDE + lane); }
     if (thread % LANES == 0u) {
+        all_found.w = softmax.m;
         set_scores(row * S_STRIDE + ROW_QUADS, all_found);
         if (block.first + row <= block.final_row) {
             store_statistics(block_row(block, row), softmax.m, all_found.x * LOWER, all_found.y > 0.0);
@@ -262,9 +263,10 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Su
             let row = i / ROW_QUADS;
             let dim = (c * ROW_QUADS + i % ROW_QUADS) * 4u;
             if (block.first + row <= block.final_row && dim < params.dim_v) {
-                let total = scores(row * S_STRIDE + ROW_QUADS);
+                let total = scores(row * S_STRIDE + ROW_QUADS);  // l, saw, sees_spoilt, m
                 let columns = scores(row * S_STRIDE + i % ROW_QUADS) * LOWER;
-                store_columns(block_row(block, row), dim, select(columns, vec4(params.nan), total.z > 0.0), total.x * LOWER, total.y > 0.0);
+                let o = select(columns, vec4(params.nan), total.z > 0.0);
+                store_columns(block_row(block, row), dim, o, total.w, total.x * LOWER, total.y > 0.0);
             }
         }
     }

@@ -17,7 +17,7 @@ const_assert ROWS * VECTORS <= THREADS;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let row = Row(workgroup.z, workgroup.y, workgroup.x * ROWS + thread / VECTORS, 0u, 0, 0);
+    let row = Row(workgroup.z, workgroup.y, workgroup.x * ROWS + thread / VECTORS, 0u, 0, 0, 0);
     let vector = thread % VECTORS;
     if (thread >= ROWS * VECTORS || row.query >= params.len_q) { return; }
     let first = address(params.part, row.batch, row.head, row.query) >> 2u;
@@ -36,6 +36,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         saw = max(saw, statistics.z);
         if (vector * 4u < params.dim_v) { o = fma(parts[first + i * width + 1u + vector], vec4(factor), o); }
     }
-    if (vector * 4u < params.dim_v) { store_columns(row, vector * 4u, o, l, saw > 0.0); }
+    if (vector * 4u < params.dim_v) { store_columns(row, vector * 4u, o, m, l, saw > 0.0); }
     if (vector == 0u) { store_statistics(row, m, l, saw > 0.0); }
 }

@@ -180,7 +180,7 @@ fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Out
                 mine = select(mine, all_o, lane == t);
             }
             let dim = (c * LANES + lane) * 4u;
-            if (is_real & (dim < params.dim_v)) { store_columns(row, dim, mine, l, saw_any); }
+            if (is_real & (dim < params.dim_v)) { store_columns(row, dim, mine, top, l, saw_any); }
         }
         if ((lane == 0u) & is_real) { store_statistics(row, top, l, saw_any); }
     }

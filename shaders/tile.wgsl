@@ -115,7 +115,7 @@ fn products(block: Block, thread: u32, kv: u32) -> mat4x4<f32> {
 // anything, to the whole workgroup alike.
 fn skips(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> bool {
     *seen = Seen(vec4(true), vec4(true), vec4(true), vec4(true));
-    if (HAS_MASK || !is_full(block, kv)) {
+    if (HAS_MASKS || !is_full(block, kv)) {
         let keys = kv + thread % 8u * 4u + vec4(0u, 1u, 2u, 3u);
         // unroll
         for (var r = 0u; r < 4u; r++) { (*seen)[r] = sees(block_row(block, thread / 8u * 4u + r), keys); }

@@ -55,7 +55,7 @@ alias Output = array<mat4x4<f32>, V_COLUMNS>;                  // [column vector
 fn accumulate_values(block: Block, thread: u32, kv: u32, o: ptr<function, Output>) {
     let row = thread / 8u * 4u;
     let column = thread % 8u;
-    let all_seen = !HAS_MASK && !HAS_BIAS && is_full(block, kv);
+    let all_seen = !HAS_HIDDEN_KEYS && is_full(block, kv);
     for (var keys_done = 0u; keys_done < BLOCK_KV; keys_done += V_KEYS) {
         workgroupBarrier();  // kv_tile's last readers are done
         stage_v(block, thread, kv + keys_done);
@@ -103,7 +103,7 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, Output>)
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
             let dim = (c * 8u + thread % 8u) * 4u;
-            if (is_real && dim < params.dim_v) { store_columns(row, dim, (*o)[c][r], l[r], saw_any); }
+            if (is_real && dim < params.dim_v) { store_columns(row, dim, (*o)[c][r], softmax.m[r], l[r], saw_any); }
         }
         if (is_real && thread % 8u == 0u) { store_statistics(row, softmax.m[r], l[r], saw_any); }
     }

@@ -14,15 +14,16 @@
 // from an LSE: exp(s − lse) would lose the digits that a large lse has no room for.
 
 // P of the tile at key `kv`.
-fn weights_of(block: Block, thread: u32, kv: u32, m: vec4<f32>, l: vec4<f32>) -> mat4x4<f32> {
+fn weights_of(block: Block, thread: u32, kv: u32, softmax: Softmax) -> mat4x4<f32> {
     var p = mat4x4<f32>();
     var seen = Seen();
     if (!skips(block, thread, kv, &seen)) {
         let s = score_tile(block, thread, kv, &seen);
         // unroll
         for (var r = 0u; r < 4u; r++) {
-            let weights = share_of(weigh(s[r], seen[r], m[r]), l[r]);
-            p[r] = select(vec4(0.0), weights, seen[r]);
+            let m = softmax.m[r];
+            let total = total_of(block_row(block, thread / 8u * 4u + r), m, softmax.l[r], true);
+            p[r] = select(vec4(0.0), share_of(weigh(s[r], seen[r], m) * total.factor, total.l), seen[r]);
         }
     }
     return p;
@@ -45,11 +46,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
         take_in(&softmax, &s, seen, thread);
     }
     workgroupBarrier();  // kv_tile's last readers are done
-    let l = sum_of_row(thread, softmax.l);
+    softmax.l = sum_of_row(thread, softmax.l);
 
     for (var kv = 0u; kv < params.len_kv; kv += BLOCK_KV) {
         var p = mat4x4<f32>();
-        if (kv >= keys.x && kv < keys.y) { p = weights_of(block, thread, kv, softmax.m, l); }
+        if (kv >= keys.x && kv < keys.y) { p = weights_of(block, thread, kv, softmax); }
         let key = kv + thread % 8u * 4u;
         // unroll
         for (var r = 0u; r < 4u; r++) {

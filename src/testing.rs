@@ -8,6 +8,7 @@ use crate::kernel::slots::{Slot, Usage, binding};
 use crate::kernel::variant::Variant;
 use crate::plan::{self, Attention};
 use crate::problem::Problem;
+use crate::problem::program::BUILTINS;
 
 /// The variants that compute the weights of a problem, best first.
 ///
@@ -58,6 +59,11 @@ pub fn access(variant: &Variant) -> &'static str {
 /// Whether it leaves its results for another kernel to merge.
 pub fn is_partial(variant: &Variant) -> bool {
     variant.choices().results == Results::Partial
+}
+
+/// Whether programs in the score may not declare a name, since the kernels use WGSL's own.
+pub fn is_builtin(name: &str) -> bool {
+    BUILTINS.contains(&name)
 }
 
 /// Something that a kernel binds.

@@ -13,6 +13,9 @@ pub(crate) struct HostInputs {
     pub(crate) mask: Option<Vec<bool>>,
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) kv_lengths: Option<Vec<u32>>,
+    pub(crate) alibi_slopes: Option<Vec<f32>>,
+    pub(crate) sinks: Option<Vec<f32>>,
+    pub(crate) aux: Option<Vec<f32>>,
 }
 
 impl HostInputs {
@@ -24,6 +27,9 @@ impl HostInputs {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             kv_lengths: self.kv_lengths.as_deref(),
+            alibi_slopes: self.alibi_slopes.as_deref(),
+            sinks: self.sinks.as_deref(),
+            aux: self.aux.as_deref(),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Truth {
             let allowed = std::array::from_fn(|i| allowed[i] + 4.0 * slack[i]);
             Ok(TrueRow { at, exact, allowed })
         });
-        Ok(Self { problem: *problem, rows: rows.collect::<Result<_>>()? })
+        Ok(Self { problem: problem.clone(), rows: rows.collect::<Result<_>>()? })
     }
 
     /// Compares whatever outputs there are.

@@ -5,7 +5,7 @@ fn part_at(row: Row) -> u32 {
     return (address(params.part, row.batch, row.head, row.query) >> 2u) + row.part * (1u + (params.dim_v + 3u) / 4u);
 }
 
-fn store_columns(row: Row, dim: u32, o: vec4<f32>, l: f32, saw_any: bool) {
+fn store_columns(row: Row, dim: u32, o: vec4<f32>, m: f32, l: f32, saw_any: bool) {
     parts[part_at(row) + 1u + dim / 4u] = select(vec4(0.0), o, saw_any);
 }
 

@@ -34,7 +34,7 @@ fn row_of(site: Site, n: u32) -> Row {
     let head = site.head + select(0u, n % params.group, GROUPED);
     let stands_at = i32(query) + site.diagonal;
     let last = min(stands_at + params.band_last, i32(site.end) - 1);
-    return Row(site.batch, head, query, site.part, stands_at + params.band_first, last);
+    return Row(site.batch, head, query, site.part, stands_at + params.band_first, last, stands_at + params.diagonal_offset);
 }
 
 // The keys that some row from `first` to `final_row` may see: from the start of a tile of `tile` keys up to, not including, the last

@@ -15,4 +15,5 @@ struct Row {
     part: u32,   // of the keys
     first: i32,  // by its position it sees keys first ..= last
     last: i32,
+    diagonal: i32,  // the key that its query stands at
 }

@@ -4,6 +4,7 @@ use wgpu::BufferUsages;
 
 use crate::plan::upload::filled;
 use crate::problem::Problem;
+use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
@@ -24,6 +25,12 @@ pub struct Inputs<'a> {
     pub bias: Option<&'a [f32]>,
     /// Valid keys per batch.
     pub kv_lengths: Option<&'a [u32]>,
+    /// `ALiBi` slopes.
+    pub alibi_slopes: Option<&'a [f32]>,
+    /// Sinks.
+    pub sinks: Option<&'a [f32]>,
+    /// The numbers that programs read.
+    pub aux: Option<&'a [f32]>,
 }
 
 impl Inputs<'_> {
@@ -39,6 +46,9 @@ impl Inputs<'_> {
             (Operand::Mask, self.mask.map(<[_]>::len)),
             (Operand::Bias, self.bias.map(<[_]>::len)),
             (Operand::KvLengths, self.kv_lengths.map(<[_]>::len)),
+            (Operand::AlibiSlopes, self.alibi_slopes.map(<[_]>::len)),
+            (Operand::Sinks, self.sinks.map(<[_]>::len)),
+            (Operand::Aux, self.aux.map(<[_]>::len)),
         ];
         for (operand, got) in given {
             match (problem.view(operand), got) {
@@ -87,6 +97,9 @@ impl Inputs<'_> {
             Operand::Mask => Some(self.mask?.iter().map(|&attend| u8::from(attend)).collect()),
             Operand::Bias => Some(problem.bias_dtype()?.encode(self.bias?)),
             Operand::KvLengths => Some(bytemuck::cast_slice(self.kv_lengths?).to_vec()),
+            Operand::AlibiSlopes => Some(Dtype::F32.encode(self.alibi_slopes?)),
+            Operand::Sinks => Some(Dtype::F32.encode(self.sinks?)),
+            Operand::Aux => Some(Dtype::F32.encode(self.aux?)),
             Operand::Out | Operand::Lse | Operand::Weights => None,
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::host::inputs::Inputs;
 use crate::problem::Problem;
+use crate::problem::function::Function;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::problem::positions::Diagonal;
@@ -30,18 +31,78 @@ pub struct Reference {
     pub weights: Vec<f64>,
 }
 
+/// Where a score stands, as programs see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The batch.
+    pub batch: u32,
+    /// The query head.
+    pub head: u32,
+    /// The KV head that it reads.
+    pub kv_head: u32,
+    /// The query row.
+    pub query: u32,
+    /// The key.
+    pub key: u32,
+    /// The key that the query stands at.
+    pub diagonal: i32,
+}
+
+/// The programs of a problem as Rust functions: what their WGSL does, in f64.
+#[derive(Clone, Copy, Default)]
+pub struct Programs<'a> {
+    /// `score_mod`.
+    pub score_mod: Option<&'a (dyn Fn(f64, At) -> f64 + Sync)>,
+    /// `mask_mod`.
+    pub mask_mod: Option<&'a (dyn Fn(At) -> bool + Sync)>,
+}
+
+impl std::fmt::Debug for Programs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { score_mod, mask_mod } = self;
+        write!(f, "Programs {{ score_mod: {}, mask_mod: {} }}", score_mod.is_some(), mask_mod.is_some())
+    }
+}
+
+impl Programs<'_> {
+    /// Whether these are the programs that the problem has.
+    fn check(&self, problem: &Problem) -> Result<(), BindError> {
+        let wanted = problem.programs();
+        for (function, wanted, given) in [
+            (Function::ScoreMod, wanted.score_mod.is_some(), self.score_mod.is_some()),
+            (Function::MaskMod, wanted.mask_mod.is_some(), self.mask_mod.is_some()),
+        ] {
+            match (wanted, given) {
+                (true, false) => return Err(BindError::MissingProgram { function }),
+                (false, true) => return Err(BindError::UnusedProgram { function }),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Computes every row. Takes memory of the order of Lq·Lk for the weights.
 ///
 /// # Errors
 /// [`BindError`] where the inputs do not fit the problem.
 pub fn attention(problem: &Problem, inputs: &Inputs<'_>) -> Result<Reference, BindError> {
+    attention_with(problem, inputs, &Programs::default())
+}
+
+/// The same for a problem that has programs in its score.
+///
+/// # Errors
+/// As for [`attention`].
+pub fn attention_with(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>) -> Result<Reference, BindError> {
     inputs.check(problem)?;
+    programs.check(problem)?;
     let shape = problem.shape();
     let mut reference = Reference { out: Vec::new(), lse: Vec::new(), weights: Vec::new() };
     for batch in 0..shape.batch {
         for head in 0..shape.heads_q {
             for i in 0..shape.len_q {
-                let row = compute_row(problem, inputs, [batch, head, i]);
+                let row = compute_row(problem, inputs, programs, [batch, head, i]);
                 reference.out.extend(row.out);
                 reference.lse.push(row.lse);
                 reference.weights.extend(row.weights);
@@ -56,23 +117,45 @@ pub fn attention(problem: &Problem, inputs: &Inputs<'_>) -> Result<Reference, Bi
 /// # Errors
 /// [`BindError`] where the inputs do not fit the problem, or there is no such row.
 pub fn row(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 3]) -> Result<Row, BindError> {
+    row_with(problem, inputs, &Programs::default(), at)
+}
+
+/// The same for a problem that has programs in its score.
+///
+/// # Errors
+/// As for [`row`].
+pub fn row_with(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    programs: &Programs<'_>,
+    at: [u32; 3],
+) -> Result<Row, BindError> {
     inputs.check(problem)?;
+    programs.check(problem)?;
     let [batches, heads, rows, _] = problem.shape().scores();
     let extent = [batches, heads, rows];
     if at.iter().zip(extent).any(|(&at, extent)| at >= extent) {
         return Err(BindError::NoSuchRow { at, extent });
     }
-    Ok(compute_row(problem, inputs, at))
+    Ok(compute_row(problem, inputs, programs, at))
 }
 
-fn compute_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3]) -> Row {
+fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, [batch, head, i]: [u32; 3]) -> Row {
     let shape = problem.shape();
     let kv_head = head / (shape.heads_q / shape.heads_kv);
     let q = vector(problem, Operand::Q, inputs.q, [batch, head, i]);
+    let number = |operand, values: Option<&[f32]>| {
+        let view = problem.view(operand)?;
+        Some(f64::from(values?[place(&view, [batch, head, 0, 0])]))
+    };
+    let (slope, sink) = (number(Operand::AlibiSlopes, inputs.alibi_slopes), number(Operand::Sinks, inputs.sinks));
+    let diagonal = i64::from(i) + diagonal_offset(problem, inputs, batch);
 
     let mut scores = Vec::new();
     for j in 0..shape.len_kv {
-        if !visible(problem, inputs, [batch, head, i, j]) {
+        let diagonal = i32::try_from(diagonal).unwrap_or(i32::MAX);
+        let at = At { batch, head, kv_head, query: i, key: j, diagonal };
+        if !visible(problem, inputs, [batch, head, i, j]) || programs.mask_mod.is_some_and(|mask_mod| !mask_mod(at)) {
             continue;
         }
         let k = vector(problem, Operand::K, inputs.k, [batch, kv_head, j]);
@@ -80,8 +163,17 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3
         if let Some(cap) = problem.softcap().map(f64::from) {
             score = cap * (score / cap).tanh();
         }
+        if let Some(score_mod) = programs.score_mod {
+            score = score_mod(score, at);
+            if score == f64::NEG_INFINITY {
+                continue;
+            }
+        }
         if let (Some(view), Some(bias)) = (problem.view(Operand::Bias), inputs.bias) {
             score += f64::from(bias[place(&view, [batch, head, i, j])]);
+        }
+        if let Some(slope) = slope {
+            score -= slope * (f64::from(diagonal) - f64::from(j)).abs();
         }
         scores.push((j, score));
     }
@@ -89,10 +181,11 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3
     let mut row =
         Row { out: vec![0.0; shape.dim_v as usize], lse: f64::NEG_INFINITY, weights: vec![0.0; shape.len_kv as usize] };
     if scores.is_empty() {
+        row.lse = sink.unwrap_or(row.lse);
         return row;
     }
-    let largest = scores.iter().map(|&(_, score)| score).fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = scores.iter().map(|(_, score)| (score - largest).exp()).sum();
+    let largest = scores.iter().map(|&(_, score)| score).chain(sink).fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().map(|&(_, score)| score).chain(sink).map(|score| (score - largest).exp()).sum();
     row.lse = largest + total.ln();
     for (j, score) in scores {
         let weight = (score - largest).exp() / total;
@@ -105,18 +198,26 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3
     row
 }
 
+/// How many keys of a batch are valid.
+fn valid_keys(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
+    let len_kv = problem.shape().len_kv;
+    inputs.kv_lengths.map_or(len_kv, |lengths| lengths[batch as usize].min(len_kv))
+}
+
+/// The key that row 0 stands at.
+fn diagonal_offset(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> i64 {
+    match problem.diagonal() {
+        Diagonal::TopLeft => 0,
+        Diagonal::BottomRight => i64::from(valid_keys(problem, inputs, batch)) - i64::from(problem.shape().len_q),
+        Diagonal::Offset(offset) => i64::from(offset),
+    }
+}
+
 /// Whether query `i` may see key `j`: within the valid keys, at or before the diagonal if causal, within the window of
 /// it, not masked, and not hidden by a bias of −∞.
 fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
     let [batch, _, i, j] = at;
-    let shape = problem.shape();
-    let valid = inputs.kv_lengths.map_or(shape.len_kv, |lengths| lengths[batch as usize].min(shape.len_kv));
-    let offset = match problem.diagonal() {
-        Diagonal::TopLeft => 0,
-        Diagonal::BottomRight => i64::from(valid) - i64::from(shape.len_q),
-        Diagonal::Offset(offset) => i64::from(offset),
-    };
-    let (diagonal, key) = (i64::from(i) + offset, i64::from(j));
+    let (diagonal, key) = (i64::from(i) + diagonal_offset(problem, inputs, batch), i64::from(j));
     let window = problem.window();
     let unmasked = match (problem.view(Operand::Mask), inputs.mask) {
         (Some(view), Some(mask)) => mask[place(&view, at)],
@@ -126,7 +227,7 @@ fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
         (Some(view), Some(bias)) => bias[place(&view, at)] == f32::NEG_INFINITY,
         _ => false,
     };
-    j < valid
+    j < valid_keys(problem, inputs, batch)
         && unmasked
         && !biased_away
         && (!problem.is_causal() || key <= diagonal)

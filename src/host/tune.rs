@@ -79,7 +79,8 @@ pub fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Re
 /// Operands on which no kernel finds anything to leave out: no zeros, nothing masked but by the problem itself.
 fn made_up(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunError> {
     let length = |operand| problem.view(operand).map_or(0, |view| usize::try_from(view.end()).unwrap_or(usize::MAX));
-    let elements = [Operand::Q, Operand::K, Operand::V, Operand::Bias];
+    let elements =
+        [Operand::Q, Operand::K, Operand::V, Operand::Bias, Operand::AlibiSlopes, Operand::Sinks, Operand::Aux];
     // A prime period: neighbouring rows and heads differ.
     let period = (0..61_u8).map(|n| f32::from(n) / 61.0 - 0.49);
     let numbers: Vec<f32> = period.cycle().take(elements.map(length).into_iter().max().unwrap_or(0)).collect();
@@ -92,6 +93,9 @@ fn made_up(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunError
         mask: problem.uses(Operand::Mask).then_some(&attend),
         bias: problem.uses(Operand::Bias).then_some(&numbers[..length(Operand::Bias)]),
         kv_lengths: problem.uses(Operand::KvLengths).then_some(&whole),
+        alibi_slopes: problem.uses(Operand::AlibiSlopes).then_some(&numbers[..length(Operand::AlibiSlopes)]),
+        sinks: problem.uses(Operand::Sinks).then_some(&numbers[..length(Operand::Sinks)]),
+        aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),
     };
     Ok(inputs.upload(device, problem)?)
 }

@@ -3,6 +3,7 @@
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
+use crate::problem::program::Programs;
 
 /// What is chosen, whatever the schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,14 @@ pub(crate) struct Choices {
     pub(crate) kv_lengths: bool,
     /// Writes the log-sum-exp.
     pub(crate) lse: bool,
+    /// Lowers scores by distance.
+    pub(crate) alibi: bool,
+    /// Has a sink in each row's softmax.
+    pub(crate) sinks: bool,
+    /// Calls the user's programs.
+    pub(crate) programs: Programs,
+    /// Which read the user's own numbers.
+    pub(crate) aux: bool,
     /// Where results go.
     pub(crate) results: Results,
 }
@@ -66,6 +75,10 @@ impl Choices {
             bias: problem.bias_dtype(),
             kv_lengths: problem.uses(Operand::KvLengths),
             lse: problem.uses(Operand::Lse),
+            alibi: problem.uses(Operand::AlibiSlopes),
+            sinks: problem.uses(Operand::Sinks),
+            programs: problem.programs().clone(),
+            aux: problem.programs().has_any() && problem.uses(Operand::Aux),
             results: Results::Whole,
         }
     }
@@ -73,7 +86,9 @@ impl Choices {
     /// The same without scores: for kernels that only move elements.
     pub(crate) fn of_elements(&self) -> Self {
         let (softcap, mask, bias, kv_lengths) = (false, false, None, false);
-        Self { softcap, mask, bias, kv_lengths, lse: false, results: Results::Whole, ..self.clone() }
+        let (alibi, sinks, programs, aux) = (false, false, Programs::default(), false);
+        let (lse, results) = (false, Results::Whole);
+        Self { softcap, mask, bias, kv_lengths, alibi, sinks, programs, aux, lse, results, ..self.clone() }
     }
 }
 
@@ -109,10 +124,18 @@ impl std::fmt::Display for Choices {
         let flags = [
             (self.softcap, ".softcap"),
             (self.mask, ".mask"),
+            (self.alibi, ".alibi"),
+            (self.sinks, ".sinks"),
+            (self.aux, ".aux"),
             (self.kv_lengths, ".lengths"),
             (self.lse, ".lse"),
             (self.results == Results::Partial, ".part"),
         ];
-        flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))
+        flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))?;
+        if self.programs.has_any() {
+            // What the text says, not where it came from.
+            write!(f, ".program-{:08x}", self.programs.fingerprint())?;
+        }
+        Ok(())
     }
 }

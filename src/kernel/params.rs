@@ -37,6 +37,8 @@ params! {
     lse: [u32; 4] = "vec4<u32>",
     mask: [u32; 4] = "vec4<u32>",
     bias: [u32; 4] = "vec4<u32>",
+    alibi: [u32; 4] = "vec4<u32>",
+    sinks: [u32; 4] = "vec4<u32>",
     /// Of split keys: statistics and columns of each part of a row, in turn.
     part: [u32; 4] = "vec4<u32>",
     /// Of staged keys and values, in keys.
@@ -50,8 +52,10 @@ params! {
     group: u32 = "u32",
     /// The first query row of this dispatch, within the sequence.
     first_row: u32 = "u32",
-    /// The first batch of this dispatch, within `kv_lengths`.
+    /// The first batch of this dispatch, of all there are.
     first_batch: u32 = "u32",
+    /// The first query head of this dispatch, of all there are.
+    first_head: u32 = "u32",
     /// Strides along the keys.
     mask_key: u32 = "u32",
     bias_key: u32 = "u32",
@@ -59,6 +63,8 @@ params! {
     band_first: i32 = "i32",
     band_last: i32 = "i32",
     band_from_end: u32 = "u32",
+    /// Row i stands at key i + diagonal_offset, counted likewise.
+    diagonal_offset: i32 = "i32",
     /// S = score_scale · Q Kᵀ, or softcap_scale · tanh(score_scale · Q Kᵀ), plus any bias, in a unit that costs least:
     /// P = exp2(exp2_scale · (S − max S)), and natural_scale · S is the score in natural units. The difference is taken
     /// before the scale is put on, which keeps the digits of large scores.
@@ -72,4 +78,5 @@ params! {
     /// Workgroups that see the keys of a row between them, and how many keys each sees.
     parts: u32 = "u32",
     part_keys: u32 = "u32",
+    padding: [u32; 2] = "vec2<u32>",
 }

@@ -5,6 +5,7 @@ use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
+use crate::problem::program::AT;
 
 /// A kernel's text and bindings, growing piece by piece.
 #[derive(Debug, Default)]
@@ -141,11 +142,52 @@ impl Pieces {
                 self.slots.push(Slot::of(Operand::Bias, "array<u32>"));
             }
         }
+        if choices.alibi {
+            self.file(include_str!("../../shaders/pieces/alibi_slopes.wgsl"));
+            self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/alibi_none.wgsl"));
+        }
+        self.programs(choices);
         if choices.kv_lengths {
             self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
             self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
         } else {
             self.file(include_str!("../../shaders/pieces/lengths_all.wgsl"));
+        }
+    }
+
+    /// The user's programs.
+    fn programs(&mut self, choices: &Choices) {
+        let programs = &choices.programs;
+        self.file(if programs.score_mod.is_some() {
+            include_str!("../../shaders/pieces/score_mod_program.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/score_mod_none.wgsl")
+        });
+        self.file(if programs.mask_mod.is_some() {
+            include_str!("../../shaders/pieces/mask_mod_program.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/mask_mod_none.wgsl")
+        });
+        if programs.has_any() {
+            self.file(AT);
+            self.file(include_str!("../../shaders/pieces/at.wgsl"));
+            self.source.programs = programs.text();
+        }
+        if choices.aux {
+            self.slots.push(Slot::of(Operand::Aux, "array<f32>"));
+        }
+    }
+
+    /// What a row's softmax comes to once all keys are in it.
+    pub(super) fn total(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/finish.wgsl"));
+        if choices.sinks {
+            self.file(include_str!("../../shaders/pieces/sinks_buffer.wgsl"));
+            self.slots.push(Slot::of(Operand::Sinks, "array<f32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/sinks_none.wgsl"));
         }
     }
 
@@ -163,7 +205,7 @@ impl Pieces {
         } else {
             self.file(include_str!("../../shaders/pieces/lse_none.wgsl"));
         }
-        self.file(include_str!("../../shaders/pieces/finish.wgsl"));
+        self.total(choices);
         self.file(include_str!("../../shaders/pieces/result_whole.wgsl"));
     }
 }

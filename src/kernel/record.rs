@@ -25,6 +25,8 @@ pub(crate) struct Source {
     pub(crate) directives: &'static str,
     pub(crate) constants: Vec<(&'static str, Constant)>,
     pub(crate) files: Vec<File>,
+    /// The user's text, in which any name may be declared; empty where there is none.
+    pub(crate) programs: String,
 }
 
 /// A file of `shaders`.

@@ -1,6 +1,8 @@
 //! A kernel's text: the generated constants and declarations, then whole files one after another (WGSL's module scope has no
 //! order), with the loops unrolled that keep an array in registers.
 
+use std::collections::HashSet;
+
 use crate::kernel::params::Params;
 use crate::kernel::record::{Constant, File, Kernel, Source};
 use crate::kernel::slots::declarations;
@@ -12,8 +14,8 @@ pub(crate) fn text(name: &str, kernel: &Kernel) -> String {
 
 /// The constants, what is `declared` besides, and the files.
 pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
-    let Source { directives, constants, files } = source;
-    let mut text = format!("// {name}\n\n{directives}\n");
+    let Source { directives, constants, files, programs } = source;
+    let mut text = String::new();
     for (name, value) in constants {
         text += &match value {
             Constant::U32(value) => format!("const {name} = {value}u;\n"),
@@ -32,7 +34,48 @@ pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
             }
         }
     }
-    unroll(&text)
+    let own = unroll(&text);
+    let own = if programs.is_empty() { own } else { renamed(&own, programs) + "\n" + programs };
+    format!("// {name}\n\n{directives}\n{own}")
+}
+
+/// What users' programs and the kernel both name.
+const SHARED: [&str; 10] =
+    ["At", "aux", "score_mod", "mask_mod", "batch", "head", "kv_head", "query", "key", "diagonal"];
+
+/// The text with an ending to each name that it declares at its outermost level, so that none is one of the user's.
+fn renamed(text: &str, programs: &str) -> String {
+    let ending = (0..).map(|n| format!("_k{n}")).find(|ending| !programs.contains(ending)).unwrap_or_default();
+    let names: HashSet<&str> = declared_names(text).filter(|name| !SHARED.contains(name)).collect();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut renamed = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(is_word) {
+        let (before, from_word) = rest.split_at(start);
+        let (word, after) = from_word.split_at(from_word.find(|c| !is_word(c)).unwrap_or(from_word.len()));
+        renamed += before;
+        renamed += word;
+        if names.contains(word) {
+            renamed += &ending;
+        }
+        rest = after;
+    }
+    renamed + rest
+}
+
+/// The names that a text declares at its outermost level, where its declarations begin a line.
+fn declared_names(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let line = match line.strip_prefix("@group") {
+            Some(rest) => rest.split_once("var").map(|(_, rest)| rest)?,
+            None => ["fn ", "const ", "struct ", "alias ", "var"].iter().find_map(|word| line.strip_prefix(word))?,
+        };
+        let line = line.trim_start();
+        // Past `<storage, read>`.
+        let line = line.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(line, |(_, rest)| rest);
+        let name = line.trim_start();
+        Some(&name[..name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len())])
+    })
 }
 
 const MARK: &str = "// unroll";

@@ -64,7 +64,7 @@ pub(super) fn weights(choices: &Choices) -> Kernel {
     let exchange = Exchange::Workgroup;
     let (mut pieces, memory) = scores(choices, exchange, 0);
     pieces.output(Operand::Weights, choices, Form::Wide);
-    pieces.file(include_str!("../../shaders/pieces/finish.wgsl"));
+    pieces.total(choices);
     pieces.file(include_str!("../../shaders/weights.wgsl"));
     // Once for the maximum and the sum, once to write.
     let rounds = 2 * score_rounds(choices);
@@ -84,7 +84,8 @@ fn keys_per_v_tile(dim_v: u32) -> u32 {
 
 /// What both kernels do with scores, and the workgroup memory they declare. `other_bytes` is what the kernel declares besides.
 fn scores(choices: &Choices, exchange: Exchange, other_bytes: u32) -> (Pieces, u32) {
-    let votes_bytes = if choices.mask { 4 } else { 0 };
+    let votes = choices.mask || choices.programs.mask_mod.is_some();
+    let votes_bytes = if votes { 4 } else { 0 };
     let fixed_bytes = TILE * VEC4_BYTES + votes_bytes + other_bytes;
     let q_bytes = ROWS * choices.dim_qk * 4;
     // All of Q stays in workgroup memory where it fits; else it is read again, 32 dimensions at a time.
@@ -98,7 +99,7 @@ fn scores(choices: &Choices, exchange: Exchange, other_bytes: u32) -> (Pieces, u
         Exchange::Workgroup => include_str!("../../shaders/pieces/rows_workgroup.wgsl"),
         Exchange::Subgroup => include_str!("../../shaders/pieces/rows_subgroup.wgsl"),
     });
-    pieces.file(if choices.mask {
+    pieces.file(if votes {
         include_str!("../../shaders/pieces/skip_by_vote.wgsl")
     } else {
         include_str!("../../shaders/pieces/skip_by_position.wgsl")

@@ -27,7 +27,9 @@ impl Variant {
             // It writes no output.
             return Self { schedule, choices: Choices { dim_v: 0, lse: false, ..choices } };
         }
-        Self { schedule, choices: Choices { results, ..choices } }
+        // What comes after the merge is the merge's.
+        let sinks = choices.sinks && results == Results::Whole;
+        Self { schedule, choices: Choices { results, sinks, ..choices } }
     }
 
     /// The kernel itself.
@@ -74,7 +76,7 @@ impl Variant {
 
     /// The same, leaving its results for a merge.
     pub(crate) fn in_parts(&self) -> Self {
-        let choices = Choices { results: Results::Partial, ..self.choices.clone() };
+        let choices = Choices { results: Results::Partial, sinks: false, ..self.choices.clone() };
         Self { choices, schedule: self.schedule }
     }
 
@@ -88,7 +90,8 @@ impl Variant {
     pub(crate) fn merged_by(&self, problem: &Problem) -> Option<Self> {
         // It reads none of the elements.
         let access = if self.choices.access == Access::Words { Access::Vec4 } else { self.choices.access };
-        let choices = Choices { access, dim_qk: 0, lse: self.choices.lse, ..self.choices.of_elements() };
+        let (lse, sinks) = (self.choices.lse, problem.uses(Operand::Sinks));
+        let choices = Choices { access, dim_qk: 0, lse, sinks, ..self.choices.of_elements() };
         let merge = Self { schedule: Schedule::Merge, choices };
         (self.choices.results == Results::Partial).then(|| merge.with_access_of(problem))
     }
@@ -116,7 +119,7 @@ impl Variant {
         let in_fours = |operand| {
             problem.view(operand).is_none_or(|view| {
                 let [batch, head, row, _] = view.stride;
-                [view.offset, batch, head, row, view.extent[3].into()].iter().all(|n| n % 4 == 0)
+                view.offset % 4 == 0 && [batch, head, row, view.extent[3].into()].iter().all(|n| n % 4 == 0)
             })
         };
         let are_elements = |operand: &Operand| {

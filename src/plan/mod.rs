@@ -190,7 +190,7 @@ impl Attention {
         Ok(Plan {
             device: self.device.clone(),
             stand_in,
-            problem: *problem,
+            problem: problem.clone(),
             variant: variant.clone(),
             binding_alignment: self.caps.binding_alignment,
             split,

@@ -3,6 +3,7 @@
 use std::f64::consts::LOG2_E;
 
 use crate::kernel::params::Params;
+use crate::kernel::record::Counts;
 use crate::kernel::slots::{Resource, Space};
 use crate::plan::cut::Job;
 use crate::plan::piece::{Piece, count};
@@ -23,6 +24,8 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         group: shape.group(),
         first_row: piece.rows.start,
         first_batch: piece.batch.start,
+        first_head: first_head(job, piece),
+        diagonal_offset: band.offset,
         band_first: band.first,
         band_last: band.last,
         band_from_end: band.from_end.into(),
@@ -43,14 +46,16 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
 fn set_scales(params: &mut Params, problem: &Problem) {
     let scale = f64::from(problem.scale());
     let cap = problem.softcap().map(f64::from);
-    // How much a natural score is of the unit S is kept in: with a bias, which comes in natural units, 1; else
+    // How much a natural score is of the unit S is kept in: with a bias, say, which comes in natural units, 1; else
     // whatever saves a multiplication. The unit is positive, so that the largest S is the largest score.
-    let unit = if problem.uses(Operand::Bias) { 1.0 } else { cap.unwrap_or(scale.abs()) };
+    let unit = if problem.adds_to_scores() { 1.0 } else { cap.unwrap_or(scale.abs()) };
     let (score, softcap) = match cap {
         Some(cap) => (scale / cap, cap / unit),
         None if unit == 0.0 => (0.0, 0.0),
         None => (scale / unit, 0.0),
     };
+    // Where every score is 0 any unit will do, but for a sink, which is compared with them.
+    let unit = if unit == 0.0 { 1.0 } else { unit };
     #[expect(clippy::cast_possible_truncation, reason = "rounding is what is wanted")]
     let finite = |x: f64| x.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
     params.score_scale = finite(score);
@@ -60,7 +65,7 @@ fn set_scales(params: &mut Params, problem: &Problem) {
 }
 
 fn set_view(params: &mut Params, slice: &Slice) {
-    let [batch, head, row, column] = slice.stride.map(narrow);
+    let [batch, head, row, column] = slice.stride.map(wrapped);
     let view = [narrow(slice.first), batch, head, row];
     match slice.resource {
         Resource::Operand(Operand::Q) => params.q = view,
@@ -70,10 +75,26 @@ fn set_view(params: &mut Params, slice: &Slice) {
         Resource::Operand(Operand::Lse) => params.lse = view,
         Resource::Operand(Operand::Mask) => (params.mask, params.mask_key) = (view, column),
         Resource::Operand(Operand::Bias) => (params.bias, params.bias_key) = (view, column),
-        Resource::Operand(Operand::KvLengths) => {}
+        Resource::Operand(Operand::AlibiSlopes) => params.alibi = view,
+        Resource::Operand(Operand::Sinks) => params.sinks = view,
+        Resource::Operand(Operand::KvLengths | Operand::Aux) => {}
         Resource::Space(Space::Partial) => params.part = view,
         Resource::Space(Space::StagedK | Space::StagedV) => {}
     }
+}
+
+/// The first query head of a piece, of all there are.
+fn first_head(job: &Job<'_>, piece: &Piece) -> u32 {
+    match job.kernel.block.counts {
+        Counts::Rows => piece.heads.start,
+        Counts::GroupedRows | Counts::Keys => piece.heads.start * job.problem.shape().group(),
+    }
+}
+
+/// A stride modulo 2³², as shaders compute: what they add up ends within the binding, whose elements 32 bits count.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "modulo 2³² is what is wanted")]
+const fn wrapped(stride: i64) -> u32 {
+    stride as u32
 }
 
 /// Cutting has made everything addressable with 32 bits.

@@ -34,7 +34,8 @@ impl Pipeline {
             label,
             layout: Some(&pipeline_layout),
             module: &module,
-            entry_point: Some("main"),
+            // The only one: where the user has programs, it is not called `main`.
+            entry_point: None,
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Every kernel writes its workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,

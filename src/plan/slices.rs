@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::kernel::record::{Counts, Kernel};
-use crate::kernel::slots::{Resource, Slot, Space};
+use crate::kernel::slots::{Resource, Slot, Space, binding};
 use crate::plan::piece::Piece;
 use crate::plan::split::Split;
 use crate::problem::Problem;
@@ -24,7 +24,7 @@ pub(crate) struct Slice {
     /// The piece's first element, from the binding's start.
     pub(crate) first: u64,
     /// Strides along (batch, head, row, column); 0 along an axis where the piece has one index.
-    pub(crate) stride: [u64; 4],
+    pub(crate) stride: [i64; 4],
 }
 
 /// What `piece` binds of the buffers of a kernel, at offsets that are multiples of `alignment`.
@@ -46,7 +46,11 @@ pub(crate) fn slices(
         if slot.space() == Some(Space::Partial) {
             axes[3] = split.columns(&piece.columns);
         }
-        Some(slice(slot.resource, crate::kernel::slots::binding(n), &view, &axes, alignment))
+        let binding = binding(n);
+        if slot.operand() == Some(Operand::Aux) {
+            return Some(whole(slot.resource, binding, &view));
+        }
+        Some(slice(slot.resource, binding, &view, &axes, alignment))
     })
 }
 
@@ -55,6 +59,8 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
     let Piece { batch, heads, rows, columns } = piece.clone();
     let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
     let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns };
+    let group = if counts == Counts::Rows { 1 } else { problem.shape().group() };
+    let query_heads = heads.start * group..heads.end * group;
     match view.operand {
         Operand::K | Operand::V => match counts {
             Counts::Rows => [batch, kv_heads(problem, &heads), all_rows, columns],
@@ -62,10 +68,12 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
             Counts::Keys => [batch, heads, rows, columns],
         },
         Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
-            let group = if counts == Counts::Rows { 1 } else { problem.shape().group() };
-            [batch, heads.start * group..heads.end * group, rows, columns]
+            [batch, query_heads, rows, columns]
         }
-        Operand::KvLengths => [all_batches, 0..1, 0..1, 0..1],
+        // Read by batch and head alone: from the first row on.
+        Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],
+        Operand::Sinks => [0..1, query_heads, 0..1, 0..1],
+        Operand::KvLengths | Operand::Aux => [all_batches, 0..1, 0..1, 0..1],
     }
 }
 
@@ -91,13 +99,21 @@ pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 
     [first, batch, head, 1]
 }
 
+/// All of a buffer, which a kernel reads where it likes.
+fn whole(resource: Resource, binding: u32, view: &View) -> Slice {
+    Slice { resource, binding, offset_bytes: 0, size_bytes: view.size_bytes(), first: 0, stride: [0; 4] }
+}
+
 fn slice(resource: Resource, binding: u32, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {
     if axes.iter().any(Range::is_empty) {
         return Slice { resource, binding, offset_bytes: 0, size_bytes: 0, first: 0, stride: [0; 4] };
     }
+    // A view of a problem begins at its buffer's start or later, and ends within 64 bits.
+    let in_range = |place: i128| u64::try_from(place).unwrap_or(u64::MAX);
     let first = view.index(axes.clone().map(|axis| axis.start));
-    let end = view.index(axes.clone().map(|axis| axis.end - 1)) + 1;
-    let start_bytes = first * view.element_bytes / alignment * alignment;
+    let (lowest, highest) = view.reach(axes);
+    let (lowest, end) = (in_range(lowest), in_range(highest).saturating_add(1));
+    let start_bytes = lowest * view.element_bytes / alignment * alignment;
     let mut stride = view.stride;
     for (stride, axis) in stride.iter_mut().zip(axes) {
         if axis.end - axis.start == 1 {

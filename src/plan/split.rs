@@ -41,7 +41,7 @@ impl Split {
     pub(super) fn view(self, problem: &Problem) -> View {
         let [batch, heads, rows, _] = problem.shape().scores();
         let columns = column_ranges(problem.shape().dim_v).last().map_or(0, |last| self.columns(&last).end);
-        let row = u64::from(columns);
+        let row = i64::from(columns);
         let head = row.saturating_mul(rows.into());
         let stride = [head.saturating_mul(heads.into()), head, row, 1];
         View { operand: Operand::Out, offset: 0, extent: [batch, heads, rows, columns], stride, element_bytes: 4 }

@@ -1,12 +1,15 @@
 //! Describing a problem, a field at a time.
 
+use std::sync::Arc;
+
 use crate::problem::dtype::Dtype;
 use crate::problem::layout::{Layout, ScoreLayout};
 use crate::problem::positions::{Diagonal, Window};
+use crate::problem::program::Programs;
 use crate::problem::shape::Shape;
 
 /// Describes a [`Problem`](crate::Problem); made by [`Problem::builder`](crate::Problem::builder). Nothing is checked before [`build`](Self::build).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ProblemBuilder {
     pub(super) shape: Shape,
@@ -25,6 +28,19 @@ pub struct ProblemBuilder {
     pub(super) kv_lengths: bool,
     pub(super) lse: bool,
     pub(super) weights: bool,
+    pub(super) alibi: Option<Slopes>,
+    pub(super) sinks: bool,
+    pub(super) programs: Programs,
+    pub(super) aux: Option<u64>,
+}
+
+/// Whether each batch has `ALiBi` slopes of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slopes {
+    /// (H): one a head, the same for all batches.
+    PerHead,
+    /// (B, H).
+    PerBatchAndHead,
 }
 
 impl ProblemBuilder {
@@ -47,92 +63,96 @@ impl ProblemBuilder {
             kv_lengths: false,
             lse: false,
             weights: false,
+            alibi: None,
+            sinks: false,
+            programs: Programs { score_mod: None, mask_mod: None },
+            aux: None,
         }
     }
 
     /// How `q`, `k`, `v`, the output and the weights are stored; f32 unless given.
-    pub const fn dtype(mut self, dtype: Dtype) -> Self {
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = dtype;
         self
     }
 
     /// Where `q` lies; contiguous (B, H, L, D) unless given.
-    pub const fn q(mut self, layout: Layout) -> Self {
+    pub fn q(mut self, layout: Layout) -> Self {
         self.q = Some(layout);
         self
     }
 
     /// Where `k` lies; contiguous (B, H, L, D) unless given.
-    pub const fn k(mut self, layout: Layout) -> Self {
+    pub fn k(mut self, layout: Layout) -> Self {
         self.k = Some(layout);
         self
     }
 
     /// Where `v` lies; contiguous (B, H, L, D) unless given.
-    pub const fn v(mut self, layout: Layout) -> Self {
+    pub fn v(mut self, layout: Layout) -> Self {
         self.v = Some(layout);
         self
     }
 
     /// Where the output goes; contiguous (B, H, L, D) unless given.
-    pub const fn out(mut self, layout: Layout) -> Self {
+    pub fn out(mut self, layout: Layout) -> Self {
         self.out = Some(layout);
         self
     }
 
     /// The factor on Q Kᵀ; `1/√dim_qk` unless given. At most 2.3e38 in magnitude; drivers may take one below 1.2e-38 for 0.
-    pub const fn scale(mut self, scale: f32) -> Self {
+    pub fn scale(mut self, scale: f32) -> Self {
         self.scale = Some(scale);
         self
     }
 
     /// Caps the scaled scores at ±`cap`: `cap · tanh(s / cap)`.
-    pub const fn softcap(mut self, cap: f32) -> Self {
+    pub fn softcap(mut self, cap: f32) -> Self {
         self.softcap = Some(cap);
         self
     }
 
     /// Row `i` sees no key past the diagonal; the same as setting [`diagonal`](Self::diagonal) and a window with
     /// `right` = 0.
-    pub const fn causal(mut self, diagonal: Diagonal) -> Self {
+    pub fn causal(mut self, diagonal: Diagonal) -> Self {
         self.causal = true;
         self.diagonal(diagonal)
     }
 
     /// Which key row 0 stands at, for the window; [`Diagonal::TopLeft`] unless given. One problem has one diagonal:
     /// the last of `causal` and `diagonal` decides it.
-    pub const fn diagonal(mut self, diagonal: Diagonal) -> Self {
+    pub fn diagonal(mut self, diagonal: Diagonal) -> Self {
         self.diagonal = diagonal;
         self
     }
 
     /// A sliding window around the diagonal.
-    pub const fn window(mut self, window: Window) -> Self {
+    pub fn window(mut self, window: Window) -> Self {
         self.window = window;
         self
     }
 
     /// A boolean mask, one byte an element, non-zero = attend.
-    pub const fn mask(mut self, layout: ScoreLayout) -> Self {
+    pub fn mask(mut self, layout: ScoreLayout) -> Self {
         self.mask = Some(layout);
         self
     }
 
     /// An additive bias, stored as f32 or as the elements are. A bias of −∞ hides the key.
-    pub const fn bias(mut self, dtype: Dtype, layout: ScoreLayout) -> Self {
+    pub fn bias(mut self, dtype: Dtype, layout: ScoreLayout) -> Self {
         self.bias = Some((dtype, layout));
         self
     }
 
     /// A buffer of B u32 says how many keys of each batch are valid; more than `len_kv` means all. The GPU reads it
     /// when the dispatch runs, so it may change every step without a new plan.
-    pub const fn kv_lengths(mut self) -> Self {
+    pub fn kv_lengths(mut self) -> Self {
         self.kv_lengths = true;
         self
     }
 
     /// Also writes each row's log-sum-exp.
-    pub const fn lse(mut self) -> Self {
+    pub fn lse(mut self) -> Self {
         self.lse = true;
         self
     }
@@ -141,8 +161,49 @@ impl ProblemBuilder {
     ///
     /// The price is that which fused attention exists to avoid: a buffer that grows with Lq·Lk, and a pass of its own
     /// that computes Q Kᵀ twice more (once for each row's maximum and sum, once to write).
-    pub const fn weights(mut self) -> Self {
+    pub fn weights(mut self) -> Self {
         self.weights = true;
+        self
+    }
+
+    /// `ALiBi`: each score is lowered by its head's slope times the distance between the key and the [`Diagonal`].
+    pub fn alibi(mut self, slopes: Slopes) -> Self {
+        self.alibi = Some(slopes);
+        self
+    }
+
+    /// Attention sinks: a learned logit a head, which takes part in the softmax and has no value. It is in the LSE too.
+    pub fn sinks(mut self) -> Self {
+        self.sinks = true;
+        self
+    }
+
+    /// A program in WGSL that makes a score of a score: `fn score_mod(score: f32, at: At) -> f32`. A result of −∞ hides the key.
+    ///
+    /// It sees the score in natural units after the scale and the softcap, and where it stands:
+    ///
+    /// ```wgsl
+    /// struct At { batch: u32, head: u32, kv_head: u32, query: u32, key: u32, diagonal: i32 }
+    /// ```
+    ///
+    /// `query` and `key` count from the start of the sequence, however the work is cut; `diagonal` is the key that the query
+    /// stands at. The text may declare functions, constants and types of any name, and read [`aux`](Self::aux). See
+    /// [`programs`](crate::programs).
+    pub fn score_mod(mut self, text: impl Into<Arc<str>>) -> Self {
+        self.programs.score_mod = Some(text.into());
+        self
+    }
+
+    /// A program in WGSL that says whether a query sees a key: `fn mask_mod(at: At) -> bool`. It is composed with all other masks
+    /// by "and".
+    pub fn mask_mod(mut self, text: impl Into<Arc<str>>) -> Self {
+        self.programs.mask_mod = Some(text.into());
+        self
+    }
+
+    /// A buffer of `len` f32 that programs read as `aux: array<f32>`. What is in it may change without a new plan.
+    pub fn aux(mut self, len: u64) -> Self {
+        self.aux = Some(len);
         self
     }
 }

@@ -20,15 +20,19 @@ impl ProblemBuilder {
     ///
     /// # Errors
     /// [`ProblemError`] names the field, its value and the bound.
-    pub fn build(self) -> Result<Problem, ProblemError> {
-        let problem = Problem { spec: self };
+    pub fn build(&self) -> Result<Problem, ProblemError> {
         self.check_shape()?;
         self.check_numbers()?;
         for (operand, layout) in [(Operand::Mask, self.mask), (Operand::Bias, self.bias.map(|(_, layout)| layout))] {
             self.check_broadcast(operand, layout)?;
         }
+        self.programs.check(self.aux.is_some())?;
+        let problem = Problem { spec: self.clone() };
         for view in problem.views() {
             let View { operand, stride, extent, .. } = view;
+            if view.begins_too_soon() {
+                return Err(ProblemError::BeforeFirst { operand });
+            }
             if view.checked_end().is_none() {
                 return Err(ProblemError::Unaddressable { operand });
             }

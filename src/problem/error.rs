@@ -1,10 +1,11 @@
 //! Why a description makes no sense.
 
 use crate::problem::dtype::Dtype;
+use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 
 /// The description makes no sense. From [`crate::ProblemBuilder::build`].
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProblemError {
     /// There are no heads, or a head size is 0.
@@ -65,6 +66,24 @@ pub enum ProblemError {
         /// Which operand.
         operand: Operand,
     },
+    /// Negative strides reach before the first element.
+    #[error("the strides of `{operand}` reach before its first element; begin later, with `ScoreLayout::at`")]
+    BeforeFirst {
+        /// Which operand.
+        operand: Operand,
+    },
+    /// A program in the score is wrong.
+    #[error("{function}, line {line}, column {column}: {message}")]
+    Program {
+        /// Which program.
+        function: Function,
+        /// The line, in the user's text, from 1.
+        line: u32,
+        /// The column, in bytes, from 1.
+        column: u32,
+        /// What is wrong.
+        message: String,
+    },
     /// Two elements of an output share a place.
     #[error(
         "the layout of `{operand}` lets elements overlap (strides {stride:?} over extents {extent:?}); an output needs a place for each"
@@ -73,7 +92,7 @@ pub enum ProblemError {
         /// Which operand.
         operand: Operand,
         /// Its strides along (batch, head, row, column).
-        stride: [u64; 4],
+        stride: [i64; 4],
         /// Its extents.
         extent: [u32; 4],
     },

@@ -1,5 +1,7 @@
 //! Where an operand's elements lie inside its buffer.
 
+use std::ops::Range;
+
 use crate::problem::operand::Operand;
 use crate::problem::shape::Shape;
 
@@ -58,7 +60,7 @@ impl Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ScoreLayout {
     pub(crate) offset: u64,
-    pub(crate) stride: [u64; 4],
+    pub(crate) stride: [i64; 4],
     /// What the caller said its shape is, checked against the problem; strides given by hand have none.
     pub(crate) dims: Option<[u32; 4]>,
 }
@@ -66,22 +68,36 @@ pub struct ScoreLayout {
 impl ScoreLayout {
     /// A contiguous tensor of shape (batch, heads, queries, keys), each either the problem's or 1, which broadcasts.
     ///
-    /// A key padding mask (B, Lk) is `[b, 1, 1, lk]`; a bias shared by the batch, ALiBi say, is `[1, h, lq, lk]`.
+    /// A key padding mask (B, Lk) is `[b, 1, 1, lk]`; a bias shared by the batch is `[1, h, lq, lk]`.
     pub const fn broadcast(dims: [u32; 4]) -> Self {
         let mut stride = [0; 4];
-        let (mut axis, mut step) = (4, 1_u64);
+        let (mut axis, mut step) = (4, 1_i64);
         while axis > 0 {
             axis -= 1;
             if dims[axis] != 1 {
                 stride[axis] = step;
             }
-            step = step.saturating_mul(dims[axis] as u64);
+            step = step.saturating_mul(dims[axis] as i64);
         }
         Self { offset: 0, stride, dims: Some(dims) }
     }
 
-    /// Any strides, in elements, for (batch, head, query, key); 0 broadcasts.
-    pub const fn strided(stride: [u64; 4]) -> Self {
+    /// Any strides, in elements, for (batch, head, query, key); 0 broadcasts, and negative ones run backwards from the offset.
+    ///
+    /// A bias that depends on the distance between query and key alone, as those of T5 and Swin do, needs no tensor of Lq × Lk: a
+    /// table of 2L − 1 numbers a head, that of distance 0 in its middle, is read along diagonals.
+    ///
+    /// ```
+    /// use wgpu_attention::{Dtype, Problem, ScoreLayout, Shape};
+    /// # fn main() -> Result<(), wgpu_attention::ProblemError> {
+    /// let (heads, len) = (8, 100);
+    /// // Element h · (2L − 1) + (L − 1) + (key − query) is the bias of head h.
+    /// let relative = ScoreLayout::strided([0, 2 * i64::from(len) - 1, -1, 1]).at(u64::from(len) - 1);
+    /// let problem = Problem::builder(Shape::new(1, heads, len, 64)).bias(Dtype::F32, relative).build()?;
+    /// # let _ = problem;
+    /// # Ok(()) }
+    /// ```
+    pub const fn strided(stride: [i64; 4]) -> Self {
         Self { offset: 0, stride, dims: None }
     }
 
@@ -105,21 +121,22 @@ pub struct View {
     /// How many there are along (batch, head, row, column).
     pub extent: [u32; 4],
     /// Elements between neighbours along each.
-    pub stride: [u64; 4],
+    pub stride: [i64; 4],
     /// Bytes per element.
     pub element_bytes: u64,
 }
 
 impl View {
-    /// The element at `[batch, head, row, column]`; `u64::MAX` where that is past 64 bits, which no view of a
+    /// The element at `[batch, head, row, column]`; `u64::MAX` where that is past 64 bits or before the first, which no view of a
     /// [`Problem`](crate::Problem) reaches.
     pub fn index(&self, at: [u32; 4]) -> u64 {
-        self.checked_index(at).unwrap_or(u64::MAX)
+        u64::try_from(self.place(at)).unwrap_or(u64::MAX)
     }
 
-    fn checked_index(&self, at: [u32; 4]) -> Option<u64> {
-        let mut steps = at.into_iter().zip(self.stride).map(|(i, stride)| u64::from(i).checked_mul(stride));
-        steps.try_fold(self.offset, |sum, step| sum.checked_add(step?))
+    /// The same, wherever that is. 128 bits hold any sum of such products.
+    fn place(&self, at: [u32; 4]) -> i128 {
+        let steps = at.into_iter().zip(self.stride).map(|(i, stride)| i128::from(i) * i128::from(stride));
+        i128::from(self.offset) + steps.sum::<i128>()
     }
 
     /// Whether it has no elements at all, because an axis is 0 long.
@@ -127,12 +144,29 @@ impl View {
         self.extent.contains(&0)
     }
 
+    /// The first and the last element of those at some indices along each axis, none of which is empty.
+    pub(crate) fn reach(&self, axes: &[Range<u32>; 4]) -> (i128, i128) {
+        let [mut lowest, mut highest] = [[0; 4]; 2];
+        for (axis, range) in axes.iter().enumerate() {
+            let (near, far) = (range.start, range.end.saturating_sub(1));
+            let runs_backwards = self.stride[axis] < 0;
+            (lowest[axis], highest[axis]) = if runs_backwards { (far, near) } else { (near, far) };
+        }
+        (self.place(lowest), self.place(highest))
+    }
+
+    /// Whether it begins before the first element of its buffer.
+    pub(crate) fn begins_too_soon(&self) -> bool {
+        !self.is_empty() && self.reach(&self.extent.map(|n| 0..n)).0 < 0
+    }
+
     /// One past the last element, or `None` where the buffer's size in bytes overflows 64 bits.
     pub fn checked_end(&self) -> Option<u64> {
         if self.is_empty() {
             return Some(0);
         }
-        let end = self.checked_index(self.extent.map(|n| n - 1))?.checked_add(1)?;
+        let (_, last) = self.reach(&self.extent.map(|n| 0..n));
+        let end = u64::try_from(last).ok()?.checked_add(1)?;
         end.checked_mul(self.element_bytes)?.checked_next_multiple_of(4)?;
         Some(end)
     }
@@ -155,7 +189,7 @@ impl View {
         }
         let mut axes: Vec<(u64, u64)> = (self.stride.into_iter().zip(self.extent))
             .filter(|&(_, n)| n > 1)
-            .map(|(stride, n)| (stride, u64::from(n)))
+            .map(|(stride, n)| (stride.unsigned_abs(), u64::from(n)))
             .collect();
         axes.sort_unstable();
         let mut span = 1;

@@ -4,16 +4,19 @@ pub(crate) mod builder;
 mod check;
 pub(crate) mod dtype;
 pub(crate) mod error;
+pub(crate) mod function;
 pub(crate) mod layout;
 pub(crate) mod operand;
 pub(crate) mod positions;
+pub(crate) mod program;
 pub(crate) mod shape;
 
-use builder::ProblemBuilder;
+use builder::{ProblemBuilder, Slopes};
 use dtype::Dtype;
 use layout::{Layout, ScoreLayout, View};
 use operand::Operand;
 use positions::{Band, Diagonal, Window, band};
+use program::Programs;
 use shape::Shape;
 
 /// One attention problem, checked: `O = softmax(scale · Q Kᵀ → softcap → + bias → mask) V`.
@@ -30,7 +33,7 @@ use shape::Shape;
 /// assert!(error.to_string().contains("heads_q = 32 is not a multiple of heads_kv = 5"));
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     spec: ProblemBuilder,
 }
@@ -42,7 +45,7 @@ impl Problem {
     }
 
     /// Its description, to change something of it.
-    pub const fn to_builder(self) -> ProblemBuilder {
+    pub fn to_builder(self) -> ProblemBuilder {
         self.spec
     }
 
@@ -86,6 +89,16 @@ impl Problem {
         self.spec.bias.map(|(dtype, _)| dtype)
     }
 
+    /// Users' programs in the score.
+    pub(crate) const fn programs(&self) -> &Programs {
+        &self.spec.programs
+    }
+
+    /// Whether something is added to the scaled scores, in natural units.
+    pub(crate) fn adds_to_scores(&self) -> bool {
+        self.spec.bias.is_some() || self.spec.alibi.is_some() || self.spec.programs.score_mod.is_some()
+    }
+
     /// Whether this problem uses an operand.
     pub fn uses(&self, operand: Operand) -> bool {
         self.view(operand).is_some()
@@ -93,16 +106,19 @@ impl Problem {
 
     /// The operands this problem uses, in slot order, and where each lies.
     pub fn views(&self) -> impl Iterator<Item = View> + use<> {
-        let problem = *self;
+        let problem = self.clone();
         Operand::ALL.into_iter().filter_map(move |operand| problem.view(operand))
     }
 
     /// Where an operand lies, if the problem uses it.
     pub fn view(&self, operand: Operand) -> Option<View> {
-        let ProblemBuilder { shape, dtype, .. } = self.spec;
+        let ProblemBuilder { shape, dtype, .. } = &self.spec;
+        let (shape, dtype) = (*shape, *dtype);
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
         let rows = |layout: Option<Layout>, heads, len, dim| {
             let Layout { offset, batch: b, head, row } = layout.unwrap_or(Layout::bhld(heads, len, dim));
+            // A stride past 63 bits reaches past 64 from an index of 2 on, and is refused; with one index it is not used.
+            let [b, head, row] = [b, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
             let (extent, stride) = ([batch, heads, len, dim], [b, head, row, 1]);
             View { operand, offset, extent, stride, element_bytes: dtype.size_bytes() }
         };
@@ -119,6 +135,28 @@ impl Problem {
             Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
             Operand::Mask => self.spec.mask.map(|layout| scores(layout, 1)),
             Operand::Bias => self.spec.bias.map(|(dtype, layout)| scores(layout, dtype.size_bytes())),
+            Operand::AlibiSlopes => self.spec.alibi.map(|slopes| View {
+                operand,
+                offset: 0,
+                extent: [batch, heads_q, 1, 1],
+                stride: [if slopes == Slopes::PerHead { 0 } else { heads_q.into() }, 1, 0, 0],
+                element_bytes: 4,
+            }),
+            Operand::Sinks => self.spec.sinks.then_some(View {
+                operand,
+                offset: 0,
+                extent: [1, heads_q, 1, 1],
+                stride: [0, 1, 0, 0],
+                element_bytes: 4,
+            }),
+            Operand::Aux => self.spec.aux.map(|len| View {
+                operand,
+                // One element, the last: how many there are is not counted in 32 bits.
+                offset: len.saturating_sub(1),
+                extent: [u32::from(len > 0), 1, 1, 1],
+                stride: [0; 4],
+                element_bytes: 4,
+            }),
             Operand::KvLengths => self.spec.kv_lengths.then_some(View {
                 operand,
                 offset: 0,

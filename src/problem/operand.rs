@@ -21,12 +21,30 @@ pub enum Operand {
     Bias,
     /// Number of valid keys per batch (B), u32.
     KvLengths,
+    /// `ALiBi` slopes (H) or (B, H), f32.
+    AlibiSlopes,
+    /// A learned logit a head (H), f32.
+    Sinks,
+    /// The user's own numbers, which programs in the score read, f32.
+    Aux,
 }
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 9] =
-        [Self::Q, Self::K, Self::V, Self::Out, Self::Lse, Self::Weights, Self::Mask, Self::Bias, Self::KvLengths];
+    pub const ALL: [Self; 12] = [
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::Out,
+        Self::Lse,
+        Self::Weights,
+        Self::Mask,
+        Self::Bias,
+        Self::KvLengths,
+        Self::AlibiSlopes,
+        Self::Sinks,
+        Self::Aux,
+    ];
 
     /// The name used in errors, labels and the shaders.
     pub const fn name(self) -> &'static str {
@@ -40,6 +58,9 @@ impl Operand {
             Self::Mask => "mask",
             Self::Bias => "bias",
             Self::KvLengths => "kv_lengths",
+            Self::AlibiSlopes => "alibi_slopes",
+            Self::Sinks => "sinks",
+            Self::Aux => "aux",
         }
     }
 
@@ -60,6 +81,9 @@ impl Operand {
             Self::Mask => "(B, Hq, Lq, Lk), a byte each, non-zero = attend",
             Self::Bias => "(B, Hq, Lq, Lk)",
             Self::KvLengths => "(B)",
+            Self::AlibiSlopes => "(B, Hq), broadcast by a stride of 0",
+            Self::Sinks => "(Hq)",
+            Self::Aux => "the user's",
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Band {
     pub(crate) first: i32,
     pub(crate) last: i32,
     pub(crate) from_end: bool,
+    /// Row `i` stands at key `i + offset`, counted likewise.
+    pub(crate) offset: i32,
 }
 
 /// The part of a [`Band`] that needs no lengths.
@@ -47,7 +49,7 @@ pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window, len_q: u32)
     let last = right.map_or(i64::MAX, |right| offset + i64::from(right));
     // Rows, keys and lengths are below LONGEST, so an edge past these bounds hides or shows every key either way.
     let clamp = |edge: i64| i32::try_from(edge.clamp(-2 * i64::from(LONGEST), i64::from(LONGEST))).unwrap_or(0);
-    Band { first: clamp(first), last: clamp(last), from_end }
+    Band { first: clamp(first), last: clamp(last), from_end, offset: clamp(offset) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Why buffers do not fit a plan, and why a result did not come back.
 
 use crate::plan::scratch::ScratchSize;
+use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 
 /// A buffer does not fit its operand. From [`crate::Plan::bind`].
@@ -40,6 +41,20 @@ pub enum BindError {
         need: u64,
         /// Elements in the slice.
         got: u64,
+    },
+    /// The problem has a program in its score, which the reference takes as a Rust function.
+    #[error(
+        "the problem has a `{function}`, whose WGSL the CPU does not run; give it as a Rust function in `reference::Programs`"
+    )]
+    MissingProgram {
+        /// Which program.
+        function: Function,
+    },
+    /// A Rust function was given for a program that the problem does not have.
+    #[error("a function was given for `{function}`, which the problem does not have")]
+    UnusedProgram {
+        /// Which program.
+        function: Function,
     },
     /// A row was asked for that the problem does not have.
     #[error("there is no row {at:?}: (batch, head, query) go up to, not including, {extent:?}")]

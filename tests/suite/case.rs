@@ -1,6 +1,9 @@
 //! A problem and the numbers for it, and the visibility rule written a third time: not shared with the kernels, nor with
 //! the reference.
 
+use std::sync::Arc;
+
+use wgpu_attention::reference::{self, At};
 use wgpu_attention::{Diagonal, Dtype, Inputs, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, View};
 
 /// A problem with its inputs, each laid out as the problem says and holding values its type can store.
@@ -13,6 +16,28 @@ pub struct Case {
     pub mask: Option<Vec<bool>>,
     pub bias: Option<Vec<f32>>,
     pub kv_lengths: Option<Vec<u32>>,
+    pub alibi_slopes: Option<Vec<f32>>,
+    pub sinks: Option<Vec<f32>>,
+    pub aux: Option<Vec<f32>>,
+    /// The programs of the problem, as Rust functions.
+    pub programs: Programs,
+}
+
+/// What a problem's WGSL programs compute, in f64.
+#[derive(Clone, Default)]
+pub struct Programs {
+    pub score_mod: Option<Arc<ScoreMod>>,
+    pub mask_mod: Option<Arc<MaskMod>>,
+}
+
+/// Of a score, its place and the user's own numbers.
+pub type ScoreMod = dyn Fn(f64, At, &[f32]) -> f64 + Send + Sync;
+pub type MaskMod = dyn Fn(At, &[f32]) -> bool + Send + Sync;
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Programs({}, {})", self.score_mod.is_some(), self.mask_mod.is_some())
+    }
 }
 
 /// Every index of a (batch, head, row, column) box.
@@ -49,6 +74,9 @@ impl Case {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             kv_lengths: self.kv_lengths.as_deref(),
+            alibi_slopes: self.alibi_slopes.as_deref(),
+            sinks: self.sinks.as_deref(),
+            aux: self.aux.as_deref(),
         }
     }
 
@@ -134,17 +162,48 @@ impl Case {
         &values[start..start + view.extent[3] as usize]
     }
 
-    /// Whether query `i` sees key `j`: every rule of the table of meanings, one to a line.
-    pub fn sees(&self, at: [u32; 4]) -> bool {
-        let [batch, _, i, j] = at.map(i64::from);
-        let shape = self.problem.shape();
-        let capacity = i64::from(shape.len_kv);
-        let valid = self.kv_lengths.as_ref().map_or(capacity, |all| i64::from(all[batch as usize]).min(capacity));
-        let stands_at = i + match self.problem.diagonal() {
-            Diagonal::TopLeft => 0,
-            Diagonal::Offset(offset) => i64::from(offset),
-            Diagonal::BottomRight => valid - i64::from(shape.len_q),
+    /// How many keys of a batch are valid.
+    fn valid(&self, batch: u32) -> i64 {
+        let capacity = i64::from(self.problem.shape().len_kv);
+        self.kv_lengths.as_ref().map_or(capacity, |all| i64::from(all[batch as usize]).min(capacity))
+    }
+
+    /// The key that a query stands at.
+    pub fn stands_at(&self, batch: u32, i: u32) -> i64 {
+        i64::from(i)
+            + match self.problem.diagonal() {
+                Diagonal::TopLeft => 0,
+                Diagonal::Offset(offset) => i64::from(offset),
+                Diagonal::BottomRight => self.valid(batch) - i64::from(self.problem.shape().len_q),
+            }
+    }
+
+    /// Where a score stands, as programs see it.
+    pub fn place(&self, [batch, head, query, key]: [u32; 4]) -> At {
+        let kv_head = self.problem.shape().kv_head(head);
+        At { batch, head, kv_head, query, key, diagonal: self.stands_at(batch, query) as i32 }
+    }
+
+    /// The user's own numbers.
+    pub fn aux(&self) -> &[f32] {
+        self.aux.as_deref().unwrap_or_default()
+    }
+
+    /// What the reference makes of a row.
+    pub fn exact(&self, at: [u32; 3]) -> reference::Row {
+        let score_mod = self.programs.score_mod.as_ref().map(|run| move |score, at| run(score, at, self.aux()));
+        let mask_mod = self.programs.mask_mod.as_ref().map(|run| move |at| run(at, self.aux()));
+        let programs = reference::Programs {
+            score_mod: score_mod.as_ref().map(|run| run as &(dyn Fn(f64, At) -> f64 + Sync)),
+            mask_mod: mask_mod.as_ref().map(|run| run as &(dyn Fn(At) -> bool + Sync)),
         };
+        reference::row_with(&self.problem, &self.inputs(), &programs, at).unwrap()
+    }
+
+    /// Whether query `i` sees key `j`: every rule of the table of meanings, one to a line. A `score_mod` may hide it still.
+    pub fn sees(&self, at: [u32; 4]) -> bool {
+        let j = i64::from(at[3]);
+        let (valid, stands_at) = (self.valid(at[0]), self.stands_at(at[0], at[2]));
         let window = self.problem.window();
         let rules = [
             j < valid,
@@ -153,6 +212,7 @@ impl Case {
             window.right.is_none_or(|right| j <= stands_at + i64::from(right)),
             self.mask.as_ref().is_none_or(|mask| mask[self.view(Operand::Mask).index(at) as usize]),
             self.bias.is_none() || self.get(Operand::Bias, at) != f32::NEG_INFINITY,
+            self.programs.mask_mod.as_ref().is_none_or(|mask_mod| mask_mod(self.place(at), self.aux())),
         ];
         rules.into_iter().all(|holds| holds)
     }

@@ -15,7 +15,7 @@
 //!
 //! A row that sees no key has scale 0 and no error: its output must be 0 and its LSE −∞, exactly.
 
-use wgpu_attention::{Dtype, Operand, reference};
+use wgpu_attention::{Dtype, Operand};
 
 use crate::case::{Case, epsilon};
 
@@ -96,7 +96,15 @@ fn naive_scores(case: &Case, at: [u32; 3], way: Way) -> Vec<(u32, f32)> {
     let dims = way.order(shape.dim_qk as usize);
     let keys = way.order(shape.len_kv as usize).into_iter().map(|j| j as u32);
     let q = case.row(Operand::Q, at);
-    let bias = |j| if case.bias.is_some() { case.get(Operand::Bias, [b, h, i, j]) } else { 0.0 };
+    let slope = case
+        .alibi_slopes
+        .as_ref()
+        .map_or(0.0, |slopes| slopes[case.view(Operand::AlibiSlopes).index([b, h, 0, 0]) as usize]);
+    let distance = |j| (case.stands_at(b, i) - i64::from(j)).abs() as f32;
+    let bias = |j| {
+        let bias = if case.bias.is_some() { case.get(Operand::Bias, [b, h, i, j]) } else { 0.0 };
+        bias - slope * distance(j)
+    };
     let mut scores = Vec::new();
     for j in keys.filter(|&j| case.sees([b, h, i, j])) {
         let k = case.row(Operand::K, [b, h / (shape.heads_q / shape.heads_kv), j]);
@@ -104,11 +112,18 @@ fn naive_scores(case: &Case, at: [u32; 3], way: Way) -> Vec<(u32, f32)> {
         if let Some(cap) = case.problem.softcap() {
             score = cap * (score / cap).tanh();
         }
+        if let Some(score_mod) = &case.programs.score_mod {
+            score = score_mod(score.into(), case.place([b, h, i, j]), case.aux()) as f32;
+            if score == f32::NEG_INFINITY {
+                continue;
+            }
+        }
         scores.push((j, score));
     }
     if way == Way::Nudged {
         let largest = scores.iter().fold(f32::NEG_INFINITY, |most, &(j, s)| most.max(s + bias(j)));
-        let nudge = f32::EPSILON * if case.problem.softcap().is_some() { 2.0 } else { 1.0 };
+        let is_shaped = case.problem.softcap().is_some() || case.programs.score_mod.is_some();
+        let nudge = f32::EPSILON * if is_shaped { 2.0 } else { 1.0 };
         for (j, score) in &mut scores {
             let is_largest = *score + bias(*j) == largest;
             *score += score.abs() * if is_largest { nudge } else { -nudge };
@@ -122,13 +137,15 @@ fn naive_row(case: &Case, at: [u32; 3], way: Way) -> NaiveRow {
     let [b, h, _] = at;
     let kv_head = h / (shape.heads_q / shape.heads_kv);
     let scores = naive_scores(case, at, way);
-    let m = scores.iter().fold(f32::NEG_INFINITY, |m, &(_, s)| m.max(s));
-    let l = scores.iter().fold(0.0, |l, &(_, s)| l + (s - m).exp());
+    let sink = case.sinks.as_ref().map(|sinks| sinks[h as usize]);
+    let with_sink = scores.iter().map(|&(_, s)| s).chain(sink);
+    let m = with_sink.clone().fold(f32::NEG_INFINITY, f32::max);
+    let l = with_sink.fold(0.0, |l, s| l + (s - m).exp());
     let mut row = NaiveRow {
         out: vec![0.0; shape.dim_v as usize],
-        lse: if scores.is_empty() { f32::NEG_INFINITY } else { m + l.ln() },
+        lse: if scores.is_empty() { sink.unwrap_or(f32::NEG_INFINITY) } else { m + l.ln() },
         weights: vec![0.0; shape.len_kv as usize],
-        largest_score: scores.iter().fold(0.0, |most, (_, s)| s.abs().max(most)),
+        largest_score: scores.iter().map(|&(_, s)| s).chain(sink).fold(0.0, |most, s| s.abs().max(most)),
         largest_v: 0.0,
     };
     for &(j, score) in &scores {
@@ -223,7 +240,7 @@ impl Expected {
             weights: Quantity::new("weights", shape.len_kv),
         };
         for at in case.rows() {
-            let exact = reference::row(&case.problem, &case.inputs(), at).unwrap();
+            let exact = case.exact(at);
             let naives = Way::ALL.map(|way| naive_row(case, at, way));
             let store = |values: &[f32]| dtype.decode(&dtype.encode(values));
             let largest_weight = exact.weights.iter().fold(0.0_f32, |most, &p| most.max(p as f32));

@@ -43,7 +43,7 @@ fn scattered(shape: Shape, gap: u64) -> ProblemBuilder {
     let problem = problem.q(gappy(heads_q, len_q, dim_qk, gap)).k(gappy(heads_kv, len_kv, dim_qk, 2 * gap));
     let problem = problem.v(Layout::bhld(heads_kv, len_kv, dim_v)).out(gappy(heads_q, len_q, dim_v, 3 * gap));
     // Keys outermost in one, batches innermost in the other.
-    let [b, h, i, j] = [batch, heads_q, len_q, len_kv].map(u64::from);
+    let [b, h, i, j] = [batch, heads_q, len_q, len_kv].map(i64::from);
     let mask = ScoreLayout::strided([i, b * i, 1, b * h * i]).at(5);
     problem.mask(mask).bias(Dtype::F32, ScoreLayout::strided([1, b * i * j, b * j, b]).at(3))
 }

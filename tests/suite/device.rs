@@ -281,6 +281,9 @@ pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
         Operand::Mask => case.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(mask_byte).collect(),
         Operand::Bias => case.dtype_of(operand).encode(case.bias.as_ref().unwrap()),
         Operand::KvLengths => bytemuck::cast_slice(case.kv_lengths.as_ref().unwrap()).to_vec(),
+        Operand::AlibiSlopes => Dtype::F32.encode(case.alibi_slopes.as_ref().unwrap()),
+        Operand::Sinks => Dtype::F32.encode(case.sinks.as_ref().unwrap()),
+        Operand::Aux => Dtype::F32.encode(case.aux.as_ref().unwrap()),
         Operand::Out | Operand::Lse | Operand::Weights => unwritten(&case.problem, operand),
     };
     bytes.resize(bytes.len().next_multiple_of(4), SENTINEL);

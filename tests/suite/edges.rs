@@ -94,8 +94,8 @@ fn tokens_outermost_and_heads_outermost_mix() {
         let shape = Shape::new(2, 4, 34, 12).kv_heads(2).kv_len(21);
         let problem = Problem::builder(shape).dtype(dtype).lse();
         let problem = problem.q(Layout::blhd(4, 34, 12)).k(Layout::blhd(2, 21, 12));
-        verify(&Case::new(problem, Fill::Normal, 1));
-        verify(&Case::new(problem.v(Layout::blhd(2, 21, 12)).out(Layout::blhd(4, 34, 12)), Fill::Normal, 2));
+        verify(&Case::new(problem.clone(), Fill::Normal, 1));
+        verify(&Case::new(problem.clone().v(Layout::blhd(2, 21, 12)).out(Layout::blhd(4, 34, 12)), Fill::Normal, 2));
         // (D-contiguous) rows of the output in an order of their own: heads innermost, batches between.
         let odd = Layout { offset: 2, batch: 12 * 4, head: 12, row: 12 * 4 * 2 };
         verify(&Case::new(problem.out(odd), Fill::Normal, 3));
@@ -203,7 +203,7 @@ fn more_batches_than_workgroups() {
 fn longest(device: &Device, mut len_kv: u32, problem: impl Fn(u32) -> Problem) -> Problem {
     loop {
         match device.attention.plan(&problem(len_kv)) {
-            Ok(plan) => return *plan.problem(),
+            Ok(plan) => return plan.problem().clone(),
             Err(PlanError::TooManyKeys { most, .. }) if (20_000..len_kv).contains(&most) => len_kv = most,
             Err(PlanError::TooLarge { need, granted, .. }) => len_kv = (u64::from(len_kv) * granted / need) as u32,
             Err(error) => panic!("{}: {error}", device.name),

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
-    Attention, BindError, Caps, Dtype, Inputs, Layout, Operand, Operands, PlanError, Problem, ProblemBuilder,
+    Attention, BindError, Caps, Dtype, Function, Inputs, Layout, Operand, Operands, PlanError, Problem, ProblemBuilder,
     ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference, testing,
 };
 
@@ -60,32 +60,40 @@ fn describing() {
     let heads = Problem::builder(shape().kv_heads(3));
     refused(heads, |e| matches!(e, E::HeadsNotGrouped { .. }), &["heads_q = 4", "heads_kv = 3", "multiple"]);
     for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 2.4e38, -2.4e38] {
-        refused(problem.scale(scale), |e| matches!(e, E::Scale(_)), &["2.3e38", "leave it out"]);
+        refused(problem.clone().scale(scale), |e| matches!(e, E::Scale(_)), &["2.3e38", "leave it out"]);
     }
     for scale in [0.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 2.3e38, -2.3e38] {
-        assert_eq!(problem.scale(scale).build().unwrap().scale(), scale);
+        assert_eq!(problem.clone().scale(scale).build().unwrap().scale(), scale);
     }
     for cap in [1e30, f32::MIN_POSITIVE.next_down()] {
-        assert_eq!(problem.softcap(cap).build().unwrap().softcap(), Some(cap));
+        assert_eq!(problem.clone().softcap(cap).build().unwrap().softcap(), Some(cap));
     }
     for cap in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e30_f32.next_up()] {
-        refused(problem.softcap(cap), |e| matches!(e, E::Softcap(_)), &[&cap.to_string(), "positive", "leave it out"]);
+        refused(
+            problem.clone().softcap(cap),
+            |e| matches!(e, E::Softcap(_)),
+            &[&cap.to_string(), "positive", "leave it out"],
+        );
     }
-    let mask = problem.mask(ScoreLayout::broadcast([2, 3, 1, 1]));
+    let mask = problem.clone().mask(ScoreLayout::broadcast([2, 3, 1, 1]));
     refused(mask, |e| matches!(e, E::NotBroadcastable { .. }), &["mask", "heads_q", "3", "4", "1 to broadcast"]);
-    let bias = problem.dtype(Dtype::F16).bias(Dtype::Bf16, ScoreLayout::broadcast([1; 4]));
+    let bias = problem.clone().dtype(Dtype::F16).bias(Dtype::Bf16, ScoreLayout::broadcast([1; 4]));
     refused(bias, |e| matches!(e, E::BiasDtype { .. }), &["bf16", "f16", "store it as f32"]);
     for bias in [Dtype::F16, Dtype::F32] {
-        problem.dtype(Dtype::F16).bias(bias, ScoreLayout::broadcast([2, 1, 8, 1])).build().unwrap();
+        problem.clone().dtype(Dtype::F16).bias(bias, ScoreLayout::broadcast([2, 1, 8, 1])).build().unwrap();
     }
-    let far = problem.v(Layout { offset: u64::MAX, ..Layout::bhld(4, 8, 16) });
+    let far = problem.clone().v(Layout { offset: u64::MAX, ..Layout::bhld(4, 8, 16) });
     refused(far, |e| matches!(e, E::Unaddressable { .. }), &["`v`", "2^64"]);
     for operand in [ProblemBuilder::mask, |problem: ProblemBuilder, at| problem.bias(Dtype::F32, at)] {
-        let far = operand(problem, ScoreLayout::strided([u64::MAX, 0, 0, 0]));
+        let far = operand(problem.clone(), ScoreLayout::strided([i64::MAX, i64::MAX, 0, 0]));
         refused(far.lse().weights(), |e| matches!(e, E::Unaddressable { .. }), &["2^64"]);
-        let narrow = operand(problem, ScoreLayout::broadcast([2, 1, 8, 7]));
+        let backwards = operand(problem.clone(), ScoreLayout::strided([0, 0, -1, 1]).at(6));
+        refused(backwards, |e| matches!(e, E::BeforeFirst { .. }), &["before its first", "ScoreLayout::at"]);
+        let narrow = operand(problem.clone(), ScoreLayout::broadcast([2, 1, 8, 7]));
         refused(narrow, |e| matches!(e, E::NotBroadcastable { .. }), &["len_kv", "7", "8"]);
     }
+    let unfinished = problem.clone().score_mod("fn score_mod(score: f32, at: At) -> f32 {\n    return score");
+    refused(unfinished, |e| matches!(e, E::Program { .. }), &["score_mod", "line ", "column "]);
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
     refused(
         overlapping,
@@ -115,7 +123,7 @@ fn planning() {
     for (limit, lower) in limits {
         let mut low = caps;
         lower(&mut low);
-        let error = plan(problem, low).unwrap_err();
+        let error = plan(problem.clone(), low).unwrap_err();
         assert!(matches!(error, PlanError::Limit { .. }), "{error:?}");
         assert_says(&error, &[limit, "needs", "grants", "required_limits"]);
     }
@@ -128,7 +136,7 @@ fn planning() {
 
     let mut small = caps;
     small.binding_bytes = 255;
-    let error = plan(problem, small).unwrap_err();
+    let error = plan(problem.clone(), small).unwrap_err();
     assert!(matches!(error, PlanError::TooLarge { .. }));
     assert_says(&error, &["255", "max_storage_buffer_binding_size"]);
 
@@ -213,6 +221,17 @@ fn binding() {
 
 #[test]
 fn host_slices() {
+    let masked = Problem::builder(shape()).mask_mod("fn mask_mod(at: At) -> bool { return true; }");
+    let (masked, plain, zeros) = (masked.build().unwrap(), Problem::builder(shape()).build().unwrap(), vec![0.0; 1024]);
+    let inputs = Inputs { q: &zeros, k: &zeros, v: &zeros, ..Inputs::default() };
+    let error = reference::attention(&masked, &inputs).unwrap_err();
+    assert_eq!(error, BindError::MissingProgram { function: Function::MaskMod });
+    assert_says(&error, &["`mask_mod`", "reference::Programs"]);
+    let programs = reference::Programs { score_mod: Some(&|score, _| score), ..Default::default() };
+    let error = reference::attention_with(&plain, &inputs, &programs).unwrap_err();
+    assert_eq!(error, BindError::UnusedProgram { function: Function::ScoreMod });
+    assert_says(&error, &["`score_mod`", "does not have"]);
+
     let problem = Problem::builder(shape()).build().unwrap();
     let (long, short) = (vec![0.0; 1024], vec![0.0; 1023]);
     let right = Inputs { q: &long, k: &long, v: &long, ..Inputs::default() };

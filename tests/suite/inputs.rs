@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use wgpu_attention::{Operand, Problem, ProblemBuilder};
 
-use crate::case::{Case, distinct, stored};
+use crate::case::{Case, Programs, distinct, stored};
 
 /// What a problem is filled with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,13 +46,17 @@ impl Case {
         let room = |operand| problem.view(operand).map(|view| view.end() as usize);
         let poison = |operand| room(operand).map(|len| vec![f32::NAN; len]);
         let mut case = Self {
-            problem,
+            problem: problem.clone(),
             q: poison(Operand::Q).unwrap(),
             k: poison(Operand::K).unwrap(),
             v: poison(Operand::V).unwrap(),
             mask: room(Operand::Mask).map(|len| vec![true; len]),
             bias: poison(Operand::Bias),
             kv_lengths: None,
+            alibi_slopes: None,
+            sinks: None,
+            aux: None,
+            programs: Programs::default(),
         };
         for operand in [Operand::Q, Operand::K, Operand::V] {
             case.edit(operand, |_, _| normal(&mut rng));
@@ -64,7 +68,11 @@ impl Case {
         if case.mask.is_some() {
             case.edit_mask(|_, _| rng.random_range(0..3) > 0);
         }
-        case.kv_lengths = room(Operand::KvLengths).map(|_| some_lengths(&problem, &mut rng));
+        case.kv_lengths = room(Operand::KvLengths).map(|_| some_lengths(&case.problem, &mut rng));
+        case.alibi_slopes =
+            room(Operand::AlibiSlopes).map(|len| (0..len).map(|n| 0.5_f32.powi(n as i32 % 8 + 1)).collect());
+        case.sinks = room(Operand::Sinks).map(|len| (0..len).map(|_| 2.0 * normal(&mut rng)).collect());
+        case.aux = room(Operand::Aux).map(|len| (0..len).map(|_| normal(&mut rng)).collect());
         case
     }
 
@@ -130,7 +138,7 @@ pub fn poison_hidden(case: &mut Case, poison: f32) -> usize {
 #[test]
 fn inputs_are_seeded_and_of_unit_variance() {
     let problem = Problem::builder(wgpu_attention::Shape::new(1, 2, 64, 32));
-    let [one, same, other] = [1, 1, 2].map(|seed| Case::new(problem, Fill::Normal, seed));
+    let [one, same, other] = [1, 1, 2].map(|seed| Case::new(problem.clone(), Fill::Normal, seed));
     assert_eq!(one.q, same.q);
     assert_ne!(one.q, other.q);
     let mean_square = one.q.iter().map(|x| x * x).sum::<f32>() / one.q.len() as f32;

@@ -70,15 +70,15 @@ fn assert_mean_of_visible(problem: ProblemBuilder) {
 fn without_scores_a_row_is_the_exact_mean_of_what_it_sees() {
     let shape = shape();
     let plain = Problem::builder(shape).lse();
-    assert_mean_of_visible(plain);
+    assert_mean_of_visible(plain.clone());
     for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight, Diagonal::Offset(-3), Diagonal::Offset(40)] {
-        assert_mean_of_visible(plain.causal(diagonal));
+        assert_mean_of_visible(plain.clone().causal(diagonal));
         for (left, right) in [(0, 0), (1, 0), (0, 1), (5, 9), (31, 32), (100, 3)] {
             let window = Window { left: Some(left), right: Some(right) };
-            assert_mean_of_visible(plain.diagonal(diagonal).window(window));
+            assert_mean_of_visible(plain.clone().diagonal(diagonal).window(window));
         }
     }
-    assert_mean_of_visible(plain.mask(full(shape)));
+    assert_mean_of_visible(plain.clone().mask(full(shape)));
     assert_mean_of_visible(plain.kv_lengths());
 }
 

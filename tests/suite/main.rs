@@ -31,6 +31,7 @@ mod laws;
 mod matrix;
 mod mutants;
 mod mutations;
+mod programs;
 mod questions;
 mod real_input;
 mod record;

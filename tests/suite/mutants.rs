@@ -100,13 +100,13 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("select(params.negative_infinity, log", "select(0.0, log")], hidden_by_bias),
     mutation(&[("LOWEST = -3.4028234e38f", "LOWEST = -1e4f")], deep_bias),
     mutation(&[("vec4(RAISE))), seen)", "vec4(RAISE))), vec4(true))")], deep_weights),
-    mutation(&[("!= vec4(0xff800000u)", "!= vec4(1u)")], nan_behind_bias),
+    mutation(&[("== vec4(0xff800000u)", "== vec4(1u)")], nan_behind_bias),
     mutation(&[(", p.x > 0.0)", ", true)")], nan_behind_band),
     mutation(&[(", p.y > 0.0)", ", true)")], nan_behind_bias),
     mutation(&[(", p.z > 0.0)", ", true)")], nan_behind_bias),
     mutation(&[(", p.w > 0.0)", ", true)")], nan_behind_band),
     mutation(&[("let all_seen = ", "let all_seen = true || ")], nan_behind_band),
-    mutation(&[("let all_seen = !HAS_MASK && !HAS_BIAS", "let all_seen = true")], nan_behind_bias),
+    mutation(&[("let all_seen = !HAS_HIDDEN_KEYS &&", "let all_seen =")], nan_behind_bias),
     // Either of these alone is harmless: hidden keys are neither read nor, were they, let through.
     mutation(
         &[
@@ -123,8 +123,11 @@ pub const ATTENTION: &[Mutation] = &[
         huge_past_lengths,
     ),
     // What is measured in which unit.
-    mutation(&[("* params.natural_scale + log", "* params.exp2_scale + log")], plain),
-    mutation(&[("+ log(l)", "+ log2(l)")], plain),
+    mutation(&[("m * params.natural_scale +", "m * params.exp2_scale +")], plain),
+    mutation(&[("natural_log(l)", "log2(l)")], plain),
+    mutation(&[("fma(n, 0.693145752,", "fma(n, 0.7,")], plain),
+    mutation(&[("0.6666667)", "0.6)")], plain),
+    mutation(&[("(f - 1.0) / (f + 1.0)", "(f - 1.0) / (f + 1.001)")], plain),
     mutation(&[("softmax.m[", "0.0 * softmax.m[")], plain),
     // Which numbers are read and written.
     mutation(&[("workgroup.y / params.group", "0u")], plain),
@@ -181,12 +184,9 @@ pub const ATTENTION: &[Mutation] = &[
 /// Those of `weights.wgsl` itself, and some of what it shares, which it uses in its own way.
 pub const WEIGHTS: &[Mutation] = &[
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 2.0")], all_weights),
-    mutation(&[("seen[0u], m[0u]), l", "seen[0u], 0.0 * m[0u]), l")], weights_of_stairs),
-    mutation(&[("m[1u]), l[1u])", "m[1u]), l[0u])")], all_weights),
-    mutation(
-        &[("select(vec4(0.0), weights, seen[", "select(vec4(0.0), weights, vec4(true) | seen[")],
-        weights_of_empty_rows,
-    ),
+    mutation(&[("let m = softmax.m[0u];", "let m = 0.0 * softmax.m[0u];")], weights_of_stairs),
+    mutation(&[("m, softmax.l[1u], true)", "m, softmax.l[0u], true)")], all_weights),
+    mutation(&[("total.l), seen[", "total.l), vec4(true) | seen[")], weights_of_empty_rows),
     mutation(&[("(*softmax).l[0u], factor[0u],", "(*softmax).l[0u], 1.0,")], weights_of_stairs),
     mutation(&[("kv >= keys.x && ", "kv > keys.x && ")], all_weights),
     mutation(&[("kv < keys.y)", "kv + BLOCK_KV < keys.y)")], all_weights),
@@ -222,7 +222,7 @@ pub const LANES: &[Mutation] = &[
         &[("row_of(site, first), row_of(site, final_row), KEYS)", "row_of(site, first), row_of(site, first), KEYS)")],
         causal,
     ),
-    mutation(&[("scores.seen &= bitcast", "scores.seen |= bitcast")], hidden_by_bias),
+    mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("(*rows).saw[0u] |= any(", "(*rows).saw[0u] |= true || any(")], empty_rows),
     mutation(&[("vec4(RAISE))), seen)", "vec4(RAISE))), vec4(true))")], deep_weights),
     // NaN in the mark of a value, which rows that do not see it multiply by 0.
@@ -256,7 +256,7 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("min(valid, begin + ", "min(valid + 1u, begin + ")], some_lengths),
-    mutation(&[("&= bitcast<vec4<u32>>(bias)", "|= bitcast<vec4<u32>>(bias)")], hidden_by_bias),
+    mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("tops[2u].y > 0.0", "true")], empty_rows),
     mutation(&[("select(none, m[1], seen.y)", "m[1]")], nan_behind_bias),
     mutation(&[("select(0u, n % params.group, GROUPED)", "0u")], plain),
@@ -280,7 +280,7 @@ pub const STREAMS: &[Mutation] = &[
     mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], some_lengths),
-    mutation(&[("scores.seen &= bitcast", "scores.seen |= bitcast")], hidden_by_bias),
+    mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
     mutation(&[("select(0.0, v4[1u], taken.seen[3u])", "v4[1u]")], nan_behind_bias),
     mutation(&[("vec4(RAISE))), seen)", "vec4(RAISE))), vec4(true))")], deep_weights),
@@ -371,7 +371,7 @@ pub const MATRIX: &[Mutation] = &[
     ),
     mutation(&[("seen &= attend(", "let unseen = attend(")], || in_f16(masked())),
     mutation(&[(" | bits.w)", ")")], || in_f16(causal())),
-    mutation(&[("scores.seen &= bitcast<vec4<u32>>(bias) != vec4(0xff800000u);", "")], || in_f16(hidden_by_bias())),
+    mutation(&[("scores.seen &= !hides(bias);", "")], || in_f16(hidden_by_bias())),
     mutation(&[("scores.s += bias;", "scores.s += 0.0 * bias;")], || in_f16(biased())),
     mutation(&[("Scores(shape_scores(products), seen)", "Scores(products, seen)")], || in_f16(softcapped())),
     mutation(&[("x *= f16(params.score_scale);", "")], || in_f16(upside_down())),

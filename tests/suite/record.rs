@@ -220,6 +220,10 @@ fn wild_u64() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..300_u64, 1 => Just(u64::MAX), 1 => any::<u64>(), 1 => (0..64_u32).prop_map(|bit| 1 << bit)]
 }
 
+fn wild_i64() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => -300..300_i64, 1 => Just(i64::MIN), 1 => any::<i64>(), 1 => (0..63_u32).prop_map(|bit| 1 << bit)]
+}
+
 fn wild_f32() -> impl Strategy<Value = Option<f32>> {
     prop::option::of(prop_oneof![any::<f32>(), prop::num::f32::ANY])
 }
@@ -237,7 +241,7 @@ fn wild_layout() -> impl Strategy<Value = Option<Layout>> {
 }
 
 fn wild_scores() -> impl Strategy<Value = Option<ScoreLayout>> {
-    let strided = (prop::array::uniform4(wild_u64()), wild_u64()).prop_map(|(s, at)| ScoreLayout::strided(s).at(at));
+    let strided = (prop::array::uniform4(wild_i64()), wild_u64()).prop_map(|(s, at)| ScoreLayout::strided(s).at(at));
     let broadcast = prop::array::uniform4(wild_u32()).prop_map(ScoreLayout::broadcast);
     prop::option::of(prop_oneof![strided, broadcast, Just(ScoreLayout::broadcast([1; 4]))])
 }
@@ -254,14 +258,14 @@ fn wild_problem() -> impl Strategy<Value = ProblemBuilder> {
         let diagonal = if from_end { Diagonal::BottomRight } else { Diagonal::Offset(offset) };
         let mut problem = Problem::builder(shape).dtype(Dtype::ALL[dtype]).window(Window { left, right });
         problem = if causal { problem.causal(diagonal) } else { problem.diagonal(diagonal) };
-        problem = q.map_or(problem, |layout| problem.q(layout));
-        problem = k.map_or(problem, |layout| problem.k(layout));
-        problem = v.map_or(problem, |layout| problem.v(layout));
-        problem = out.map_or(problem, |layout| problem.out(layout));
-        problem = scale.map_or(problem, |scale| problem.scale(scale));
-        problem = softcap.map_or(problem, |cap| problem.softcap(cap));
-        problem = mask.map_or(problem, |layout| problem.mask(layout));
-        problem = bias.map_or(problem, |layout| problem.bias(Dtype::ALL[bias_dtype], layout));
+        problem = q.map_or(problem.clone(), |layout| problem.q(layout));
+        problem = k.map_or(problem.clone(), |layout| problem.k(layout));
+        problem = v.map_or(problem.clone(), |layout| problem.v(layout));
+        problem = out.map_or(problem.clone(), |layout| problem.out(layout));
+        problem = scale.map_or(problem.clone(), |scale| problem.scale(scale));
+        problem = softcap.map_or(problem.clone(), |cap| problem.softcap(cap));
+        problem = mask.map_or(problem.clone(), |layout| problem.mask(layout));
+        problem = bias.map_or(problem.clone(), |layout| problem.bias(Dtype::ALL[bias_dtype], layout));
         problem = if kv_lengths { problem.kv_lengths() } else { problem };
         problem = if lse { problem.lse() } else { problem };
         if weights { problem.weights() } else { problem }

@@ -13,7 +13,7 @@ fn shape() -> Shape {
 
 fn verify_filled(problem: ProblemBuilder) {
     for (seed, fill) in Fill::ALL.into_iter().enumerate() {
-        verify(&Case::new(problem, fill, seed as u64));
+        verify(&Case::new(problem.clone(), fill, seed as u64));
     }
 }
 
@@ -66,7 +66,7 @@ fn a_mask_comes_after_everything() {
 fn a_true_mask_attends() {
     let shape = shape();
     let masked = Problem::builder(shape).mask(full(shape)).lse();
-    verify_filled(masked);
+    verify_filled(masked.clone());
     // All true is no mask; all false hides everything.
     let open = Case::new(masked, Fill::Normal, 1).masked(|_, _| true);
     verify(&open);
@@ -98,7 +98,7 @@ fn mask_and_bias_broadcast_along_any_axes() {
 fn mask_and_bias_have_any_strides() {
     // Keys outermost, gaps everywhere, and an offset.
     let Shape { batch, heads_q, len_q, .. } = shape();
-    let (batch, heads, rows) = (u64::from(batch), u64::from(heads_q), u64::from(len_q));
+    let (batch, heads, rows) = (i64::from(batch), i64::from(heads_q), i64::from(len_q));
     let keys_outermost = ScoreLayout::strided([1, batch, batch * heads + 1, (batch * heads + 1) * rows + 3]);
     let with_gaps = ScoreLayout::strided([0, 55 * 40, 55, 1]);
     for layout in [keys_outermost.at(7), with_gaps.at(3)] {
@@ -163,7 +163,7 @@ fn masks_compose() {
         for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight, Diagonal::Offset(3)] {
             let window = Window { left: Some(20), right: Some(4) };
             let windowed = everything(shape, Dtype::F32).diagonal(diagonal).window(window);
-            verify_filled(windowed);
+            verify_filled(windowed.clone());
             verify_filled(windowed.causal(diagonal));
         }
     }
@@ -174,9 +174,9 @@ fn hiding(dtype: Dtype) -> [Case; 4] {
     let problem = everything(shape(), dtype).weights();
     let case = |problem| Case::new(problem, Fill::Normal, 5).masked(|_, _| true).lengths(&[50, 50]);
     [
-        case(problem).masked(|[_, _, i, j], _| i % 3 > 0 && j % 4 > 0),
-        case(problem.causal(Diagonal::Offset(-4)).window(Window { left: Some(6), right: None })),
-        case(problem).lengths(&[0, 41]),
+        case(problem.clone()).masked(|[_, _, i, j], _| i % 3 > 0 && j % 4 > 0),
+        case(problem.clone().causal(Diagonal::Offset(-4)).window(Window { left: Some(6), right: None })),
+        case(problem.clone()).lengths(&[0, 41]),
         case(problem)
             .edited(Operand::Bias, |[_, _, i, j], x| if i % 3 == 0 || j % 5 == 0 { f32::NEG_INFINITY } else { x }),
     ]
@@ -235,7 +235,7 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
     let problem = Problem::builder(shape()).causal(Diagonal::TopLeft).lse().weights();
     let poisoned_key = 20;
     for (operand, poison) in [(Operand::K, f32::NAN), (Operand::V, f32::NAN), (Operand::V, f32::INFINITY)] {
-        let clean = Case::new(problem, Fill::Normal, 7);
+        let clean = Case::new(problem.clone(), Fill::Normal, 7);
         let expected = crate::comparator::Expected::of(&clean);
         let poisoned = clean.edited(operand, |[_, _, j, _], x| if j == poisoned_key { poison } else { x });
         each_variant(&poisoned.problem, |device, variant| {

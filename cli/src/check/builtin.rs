@@ -85,9 +85,9 @@ fn masks() -> Vec<Row> {
         ("key-padding", masked(padding), AS_DRAWN),
         ("mask-hides-every-key", masked(padding), |_, host| host.mask.iter_mut().for_each(|mask| mask.fill(false))),
         ("nan-behind-the-mask", masked(padding), poison_masked),
-        ("lengths", lengths, AS_DRAWN),
-        ("lengths-zero", lengths, |_, host| host.kv_lengths = Some(vec![0, 5])),
-        ("lengths-causal-bottom-right", lengths.causal(Diagonal::BottomRight), AS_DRAWN),
+        ("lengths", lengths.clone(), AS_DRAWN),
+        ("lengths-zero", lengths.clone(), |_, host| host.kv_lengths = Some(vec![0, 5])),
+        ("lengths-causal-bottom-right", lengths.clone().causal(Diagonal::BottomRight), AS_DRAWN),
         ("nan-past-the-lengths", lengths, poison_past_lengths),
     ]
 }
@@ -98,19 +98,23 @@ fn scores() -> Vec<Row> {
     let biased = Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast([1, heads_q, len_q, len_kv]));
     let plain = Problem::builder(shape);
     vec![
-        ("scale", plain.scale(0.7), AS_DRAWN),
-        ("scale-zero", plain.scale(0.0), AS_DRAWN),
-        ("scale-negative", plain.scale(-0.3), AS_DRAWN),
-        ("scores-large", plain.scale(12.0), AS_DRAWN),
-        ("scores-rising", plain, |_, host| staircase(&mut host.k)),
-        ("softcap", plain.softcap(2.0), AS_DRAWN),
-        ("softcap-causal", plain.softcap(30.0).causal(Diagonal::TopLeft), AS_DRAWN),
-        ("bias", biased, AS_DRAWN),
-        ("bias-softcap-mask", biased.softcap(5.0).mask(ScoreLayout::broadcast([1, 1, len_q, len_kv])), AS_DRAWN),
-        ("bias-minus-infinity", biased, |_, host| every_third(host, f32::NEG_INFINITY)),
-        ("bias-all-minus-infinity", biased, |_, host| bias(host).fill(f32::NEG_INFINITY)),
+        ("scale", plain.clone().scale(0.7), AS_DRAWN),
+        ("scale-zero", plain.clone().scale(0.0), AS_DRAWN),
+        ("scale-negative", plain.clone().scale(-0.3), AS_DRAWN),
+        ("scores-large", plain.clone().scale(12.0), AS_DRAWN),
+        ("scores-rising", plain.clone(), |_, host| staircase(&mut host.k)),
+        ("softcap", plain.clone().softcap(2.0), AS_DRAWN),
+        ("softcap-causal", plain.clone().softcap(30.0).causal(Diagonal::TopLeft), AS_DRAWN),
+        ("bias", biased.clone(), AS_DRAWN),
+        (
+            "bias-softcap-mask",
+            biased.clone().softcap(5.0).mask(ScoreLayout::broadcast([1, 1, len_q, len_kv])),
+            AS_DRAWN,
+        ),
+        ("bias-minus-infinity", biased.clone(), |_, host| every_third(host, f32::NEG_INFINITY)),
+        ("bias-all-minus-infinity", biased.clone(), |_, host| bias(host).fill(f32::NEG_INFINITY)),
         ("nan-behind-the-bias", plain.bias(Dtype::F32, ScoreLayout::broadcast([batch, 1, 1, len_kv])), poison_biased),
-        ("bias-lowest-finite", biased, |_, host| every_third(host, -3.4e38)),
+        ("bias-lowest-finite", biased.clone(), |_, host| every_third(host, -3.4e38)),
         ("bias-minus-100000-everywhere", biased, |_, host| bias(host).iter_mut().for_each(|bias| *bias -= 1e5)),
     ]
 }
@@ -134,6 +138,7 @@ fn outputs() -> Vec<Row> {
     let shape = Shape::new(2, 4, 37, 32).kv_heads(2).kv_len(53).value_dim(24);
     let both = Problem::builder(shape).lse().weights();
     let everything = both
+        .clone()
         .causal(Diagonal::BottomRight)
         .window(Window { left: Some(20), right: Some(3) })
         .softcap(8.0)
@@ -144,11 +149,11 @@ fn outputs() -> Vec<Row> {
     vec![
         ("lse", Problem::builder(shape).lse(), AS_DRAWN),
         ("weights", Problem::builder(shape).weights(), AS_DRAWN),
-        ("lse-weights-causal", both.causal(Diagonal::TopLeft), AS_DRAWN),
-        ("lse-weights-no-key", both.kv_lengths(), |_, host| host.kv_lengths = Some(vec![0, 53])),
+        ("lse-weights-causal", both.clone().causal(Diagonal::TopLeft), AS_DRAWN),
+        ("lse-weights-no-key", both.clone().kv_lengths(), |_, host| host.kv_lengths = Some(vec![0, 53])),
         ("weights-f16", both.dtype(Dtype::F16), AS_DRAWN),
         ("weights-bf16-odd", Problem::builder(Shape::new(1, 2, 11, 7)).weights().dtype(Dtype::Bf16), AS_DRAWN),
-        ("everything", everything, AS_DRAWN),
+        ("everything", everything.clone(), AS_DRAWN),
         ("everything-bf16", everything.dtype(Dtype::Bf16), AS_DRAWN),
     ]
 }

@@ -109,20 +109,20 @@ fn elements_move_in_fours_where_they_lie_in_fours() {
     let even = Problem::builder(Shape::new(2, 4, 20, 32).kv_heads(2));
     let both = ["x4", "x1"];
     let plain = Kind::Plain.caps(&device);
-    assert_eq!(accesses(&plain, &build(even), "tiled"), both);
+    assert_eq!(accesses(&plain, &build(even.clone()), "tiled"), both);
     let [q, k, v] = wgpu_attention::Layout::packed_qkv(&Shape::new(2, 4, 20, 32).kv_heads(2));
     let odd = wgpu_attention::Layout { offset: 4, batch: 9001, ..k };
     for (problem, wanted) in [
-        (even.q(q).k(k).v(v), &both[..]),
-        (even.q(q.at(2)), &both[1..]),
-        (even.k(k.at(1)), &both[1..]),
-        (even.v(v.at(3)), &both[1..]),
-        (even.out(q.at(2)), &both[1..]),
-        (even.k(odd), &both[1..]),
-        (even.k(wgpu_attention::Layout { batch: 9000, head: 34, ..odd }), &both[1..]),
-        (even.k(wgpu_attention::Layout { batch: 9000, row: 258, ..odd }), &both[1..]),
+        (even.clone().q(q).k(k).v(v), &both[..]),
+        (even.clone().q(q.at(2)), &both[1..]),
+        (even.clone().k(k.at(1)), &both[1..]),
+        (even.clone().v(v.at(3)), &both[1..]),
+        (even.clone().out(q.at(2)), &both[1..]),
+        (even.clone().k(odd), &both[1..]),
+        (even.clone().k(wgpu_attention::Layout { batch: 9000, head: 34, ..odd }), &both[1..]),
+        (even.clone().k(wgpu_attention::Layout { batch: 9000, row: 258, ..odd }), &both[1..]),
     ] {
-        assert_eq!(accesses(&plain, &build(problem), "tiled"), wanted, "{problem:?}");
+        assert_eq!(accesses(&plain, &build(problem.clone()), "tiled"), wanted, "{problem:?}");
     }
     for (dim_qk, dim_v) in [(30, 32), (32, 30)] {
         let problem = build(Problem::builder(Shape::new(1, 1, 20, dim_qk).value_dim(dim_v)));
@@ -139,10 +139,10 @@ fn elements_move_in_fours_where_they_lie_in_fours() {
     assert_eq!((weights(8), weights(9)), (both.to_vec(), vec!["x1"]));
 
     let mut software = Kind::Software { lanes: 8 }.caps(&device);
-    assert_eq!(accesses(&software, &build(even), "lanes8"), both);
+    assert_eq!(accesses(&software, &build(even.clone()), "lanes8"), both);
     software.has_int64 = true;
-    assert_eq!(accesses(&software, &build(even), "lanes8"), ["x4w", "x1"]);
-    assert_eq!(accesses(&software, &build(even), "streams8x4"), ["x4w", "x1"]);
+    assert_eq!(accesses(&software, &build(even.clone()), "lanes8"), ["x4w", "x1"]);
+    assert_eq!(accesses(&software, &build(even.clone()), "streams8x4"), ["x4w", "x1"]);
     assert_eq!(accesses(&software, &build(even), "tiled"), both);
 }
 

@@ -1,0 +1,32 @@
+//! What users' programs in the score are called.
+
+/// What a program is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Function {
+    /// `fn score_mod(score: f32, at: At) -> f32`
+    ScoreMod,
+    /// `fn mask_mod(at: At) -> bool`
+    MaskMod,
+}
+
+impl Function {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ScoreMod => "score_mod",
+            Self::MaskMod => "mask_mod",
+        }
+    }
+
+    pub(crate) const fn signature(self) -> &'static str {
+        match self {
+            Self::ScoreMod => "fn score_mod(score: f32, at: At) -> f32",
+            Self::MaskMod => "fn mask_mod(at: At) -> bool",
+        }
+    }
+}
+
+impl std::fmt::Display for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,450 @@
+//! Programs in the score, and what is built of the same stuff: `ALiBi`, sinks, and masks and biases that run backwards.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use wgpu_attention::reference::At;
+use wgpu_attention::{
+    Diagonal, Dtype, Function, Layout, Operand, Problem, ProblemBuilder, ProblemError, ScoreLayout, Shape, Slopes,
+    Window, testing,
+};
+
+use crate::case::{Case, full};
+use crate::comparator::Expected;
+use crate::device::{Device, all, contents, each_variant_once, elements, verify};
+use crate::inputs::Fill;
+use crate::matrix::in_f16;
+use crate::record::noop;
+
+/// Two blocks of rows and two tiles of keys, in groups, none of whose sizes is another's.
+fn shape() -> Shape {
+    Shape::new(2, 6, 35, 12).kv_heads(2).kv_len(41).value_dim(8)
+}
+
+fn case(problem: ProblemBuilder) -> Case {
+    Case::new(problem.lse(), Fill::Normal, 91)
+}
+
+/// Everything that a program is told, each in its own weight.
+const PLACES: &str = "
+fn score_mod(score: f32, at: At) -> f32 {
+    let place = vec3(f32(at.batch), f32(at.head), f32(at.kv_head));
+    return score + dot(place, vec3(0.5, -0.25, 0.125)) * f32(i32(at.key) - at.diagonal) * 0.0625
+         + 0.03125 * f32(at.query % 7u) * f32(at.key % 5u);
+}";
+
+fn places(score: f64, at: At) -> f64 {
+    let place = 0.5 * f64::from(at.batch) - 0.25 * f64::from(at.head) + 0.125 * f64::from(at.kv_head);
+    score
+        + place * (f64::from(at.key) - f64::from(at.diagonal)) * 0.0625
+        + 0.03125 * f64::from(at.query % 7) * f64::from(at.key % 5)
+}
+
+fn with_places(mut case: Case) -> Case {
+    case.problem = case.problem.to_builder().score_mod(PLACES).build().unwrap();
+    case.programs.score_mod = Some(Arc::new(|score, at, _| places(score, at)));
+    case
+}
+
+const STRIPES: &str =
+    "fn mask_mod(at: At) -> bool { return (at.query + 2u * at.key + at.head + 3u * at.batch) % 3u != 0u; }";
+
+fn stripes([batch, head, query, key]: [u32; 4]) -> bool {
+    (query + 2 * key + head + 3 * batch) % 3 != 0
+}
+
+fn with_stripes(mut case: Case) -> Case {
+    case.problem = case.problem.to_builder().mask_mod(STRIPES).build().unwrap();
+    case.programs.mask_mod = Some(Arc::new(|at, _| stripes([at.batch, at.head, at.query, at.key])));
+    case
+}
+
+/// Runs a case as every variant, each on one adapter, within limits that `tighten` sets.
+fn verify_within(case: &Case, tighten: fn(&mut wgpu_attention::Caps)) {
+    let expected = Expected::of(case);
+    let devices: Vec<Device> = all().iter().map(|device| device.with_caps(tighten)).collect();
+    for (device, variant) in each_variant_once(&devices, &case.problem) {
+        let _guard = all().iter().find(|other| other.name == device.name).and_then(Device::enter);
+        let verdict = expected.check(&device.run(case, &variant));
+        verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+    }
+}
+
+/// However the work is cut and the keys are split, a program counts from the start.
+#[test]
+fn a_program_is_told_where_a_score_stands() {
+    let lengths = Problem::builder(shape()).kv_lengths().causal(Diagonal::BottomRight);
+    let some = with_places(with_stripes(case(lengths.clone().weights()).lengths(&[41, 23])));
+    verify(&some);
+    verify_within(&with_places(case(lengths)).lengths(&[41, 23]), |caps| caps.dispatch_flop = 1);
+    let long = Shape::new(2, 4, 3, 12).kv_heads(2).kv_len(1100).value_dim(8);
+    let offset = Problem::builder(long).diagonal(Diagonal::Offset(700)).window(Window { left: Some(650), right: None });
+    verify_within(&with_places(with_stripes(case(offset))), |caps| caps.workgroups_to_fill = 1 << 20);
+}
+
+#[test]
+fn programs_run_on_matrix_units() {
+    for device in crate::device::with_matrix_units() {
+        let case = with_places(with_stripes(in_f16(case(Problem::builder(shape()).sinks().alibi(Slopes::PerHead)))));
+        let expected = Expected::of(&case);
+        for variant in device.variants(&case.problem) {
+            expected.check(&device.run(&case, &variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+        }
+    }
+}
+
+/// The same bits by two ways, on every variant, each on one adapter.
+fn assert_same_bits(one: &Case, other: &Case) {
+    let names = |case: &Case, device: &Device| -> Vec<String> {
+        device.variants(&case.problem).iter().map(testing::kind).collect()
+    };
+    for device in all() {
+        assert_eq!(names(one, device), names(other, device), "{}", device.name);
+        let pairs = device.variants(&one.problem).into_iter().zip(device.variants(&other.problem));
+        for (a, b) in pairs {
+            let [x, y] = [device.run(one, &a), device.run(other, &b)];
+            assert_eq!(x.bits(), y.bits(), "{a} and {b} on {}", device.name);
+        }
+    }
+}
+
+#[test]
+fn a_program_that_does_nothing_changes_no_bit() {
+    // Scores are then kept in natural units both ways.
+    let plain = case(Problem::builder(shape()).scale(1.0).causal(Diagonal::TopLeft));
+    let mut same = plain.clone();
+    same.problem = same
+        .problem
+        .to_builder()
+        .score_mod("fn score_mod(score: f32, at: At) -> f32 { return score; }")
+        .build()
+        .unwrap();
+    same.programs.score_mod = Some(Arc::new(|score, _, _| score));
+    assert_same_bits(&plain, &same);
+}
+
+#[test]
+fn a_program_that_adds_a_bias_is_that_bias() {
+    let Shape { len_q, len_kv, heads_q, .. } = shape();
+    let bias = Problem::builder(shape()).bias(Dtype::F32, ScoreLayout::broadcast([1, heads_q, len_q, len_kv]));
+    let biased =
+        case(bias).edited(Operand::Bias, |[_, _, i, j], x| if (i + j) % 4 == 0 { f32::NEG_INFINITY } else { x });
+    let text = format!(
+        "fn score_mod(score: f32, at: At) -> f32 {{
+            return score + aux[(at.head * {len_q}u + at.query) * {len_kv}u + at.key];
+        }}"
+    );
+    let problem = Problem::builder(shape()).lse().score_mod(text).aux(u64::from(heads_q * len_q * len_kv));
+    let mut program = case(problem);
+    (program.q, program.k, program.v) = (biased.q.clone(), biased.k.clone(), biased.v.clone());
+    program.aux = biased.bias.clone();
+    assert_same_bits(&biased, &program);
+}
+
+#[test]
+fn a_program_that_masks_is_the_mask_it_describes() {
+    let mask = case(Problem::builder(shape()).mask(full(shape()))).masked(|at, _| stripes(at));
+    assert_same_bits(&mask, &with_stripes(case(Problem::builder(shape()))));
+}
+
+/// What an app changes every step.
+#[test]
+fn numbers_of_a_program_change_without_a_new_plan() {
+    let text = "fn score_mod(score: f32, at: At) -> f32 { return score * aux[at.head]; }";
+    let mut case = case(Problem::builder(shape()).score_mod(text).aux(6));
+    case.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
+    let device = &all()[0];
+    let _guard = device.enter();
+    let plan = device.attention.plan(&case.problem).unwrap();
+    for factor in [1.0, -2.0] {
+        case.aux = Some((0..6).map(|head| factor * (head as f32 - 2.5)).collect());
+        let buffers: Vec<_> =
+            case.problem.views().map(|view| (view.operand, device.upload(&contents(&case, view.operand)))).collect();
+        let call = plan.bind(&crate::record::operands(&buffers)).unwrap();
+        let out = buffers.iter().find(|(operand, _)| *operand == Operand::Out).map(|(_, buffer)| buffer);
+        let bytes = device.finish(&call, out.into_iter()).remove(0);
+        let got =
+            crate::comparator::Outputs { out: elements(&case.problem, Operand::Out, &bytes), ..Default::default() };
+        Expected::of(&case).check(&got).unwrap_or_else(|wrong| panic!("{factor}: {wrong}"));
+    }
+}
+
+/// Names that the kernels have too, and a few that they might.
+#[test]
+fn a_program_may_call_its_own_things_anything() {
+    let text = "
+        const LOWEST = 0.5;
+        const THREADS = 3u;
+        alias View = vec4<f32>;
+        struct Row { query: f32, sum: f32 }
+        var<private> softmax: f32 = 1.0;
+        fn rescale(params: f32, v: f32) -> f32 { return params * v; }
+        fn address(row: Row) -> f32 { return row.query + row.sum; }
+        fn main(site: f32) -> f32 {
+            var o = 0.0;
+            for (var k = 0u; k < THREADS; k++) { o += LOWEST * site; }
+            return o;
+        }
+        fn store_out(q: View) -> f32 { return q.x + q.w; }
+        fn score_mod(score: f32, at: At) -> f32 {
+            let out = store_out(View(score, 0.0, 0.0, softmax));
+            return main(rescale(out, address(Row(0.25, 0.25))));
+        }";
+    let mut case = case(Problem::builder(shape()).score_mod(text).weights());
+    case.programs.score_mod = Some(Arc::new(|score, _, _| 1.5 * ((score + 1.0) * 0.5)));
+    verify(&case);
+}
+
+fn wrong(problem: ProblemBuilder) -> (Function, u32, u32, String) {
+    match problem.build().unwrap_err() {
+        ProblemError::Program { function, line, column, message } => (function, line, column, message),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_wrong_program_is_told_where_it_is_wrong() {
+    let score = |text: &str| wrong(Problem::builder(shape()).score_mod(text));
+    let mask = |text: &str| wrong(Problem::builder(shape()).mask_mod(text));
+    let at = |(function, line, column, _): &(Function, u32, u32, String)| (*function, *line, *column);
+    let score_mod = "fn score_mod(score: f32, at: At) -> f32 { return score; }";
+
+    let syntax = score("// A comment.\nfn score_mod(score: f32, at: At) -> f32 {\n    return score +;\n}");
+    assert_eq!(at(&syntax), (Function::ScoreMod, 3, 19), "{syntax:?}");
+    let unknown = score("fn score_mod(score: f32, at: At) -> f32 {\n    return score + slope;\n}");
+    assert_eq!(at(&unknown), (Function::ScoreMod, 2, 20), "{unknown:?}");
+    assert!(unknown.3.contains("slope"), "{unknown:?}");
+    let types = mask("fn mask_mod(at: At) -> bool {\n    return at.key;\n}");
+    assert_eq!(at(&types).1, 2, "{types:?}");
+    for (text, said) in [
+        ("fn other(score: f32, at: At) -> f32 { return score; }", "fn score_mod(score: f32, at: At) -> f32"),
+        ("fn score_mod(score: f32) -> f32 { return score; }", "fn score_mod(score: f32, at: At) -> f32"),
+        ("fn score_mod(score: f32, at: At) -> bool { return true; }", "fn score_mod(score: f32, at: At) -> f32"),
+        ("fn score_mod(score: f32, at: At) -> f32 { return aux[0]; }", "aux"),
+        ("fn max(x: f32) -> f32 { return x; }\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`max`"),
+        ("var<workgroup> w: f32;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`w`"),
+        ("@group(1) @binding(0) var<uniform> u: f32;\nfn score_mod(score: f32, at: At) -> f32 { return u; }", "`u`"),
+        ("fn score_mod(score: f32, at: At) -> f32 { workgroupBarrier(); return score; }", "`workgroupBarrier`"),
+        ("@compute @workgroup_size(1) fn run() {}\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`run`"),
+        ("struct At { batch: u32 }\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "At"),
+    ] {
+        let (function, _, _, message) = score(text);
+        assert!(function == Function::ScoreMod && message.contains(said), "{text}: {message:?}");
+    }
+    // Both texts are one module: a name that both declare is the second's to change.
+    let helper = "fn half(x: f32) -> f32 { return 0.5 * x; }\n";
+    let twice = Problem::builder(shape())
+        .score_mod(format!("{helper}{score_mod}"))
+        .mask_mod(format!("\n{helper}fn mask_mod(at: At) -> bool {{ return true; }}"));
+    let twice = wrong(twice);
+    assert_eq!(at(&twice), (Function::MaskMod, 2, 4), "{twice:?}");
+    // One text for both is no such thing.
+    let both = format!("{helper}{score_mod}\nfn mask_mod(at: At) -> bool {{ return true; }}");
+    Problem::builder(shape()).score_mod(both.clone()).mask_mod(both).build().unwrap();
+}
+
+/// A program that declared what the kernels call would change what they compute; so it is refused, and the list is whole.
+#[test]
+fn every_builtin_that_the_kernels_use_is_kept_from_programs() {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut missing = BTreeSet::new();
+    for (_, variant) in crate::shaders::every_variant() {
+        let text: String =
+            variant.wgsl().lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect();
+        let words = text.split(|c: char| !is_word(c)).collect::<BTreeSet<_>>();
+        for word in words.into_iter().filter(|word| word.starts_with(|c: char| c.is_alphabetic())) {
+            let is_used = text.match_indices(word).any(|(at, _)| {
+                let before = text[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '.' || c == '@');
+                !before && text[at + word.len()..].starts_with(['(', '<'])
+            });
+            let is_declared =
+                ["fn ", "struct ", "alias ", "const "].iter().any(|keyword| text.contains(&format!("{keyword}{word}")));
+            let is_keyword =
+                ["if", "for", "switch", "while", "return", "diagnostic", "var", "group", "binding"].contains(&word);
+            if is_used && !is_declared && !is_keyword && !testing::is_builtin(word) {
+                missing.insert(word.to_owned());
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn alibi_lowers_scores_by_distance() {
+    for (slopes, problem) in [
+        (Slopes::PerHead, Problem::builder(shape()).causal(Diagonal::BottomRight)),
+        (Slopes::PerBatchAndHead, Problem::builder(shape()).diagonal(Diagonal::Offset(5)).softcap(2.0)),
+    ] {
+        let with_slopes = case(problem.clone().alibi(slopes));
+        verify(&with_slopes);
+        // A bias says the same.
+        let mut biased = case(problem.bias(Dtype::F32, full(shape())));
+        let view = with_slopes.view(Operand::AlibiSlopes);
+        let all_slopes = with_slopes.alibi_slopes.clone().unwrap();
+        biased.edit(Operand::Bias, |[b, h, i, j], _| {
+            let distance = (with_slopes.stands_at(b, i) - i64::from(j)).abs();
+            -all_slopes[view.index([b, h, 0, 0]) as usize] * distance as f32
+        });
+        let device = &all()[0];
+        let variant = |case: &Case| device.variants(&case.problem).remove(0);
+        let got = device.run(&with_slopes, &variant(&with_slopes));
+        Expected::of(&biased).check(&got).unwrap_or_else(|wrong| panic!("{slopes:?}: {wrong}"));
+    }
+    verify_within(&case(Problem::builder(shape()).alibi(Slopes::PerBatchAndHead)), |caps| caps.dispatch_flop = 1);
+}
+
+#[test]
+fn a_sink_takes_part_in_the_softmax() {
+    // Rows that see no key among them.
+    let problem = Problem::builder(shape()).sinks().causal(Diagonal::Offset(-3));
+    let some = case(problem.clone().weights());
+    verify(&some);
+    // A sink that outweighs all keys, and one that is not there.
+    let mut extremes = case(problem);
+    extremes.sinks = Some(vec![200.0, f32::NEG_INFINITY, -200.0, 0.0, 30.0, f32::NEG_INFINITY]);
+    verify(&extremes);
+    verify(&case(Problem::builder(shape()).sinks().scale(0.0)));
+    verify(&case(Problem::builder(shape()).sinks().softcap(3.0).alibi(Slopes::PerHead)));
+    let long = Shape::new(2, 4, 3, 12).kv_heads(2).kv_len(1100).value_dim(8);
+    verify_within(&case(Problem::builder(long).sinks()), |caps| caps.workgroups_to_fill = 1 << 20);
+    verify_within(&case(Problem::builder(shape()).sinks()), |caps| caps.dispatch_flop = 1);
+}
+
+/// A table of 2L − 1 numbers a head, read along diagonals; and a mask whose rows run backwards.
+#[test]
+fn masks_and_biases_may_run_backwards() {
+    let shape = Shape::new(2, 4, 35, 12).kv_heads(2).value_dim(8);
+    let len = i64::from(shape.len_q);
+    let relative = ScoreLayout::strided([0, 2 * len - 1, -1, 1]).at(len as u64 - 1);
+    verify(&case(Problem::builder(shape).bias(Dtype::F32, relative)));
+    let backwards = ScoreLayout::strided([len * len, 0, len, -1]).at(len as u64 - 1);
+    let masked = Problem::builder(shape).mask(backwards).bias(Dtype::F32, relative);
+    verify_within(&case(masked), |caps| caps.dispatch_flop = 1);
+}
+
+/// An expression over a score and its place.
+#[derive(Clone, Debug)]
+enum Expression {
+    Score,
+    Number(i8),
+    Place(u8),
+    Add(Box<(Self, Self)>),
+    Multiply(Box<(Self, Self)>),
+    Min(Box<(Self, Self)>),
+    /// Where the query's number is divisible, one, else the other.
+    Select(u8, Box<(Self, Self)>),
+}
+
+impl Expression {
+    fn wgsl(&self, text: &mut String) {
+        let two = |text: &mut String, begin: &str, between: &str, (a, b): &(Self, Self)| {
+            *text += begin;
+            a.wgsl(text);
+            *text += between;
+            b.wgsl(text);
+            text.push(')');
+        };
+        match self {
+            Self::Score => *text += "score",
+            Self::Number(n) => write!(text, "({:?})", f32::from(*n) / 16.0).unwrap(),
+            Self::Place(n) => write!(text, "(f32({}) / 64.0)", PLACE_NAMES[usize::from(n % 6)]).unwrap(),
+            Self::Add(parts) => two(text, "(", " + ", parts),
+            Self::Multiply(parts) => two(text, "(", " * ", parts),
+            Self::Min(parts) => two(text, "min(", ", ", parts),
+            Self::Select(n, parts) => {
+                two(text, "select(", ", ", parts);
+                text.pop();
+                write!(text, ", at.query % {}u == 0u)", n % 5 + 1).unwrap();
+            }
+        }
+    }
+
+    fn value(&self, score: f64, at: At) -> f64 {
+        let two = |(a, b): &(Self, Self)| (a.value(score, at), b.value(score, at));
+        match self {
+            Self::Score => score,
+            Self::Number(n) => f64::from(*n) / 16.0,
+            Self::Place(n) => {
+                let unsigned = [at.batch, at.head, at.kv_head, at.query, at.key].map(f64::from);
+                unsigned.get(usize::from(n % 6)).copied().unwrap_or(at.diagonal.into()) / 64.0
+            }
+            Self::Add(parts) => two(parts).0 + two(parts).1,
+            Self::Multiply(parts) => two(parts).0 * two(parts).1,
+            Self::Min(parts) => two(parts).0.min(two(parts).1),
+            Self::Select(n, parts) => {
+                let (a, b) = two(parts);
+                if at.query % u32::from(n % 5 + 1) == 0 { b } else { a }
+            }
+        }
+    }
+}
+
+const PLACE_NAMES: [&str; 6] = ["at.batch", "at.head", "at.kv_head", "at.query", "at.key", "at.diagonal"];
+
+fn expression() -> impl Strategy<Value = Expression> {
+    let leaf = prop_oneof![
+        2 => Just(Expression::Score),
+        1 => any::<i8>().prop_map(Expression::Number),
+        2 => any::<u8>().prop_map(Expression::Place)
+    ];
+    leaf.prop_recursive(3, 8, 2, |inner| {
+        let two = (inner.clone(), inner).prop_map(Box::new);
+        prop_oneof![
+            two.clone().prop_map(Expression::Add),
+            two.clone().prop_map(Expression::Multiply),
+            two.clone().prop_map(Expression::Min),
+            (any::<u8>(), two).prop_map(|(n, two)| Expression::Select(n, two)),
+        ]
+    })
+}
+
+/// Random programs on every variant, each on one adapter.
+fn fuzz(cases: u32) {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+    let ran = runner.run(&(expression(), 1..20_u32), |(expression, len_q)| {
+        let mut text = "fn score_mod(score: f32, at: At) -> f32 { return ".to_owned();
+        expression.wgsl(&mut text);
+        text += " + 0.5 * score; }";
+        let shape = Shape::new(2, 4, len_q, 8).kv_heads(2).kv_len(37);
+        let problem = Problem::builder(shape).diagonal(Diagonal::Offset(3)).score_mod(text.clone());
+        let problem = problem.q(Layout::blhd(4, len_q, 8));
+        let mut case = case(problem);
+        case.programs.score_mod = Some(Arc::new(move |score, at, _| expression.value(score, at) + 0.5 * score));
+        let expected = Expected::of(&case);
+        for (device, variant) in each_variant_once(all(), &case.problem) {
+            let verdict = expected.check(&device.run(&case, &variant));
+            verdict.map_err(|wrong| TestCaseError::fail(format!("{variant} on {}: {wrong}\n{text}", device.name)))?;
+        }
+        Ok(())
+    });
+    ran.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn random_programs() {
+    fuzz(4);
+}
+
+#[test]
+#[ignore = "minutes; cargo xtask test --full"]
+fn many_random_programs() {
+    fuzz(60);
+}
+
+/// Nothing is compiled for a program that is refused, and one that is not is in the text that is compiled.
+#[test]
+fn a_program_is_in_the_text_of_every_kernel_that_scores() {
+    let (device, _queue) = noop();
+    let attention = wgpu_attention::Attention::new(&device);
+    let problem = Problem::builder(shape()).weights().mask_mod(STRIPES).build().unwrap();
+    for variant in attention.candidates(&problem).unwrap() {
+        for kernel in testing::kernels(&problem, &variant, attention.caps()).unwrap() {
+            let scores = !matches!(testing::schedule(&kernel), "merge" | "stage");
+            assert_eq!(kernel.wgsl().contains(STRIPES), scores, "{kernel}");
+        }
+    }
+}
