@@ -1,7 +1,7 @@
 //! Exact fused scaled dot-product attention for anything that holds a [`wgpu::Device`].
 //!
 //! ```text
-//! O = softmax(scale · Q Kᵀ → softcap → + bias → mask) V
+//! O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V
 //! ```
 //!
 //! One kernel, no Lq × Lk matrix in memory, recorded into your own command encoder, on Vulkan, Metal, DX12, GL and
@@ -56,14 +56,17 @@
 //! | question | answer |
 //! |---|---|
 //! | scale | `1/√dim_qk` unless given; at most 2.3e38 in magnitude, and drivers may take one below 1.2e-38 for 0 |
-//! | order | scale → softcap `c·tanh(s/c)` → + bias → mask → softmax |
-//! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides |
-//! | causal, window | measured from the [`Diagonal`]; composed with the mask and the lengths by "and" |
+//! | order | scale → softcap `c·tanh(s/c)` → `score_mod` → + bias → − ALiBi slope · distance → mask → softmax |
+//! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides, negative ones too |
+//! | a program in the score | WGSL of the user's, in every kernel: [`programs`] |
+//! | ALiBi | `− slope[h] · \|i + offset − j\|`, measured from the [`Diagonal`] |
+//! | a sink | one more logit a head in the softmax, without a value; it is in the LSE, and is the LSE of a row that sees no key |
+//! | causal, window | measured from the [`Diagonal`]; composed with the mask, `mask_mod` and the lengths by "and" |
 //! | window | inclusive: row `i`, standing at key `d`, sees `d − left ..= d + right` |
-//! | a row that sees no key | output exactly 0, LSE −∞, weights 0 |
+//! | a row that sees no key | output exactly 0, LSE −∞ (its sink, where there is one), weights 0 |
 //! | no keys (`len_kv` = 0) | no row sees a key |
 //! | no rows (`batch` or `len_q` = 0) | nothing to do, and no error |
-//! | a bias of −∞ | hides the key; any finite bias or score, however low, does not |
+//! | a bias of −∞, or a `score_mod` that returns it | hides the key; any finite bias or score, however low, does not |
 //! | NaN or ∞ behind the mask or past the length | never reaches the output |
 //! | NaN or ∞ in a visible key or query | makes the rows that see it NaN, their LSE too, but for a key that scores −∞; never touches another row |
 //! | NaN or ∞ in a visible value | makes the outputs that see it NaN or ∞, unless its weight is 0; never touches another row, nor any LSE |
@@ -103,6 +106,7 @@ mod plan;
 mod record;
 // For those on the host.
 mod host;
+pub mod programs;
 #[doc(hidden)]
 pub mod testing;
 

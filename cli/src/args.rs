@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wgpu_attention::{Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, Shape, Tiles, Window};
 use wgpu_attention_bench::Options;
@@ -79,6 +79,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) semantics: Semantics,
 
+    #[command(flatten)]
+    pub(crate) programs: ProgramArgs,
+
     /// Compute on elements stored so; as the file has them unless given.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Storage>,
@@ -96,6 +99,38 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+/// The user's own programs in the score.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramArgs {
+    /// WGSL that makes a score of a score: fn score_mod(score: f32, at: At) -> f32. It reads the tensor `aux`, if there is one.
+    #[arg(long, value_name = "FILE.wgsl")]
+    score_mod: Option<PathBuf>,
+
+    /// WGSL that says whether a query sees a key: fn mask_mod(at: At) -> bool.
+    #[arg(long, value_name = "FILE.wgsl")]
+    mask_mod: Option<PathBuf>,
+}
+
+impl ProgramArgs {
+    pub(crate) fn apply(&self, mut problem: ProblemBuilder) -> Result<ProblemBuilder> {
+        let read =
+            |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+        if let Some(path) = &self.score_mod {
+            problem = problem.score_mod(read(path)?);
+            problem.build().with_context(|| path.display().to_string())?;
+        }
+        if let Some(path) = &self.mask_mod {
+            problem = problem.mask_mod(read(path)?);
+            problem.build().with_context(|| path.display().to_string())?;
+        }
+        Ok(problem)
+    }
+
+    pub(crate) fn has_any(&self) -> bool {
+        self.score_mod.is_some() || self.mask_mod.is_some()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +183,9 @@ pub(crate) struct DumpArgs {
     #[command(flatten)]
     pub(crate) semantics: Semantics,
 
+    #[command(flatten)]
+    pub(crate) programs: ProgramArgs,
+
     /// How the elements are stored.
     #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
     pub(crate) dtype: Storage,
@@ -163,6 +201,18 @@ pub(crate) struct DumpArgs {
     /// With per-batch key lengths.
     #[arg(long)]
     pub(crate) kv_lengths: bool,
+
+    /// With ALiBi slopes, one a head.
+    #[arg(long)]
+    pub(crate) alibi: bool,
+
+    /// With a sink in each row's softmax.
+    #[arg(long)]
+    pub(crate) sinks: bool,
+
+    /// With a buffer of so many f32 that programs read as `aux`.
+    #[arg(long, value_name = "N")]
+    pub(crate) aux: Option<u64>,
 
     /// Also writing the log-sum-exp.
     #[arg(long)]

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
     let timing = time(&engine, &plain, &host, &progress)?;
     let outputs = engine.run(&problem, &host.borrow(), &progress)?;
     progress.finish_and_clear();
-    let truth = Truth::new(&problem, &host.borrow())?;
+    let truth = Truth::new(&problem, &host.borrow(), &host.programs())?;
     let by_model =
         Outputs { out: file.need("output")?.floats()?, lse: None, weights: Some(file.need("weights")?.floats()?) };
     let report = Report {
@@ -72,7 +72,9 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
 fn time(engine: &Engine, problem: &Problem, host: &HostInputs, progress: &ProgressBar) -> Result<Timing> {
     match engine {
         Engine::Gpu(gpu) => Timing::on_gpu(gpu, problem, &host.borrow(), progress),
-        Engine::Cpu => Timing::of(|| cpu::attention(problem, &host.borrow(), &ProgressBar::hidden()).map(drop)),
+        Engine::Cpu => {
+            Timing::of(|| cpu::attention(problem, &host.borrow(), &host.programs(), &ProgressBar::hidden()).map(drop))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use indicatif::{ParallelProgressIterator as _, ProgressBar};
 use rayon::prelude::*;
 use wgpu_attention::blocking::Outputs;
+use wgpu_attention::reference::Programs;
 use wgpu_attention::{Inputs, Operand, Problem, Shape, reference};
 
 use crate::host::{Stored, as_stored};
@@ -22,7 +23,12 @@ struct Target<'a> {
 }
 
 /// Computes every row.
-pub(crate) fn attention(problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Outputs> {
+pub(crate) fn attention(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    programs: &Programs<'_>,
+    progress: &ProgressBar,
+) -> Result<Outputs> {
     inputs.check(problem)?;
     for view in problem.views().filter(|view| view.operand.is_output()) {
         let (operand, need) = (view.operand, view.size_bytes());
@@ -48,7 +54,7 @@ pub(crate) fn attention(problem: &Problem, inputs: &Inputs<'_>, progress: &Progr
         .map(|(out, lse)| Target { out, lse, weights: weight_rows.as_mut().and_then(Iterator::next) })
         .collect();
     targets.into_par_iter().enumerate().progress_with(progress.clone()).try_for_each(|(index, target)| {
-        let row = reference::row(problem, &inputs, position(problem, index))?;
+        let row = reference::row_with(problem, &inputs, programs, position(problem, index))?;
         narrow(&row.out, target.out);
         narrow(&[row.lse], std::slice::from_mut(target.lse));
         if let Some(weights) = target.weights {
@@ -101,9 +107,11 @@ mod tests {
     #[test]
     fn every_result_is_the_definitions_rounded_and_laid_out() {
         for (name, problem, host) in check::built_in() {
-            let outputs = attention(&problem, &host.borrow(), &ProgressBar::hidden()).expect("the inputs fit");
+            let outputs =
+                attention(&problem, &host.borrow(), &host.programs(), &ProgressBar::hidden()).expect("the inputs fit");
             let stored = Stored::new(&problem, &host.borrow());
-            let exact = reference::attention(&problem, &stored.borrow()).expect("the inputs fit");
+            let exact =
+                reference::attention_with(&problem, &stored.borrow(), &host.programs()).expect("the inputs fit");
             let narrowed = |values: &[f64]| {
                 let mut narrowed = vec![0.0; values.len()];
                 narrow(values, &mut narrowed);

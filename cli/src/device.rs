@@ -4,7 +4,8 @@ use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
 use wgpu::{AdapterInfo, DeviceType, Features};
 use wgpu_attention::blocking::{self, Outputs};
-use wgpu_attention::{Attention, Caps, Inputs, Problem, Variant};
+use wgpu_attention::reference::Programs;
+use wgpu_attention::{Attention, BindError, Caps, Inputs, Problem, Variant};
 use wgpu_attention_bench::device::{self, backend_name};
 
 use crate::{cpu, progress};
@@ -51,7 +52,15 @@ impl Engine {
     pub(crate) fn run(&self, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Outputs> {
         match self {
             Self::Gpu(gpu) => gpu.run(problem, inputs, &gpu.best(problem)?, progress),
-            Self::Cpu => cpu::attention(problem, inputs, progress),
+            Self::Cpu => {
+                let outputs = cpu::attention(problem, inputs, &Programs::default(), progress);
+                outputs.map_err(|error| match error.downcast_ref() {
+                    Some(BindError::MissingProgram { function }) => {
+                        anyhow!("`{function}` is WGSL, which --device cpu does not run; it takes a GPU driver")
+                    }
+                    _ => error,
+                })
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, anyhow};
 use serde_json::json;
-use wgpu_attention::{Caps, Problem, ScoreLayout, Variant, candidates, testing};
+use wgpu_attention::{Caps, Problem, ScoreLayout, Slopes, Variant, candidates, testing};
 
 use crate::args::DumpArgs;
 use crate::device::Engine;
@@ -77,5 +77,14 @@ fn problem(args: &DumpArgs) -> Result<Problem> {
     if args.weights {
         problem = problem.weights();
     }
-    Ok(problem.build()?)
+    if args.alibi {
+        problem = problem.alibi(Slopes::PerHead);
+    }
+    if args.sinks {
+        problem = problem.sinks();
+    }
+    if let Some(len) = args.aux {
+        problem = problem.aux(len);
+    }
+    Ok(args.programs.apply(problem)?.build()?)
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use wgpu_attention::reference::{At, Programs};
 use wgpu_attention::{Dtype, Inputs, Problem};
 
 /// What [`Inputs`] borrows.
@@ -16,9 +17,19 @@ pub(crate) struct HostInputs {
     pub(crate) alibi_slopes: Option<Vec<f32>>,
     pub(crate) sinks: Option<Vec<f32>>,
     pub(crate) aux: Option<Vec<f32>>,
+    /// The programs of the problem as Rust functions, where they are known as such.
+    pub(crate) score_mod: Option<fn(f64, At) -> f64>,
+    pub(crate) mask_mod: Option<fn(At) -> bool>,
 }
 
 impl HostInputs {
+    pub(crate) fn programs(&self) -> Programs<'_> {
+        Programs {
+            score_mod: self.score_mod.as_ref().map(|run| run as _),
+            mask_mod: self.mask_mod.as_ref().map(|run| run as _),
+        }
+    }
+
     pub(crate) fn borrow(&self) -> Inputs<'_> {
         Inputs {
             q: &self.q,

@@ -1,7 +1,7 @@
 //! From the tensors of a file to a problem and its inputs.
 
 use anyhow::{Result, bail, ensure};
-use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape};
+use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes};
 
 use crate::host::HostInputs;
 use crate::masks::{self, Operands, Scores};
@@ -51,8 +51,39 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
         problem = problem.kv_lengths();
         host.kv_lengths = Some(kv_lengths(&lengths, &shape)?);
     }
+    if let Some(tensor) = file.find("alibi_slopes")? {
+        let (slopes, values) = alibi_slopes(&tensor, &shape)?;
+        problem = problem.alibi(slopes);
+        host.alibi_slopes = Some(values);
+    }
+    if let Some(tensor) = file.find("sinks")? {
+        let heads = shape.heads_q;
+        ensure!(tensor.shape == [heads], "`sinks` has shape {:?}; it must be [{heads}], one a head", tensor.shape);
+        problem = problem.sinks();
+        host.sinks = Some(tensor.floats()?);
+    }
+    if let Some(tensor) = file.find("aux")? {
+        let values = tensor.floats()?;
+        problem = problem.aux(values.len() as u64);
+        host.aux = Some(values);
+    }
     problem.build()?;
     Ok(Input { problem, host, shape, element })
+}
+
+fn alibi_slopes(tensor: &Tensor<'_>, shape: &Shape) -> Result<(Slopes, Vec<f32>)> {
+    let (batch, heads) = (shape.batch, shape.heads_q);
+    let slopes = if tensor.shape == [heads] {
+        Slopes::PerHead
+    } else {
+        ensure!(
+            tensor.shape == [batch, heads],
+            "`alibi_slopes` has shape {:?}; it must be [{heads}] or [{batch}, {heads}]",
+            tensor.shape
+        );
+        Slopes::PerBatchAndHead
+    };
+    Ok((slopes, tensor.floats()?))
 }
 
 /// The sizes. A batch of 1 goes with every batch of the others.

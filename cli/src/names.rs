@@ -9,7 +9,7 @@ use crate::tensors::{TensorFile, element};
 
 const REQUIRED: [&str; 3] = ["q", "k", "v"];
 
-const OPTIONAL: [&str; 4] = ["mask", "key_padding_mask", "bias", "kv_lengths"];
+const OPTIONAL: [&str; 7] = ["mask", "key_padding_mask", "bias", "kv_lengths", "alibi_slopes", "sinks", "aux"];
 
 /// Results, which such files may hold beside the inputs: this program writes them and never reads them.
 const RESULTS: [&str; 3] = ["output", "lse", "weights"];
@@ -33,11 +33,9 @@ use Meaning::{BiasOrMask, Other, Tensor};
 const RAGGED: Meaning = Other("ragged batches are not supported yet; pad the sequences, and give `kv_lengths`");
 const PAGED: Meaning = Other("paged caches are not supported yet; gather the pages into `k` and `v`");
 const PAST: Meaning = Other("a cache is not read apart; put its rows before the new ones in `k` and `v`");
-const SINKS: Meaning = Other("attention sinks are not supported yet");
 const ROTARY: Meaning = Other("nothing is rotated here; rotate `q` and `k` before");
 const QUANTIZED: Meaning = Other("quantized tensors are not supported yet; store q, k and v as F32, F16 or BF16");
 const DROPOUT: Meaning = Other("nothing is dropped here");
-const ALIBI: Meaning = Other("slopes are not supported yet; write slope · (key − query) as `bias`");
 
 /// As torch, ONNX and ONNX Runtime, flash-attention, xFormers and the models' own code spell them, in lower case.
 const FOREIGN: &[(&str, Meaning)] = &[
@@ -79,14 +77,14 @@ const FOREIGN: &[(&str, Meaning)] = &[
     ("past_key_values", PAST),
     ("k_cache", PAST),
     ("v_cache", PAST),
-    ("sink", SINKS),
-    ("sinks", SINKS),
-    ("head_sink", SINKS),
-    ("attention_sinks", SINKS),
-    ("learnable_sink", SINKS),
-    ("s_aux", SINKS),
-    ("alibi", ALIBI),
-    ("alibi_slopes", ALIBI),
+    ("sink", Tensor("sinks")),
+    ("head_sink", Tensor("sinks")),
+    ("attention_sinks", Tensor("sinks")),
+    ("learnable_sink", Tensor("sinks")),
+    ("learned_sinks", Tensor("sinks")),
+    ("s_aux", Tensor("sinks")),
+    ("alibi", Tensor("alibi_slopes")),
+    ("slopes", Tensor("alibi_slopes")),
     ("cos", ROTARY),
     ("sin", ROTARY),
     ("cos_cache", ROTARY),

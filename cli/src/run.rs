@@ -28,7 +28,11 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
         input::read(&file, args.dtype.map(Into::into)).with_context(|| shown.to_string())?;
     let batch = args.heatmap.batch_of(&shape)?;
 
-    let mut problem = args.semantics.apply(problem)?;
+    let mut problem = args.programs.apply(args.semantics.apply(problem)?)?;
+    ensure!(
+        host.aux.is_none() || args.programs.has_any(),
+        "{shown}: `aux` is for programs in the score, and there is none; give --score-mod or --mask-mod, or --ignore aux"
+    );
     if args.lse {
         problem = problem.lse();
     }

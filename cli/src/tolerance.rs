@@ -4,6 +4,7 @@
 use anyhow::Result;
 use rayon::prelude::*;
 use wgpu_attention::blocking::Outputs;
+use wgpu_attention::reference::{At, Programs};
 use wgpu_attention::{Dtype, Inputs, Operand, Problem, reference};
 
 use crate::host::{Stored, as_stored};
@@ -55,7 +56,7 @@ impl std::fmt::Display for Verdict {
 
 impl Truth {
     /// Computes every row twice, in f64 and in plain f32.
-    pub(crate) fn new(problem: &Problem, inputs: &Inputs<'_>) -> Result<Self> {
+    pub(crate) fn new(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>) -> Result<Self> {
         inputs.check(problem)?;
         let stored = Stored::new(problem, inputs);
         let inputs = stored.borrow();
@@ -68,8 +69,8 @@ impl Truth {
         let places: Vec<[u32; 3]> =
             heads.flat_map(|[batch, head]| (0..shape.len_q).map(move |row| [batch, head, row])).collect();
         let rows = places.into_par_iter().map(|at| {
-            let exact = reference::row(problem, &inputs, at)?;
-            let plain = plain_row(problem, &inputs, at);
+            let exact = reference::row_with(problem, &inputs, programs, at)?;
+            let plain = plain_row(problem, &inputs, programs, at);
             let allowed = plain.errors(&exact).map(|error| 2.0 * error);
             let unit = epsilon(problem.dtype());
             let slack = [
@@ -154,15 +155,23 @@ impl PlainRow {
     }
 }
 
-fn plain_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3]) -> PlainRow {
+fn plain_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, [batch, head, i]: [u32; 3]) -> PlainRow {
     let shape = problem.shape();
     let kv_head = shape.kv_head(head);
     let value = |operand, values: &[f32], at| problem.view(operand).map_or(0.0, |view| values[place(&view, at)]);
     let visibility = Visibility::new(problem, inputs);
+    let slope = inputs.alibi_slopes.map_or(0.0, |slopes| value(Operand::AlibiSlopes, slopes, [batch, head, 0, 0]));
+    let sink = inputs.sinks.map(|sinks| value(Operand::Sinks, sinks, [batch, head, 0, 0]));
+    let diagonal = visibility.diagonal(batch, i);
+    let diagonal = i32::try_from(diagonal).unwrap_or(i32::MAX);
 
     let mut weights = vec![0.0_f32; shape.len_kv as usize];
     let mut scores = Vec::new();
     for j in visibility.range(batch, i).filter(|&j| visibility.unmasked([batch, head, i, j])) {
+        let at = At { batch, head, kv_head, query: i, key: j, diagonal };
+        if programs.mask_mod.is_some_and(|mask_mod| !mask_mod(at)) {
+            continue;
+        }
         let mut score = 0.0;
         for d in 0..shape.dim_qk {
             let q = value(Operand::Q, inputs.q, [batch, head, i, d]);
@@ -172,13 +181,24 @@ fn plain_row(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3])
         if let Some(cap) = problem.softcap() {
             score = cap * (score / cap).tanh();
         }
+        if let Some(score_mod) = programs.score_mod {
+            #[expect(clippy::cast_possible_truncation, reason = "plain f32 arithmetic is what is wanted")]
+            let modified = score_mod(score.into(), at) as f32;
+            score = modified;
+            if score == f32::NEG_INFINITY {
+                continue;
+            }
+        }
         score += inputs.bias.map_or(0.0, |bias| value(Operand::Bias, bias, [batch, head, i, j]));
+        score -= slope * (i64::from(diagonal) - i64::from(j)).abs() as f32;
         scores.push((j, score));
     }
-    let mut row = PlainRow { out: vec![0.0; shape.dim_v as usize], lse: f32::NEG_INFINITY, weights: Vec::new() };
+    let mut row =
+        PlainRow { out: vec![0.0; shape.dim_v as usize], lse: sink.unwrap_or(f32::NEG_INFINITY), weights: Vec::new() };
     if !scores.is_empty() {
-        let largest = scores.iter().map(|&(_, score)| score).fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = scores.iter().map(|(_, score)| (score - largest).exp()).sum();
+        let with_sink = scores.iter().map(|&(_, score)| score).chain(sink);
+        let largest = with_sink.clone().fold(f32::NEG_INFINITY, f32::max);
+        let total: f32 = with_sink.map(|score| (score - largest).exp()).sum();
         row.lse = largest + total.ln();
         for (j, score) in scores {
             let weight = (score - largest).exp() / total;
@@ -204,8 +224,9 @@ mod tests {
         let problem = Problem::builder(shape).lse().weights().build().expect("a valid problem");
         let values: Vec<f32> = (0_u16..40).map(|i| f32::from(i * 37 % 41) / 10.0 - 2.0).collect();
         let inputs = Inputs { q: &values, k: &values, v: &values, ..Inputs::default() };
-        let truth = Truth::new(&problem, &inputs).expect("inputs fit");
-        let right = crate::cpu::attention(&problem, &inputs, &indicatif::ProgressBar::hidden()).expect("it computes");
+        let truth = Truth::new(&problem, &inputs, &Programs::default()).expect("inputs fit");
+        let right = crate::cpu::attention(&problem, &inputs, &Programs::default(), &indicatif::ProgressBar::hidden())
+            .expect("it computes");
         assert!(truth.judge(&right).holds());
 
         let wrong: [fn(&mut Outputs); 6] = [

@@ -23,16 +23,25 @@ impl<'a> Visibility<'a> {
         }
     }
 
+    /// How many keys of `batch` are valid.
+    fn valid(&self, batch: u32) -> u32 {
+        let len_kv = self.problem.shape().len_kv;
+        self.kv_lengths.map_or(len_kv, |lengths| lengths[batch as usize].min(len_kv))
+    }
+
+    /// The key that query `row` of `batch` stands at.
+    pub(crate) fn diagonal(&self, batch: u32, row: u32) -> i64 {
+        i64::from(row)
+            + match self.problem.diagonal() {
+                Diagonal::TopLeft => 0,
+                Diagonal::BottomRight => i64::from(self.valid(batch)) - i64::from(self.problem.shape().len_q),
+                Diagonal::Offset(offset) => i64::from(offset),
+            }
+    }
+
     /// The keys that length, diagonal and window leave to query `row` of `batch`.
     pub(crate) fn range(&self, batch: u32, row: u32) -> Range<u32> {
-        let shape = self.problem.shape();
-        let valid = self.kv_lengths.map_or(shape.len_kv, |lengths| lengths[batch as usize].min(shape.len_kv));
-        let offset = match self.problem.diagonal() {
-            Diagonal::TopLeft => 0,
-            Diagonal::BottomRight => i64::from(valid) - i64::from(shape.len_q),
-            Diagonal::Offset(offset) => i64::from(offset),
-        };
-        let at = i64::from(row) + offset;
+        let (valid, at) = (self.valid(batch), self.diagonal(batch, row));
         let window = self.problem.window();
         let right = if self.problem.is_causal() { Some(0) } else { window.right };
         let first = window.left.map_or(0, |left| at - i64::from(left));

@@ -44,7 +44,7 @@ pub enum BindError {
     },
     /// The problem has a program in its score, which the reference takes as a Rust function.
     #[error(
-        "the problem has a `{function}`, whose WGSL the CPU does not run; give it as a Rust function in `reference::Programs`"
+        "the problem has a `{function}`, and the CPU does not run its WGSL; give it as a Rust function in `reference::Programs`"
     )]
     MissingProgram {
         /// Which program.

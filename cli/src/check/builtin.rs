@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::StandardNormal;
-use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
 
 use super::{Case, Entry, Expectation};
 use crate::host::HostInputs;
@@ -13,7 +13,7 @@ use crate::tolerance::Truth;
 type Spoil = fn(&Shape, &mut HostInputs);
 
 pub(super) fn entries() -> Vec<Entry> {
-    let cases = [shapes(), positions(), masks(), scores(), storage(), outputs()].concat();
+    let cases = [shapes(), positions(), masks(), scores(), programs(), storage(), outputs()].concat();
     let entry = |(name, problem, spoil): (&str, ProblemBuilder, Spoil)| -> Entry {
         (name.into(), Box::new(move || case(problem, spoil)))
     };
@@ -119,6 +119,27 @@ fn scores() -> Vec<Row> {
     ]
 }
 
+/// Programs in the score, and what is built of the same stuff.
+fn programs() -> Vec<Row> {
+    let shape = Shape::new(2, 4, 37, 16).kv_heads(2).kv_len(53);
+    let of = || Problem::builder(shape).causal(Diagonal::BottomRight);
+    let tanh = "fn score_mod(score: f32, at: At) -> f32 { return 4.0 * tanh(score / 4.0) + f32(at.head) / 8.0; }";
+    let documents = "fn mask_mod(at: At) -> bool { return at.query / 16u == at.key / 16u || at.key < 3u; }";
+    vec![
+        ("alibi", of().alibi(Slopes::PerHead), AS_DRAWN),
+        ("alibi-of-each-batch", of().alibi(Slopes::PerBatchAndHead), AS_DRAWN),
+        ("sinks", of().sinks(), AS_DRAWN),
+        ("sinks-of-rows-without-keys", of().sinks().causal(Diagonal::Offset(-5)), AS_DRAWN),
+        ("sinks-and-weights", of().sinks().weights(), AS_DRAWN),
+        ("score-mod", of().score_mod(tanh), |_, host| {
+            host.score_mod = Some(|score, at| 4.0 * (score / 4.0).tanh() + f64::from(at.head) / 8.0);
+        }),
+        ("mask-mod", Problem::builder(shape).mask_mod(documents), |_, host| {
+            host.mask_mod = Some(|at| at.query / 16 == at.key / 16 || at.key < 3);
+        }),
+    ]
+}
+
 fn storage() -> Vec<Row> {
     let shape = Shape::new(2, 4, 45, 64).kv_heads(2).kv_len(70);
     let of = |dtype| Problem::builder(shape).dtype(dtype);
@@ -175,8 +196,11 @@ fn case(problem: ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
     let shape = problem.shape();
     let length = |batch: u32| shape.len_kv.saturating_sub(1 + 13 * batch);
     host.kv_lengths = len(Operand::KvLengths).map(|_| (0..shape.batch).map(length).collect());
+    host.sinks = len(Operand::Sinks).map(|len| (0..len).map(|_| random.sample(StandardNormal)).collect());
+    let halves = |len| (1..=len).map(|n| 2_f32.powi(-i32::try_from(n).unwrap_or(i32::MAX))).collect();
+    host.alibi_slopes = len(Operand::AlibiSlopes).map(halves);
     spoil(&shape, &mut host);
-    let truth = Truth::new(&problem, &host.borrow())?;
+    let truth = Truth::new(&problem, &host.borrow(), &host.programs())?;
     Ok(Case { problem, host, expected: Expectation::Definition(Box::new(truth)) })
 }
 

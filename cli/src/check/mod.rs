@@ -104,7 +104,8 @@ fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>, pr
     };
     match engine {
         Engine::Cpu => {
-            let outputs = cpu::attention(&case.problem, &case.host.borrow(), &ProgressBar::hidden());
+            let (inputs, programs) = (case.host.borrow(), case.host.programs());
+            let outputs = cpu::attention(&case.problem, &inputs, &programs, &ProgressBar::hidden());
             vec![line(CPU_PATH, outputs.map(|outputs| case.judge(&outputs)))]
         }
         Engine::Gpu(gpu) => {

@@ -27,6 +27,7 @@ pub(crate) fn bundled() -> String {
 }
 
 /// A tensor to write.
+#[derive(Clone)]
 pub(crate) struct Tensor(pub(crate) &'static str, pub(crate) Dtype, pub(crate) Vec<usize>, pub(crate) Vec<u8>);
 
 /// Small numbers, all different from their neighbours.

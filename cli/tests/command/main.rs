@@ -8,4 +8,5 @@ mod devices;
 mod input;
 mod options;
 mod output;
+mod programs;
 mod run;
