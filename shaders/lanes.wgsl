@@ -1,4 +1,4 @@
-// Exact attention for CPUs that play a GPU: lavapipe, SwiftShader, WARP.
+// Exact attention for software GPUs: lavapipe, SwiftShader, WARP.
 //
 //     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
 //

@@ -1,4 +1,4 @@
-// Copies keys and values to textures of f32, four elements a texel: what a CPU that plays a GPU reads fastest, since it has
+// Copies keys and values to textures of f32, four elements a texel: what a software GPU reads fastest, since it has
 // the texels of a whole subgroup fetched as vectors, and from a buffer takes one element of one lane at a time.
 //
 // grid        (⌈Lk / 64⌉, Hkv, B)

@@ -1,4 +1,4 @@
-// Exact attention for few query rows on CPUs that play a GPU, where reading K and V once is most of the time there is.
+// Exact attention for few query rows on software GPUs, where reading K and V once is most of the time there is.
 //
 //     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
 //

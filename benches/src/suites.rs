@@ -41,8 +41,7 @@ fn distinct(shapes: Vec<Workload>) -> Vec<Workload> {
 }
 
 /// What is said where a suite was made small.
-pub(crate) const SMALL: &str =
-    "on a CPU that plays a GPU the suites are small: about two minutes in all, f32 unless --dtype";
+pub(crate) const SMALL: &str = "on a software GPU the suites are small: about two minutes in all, f32 unless --dtype";
 
 /// Those that other projects are measured on too.
 fn named(suite: &str) -> Vec<Workload> {

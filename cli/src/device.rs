@@ -100,7 +100,7 @@ pub(crate) const CPU_PATH: &str = "cpu.f32";
 
 impl Gpu {
     pub(crate) fn new(opened: device::Gpu) -> Self {
-        // A CPU that plays a GPU has kernels that are faster than its matrices, and takes seconds to try those.
+        // A software GPU has kernels that are faster than its matrices, and takes seconds to try those.
         let is_software = opened.info.device_type == DeviceType::Cpu;
         let caps = if is_software { Caps::of(&opened.device) } else { opened.caps() };
         Self { attention: Attention::with_caps(&opened.device, caps), opened }

@@ -40,7 +40,7 @@ pub struct Problem {
 
 impl Problem {
     /// Starts from dense, unmasked f32 attention in (B, H, L, D).
-    pub const fn builder(shape: Shape) -> ProblemBuilder {
+    pub fn builder(shape: Shape) -> ProblemBuilder {
         ProblemBuilder::new(shape)
     }
 

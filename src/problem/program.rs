@@ -128,7 +128,9 @@ fn parse(text: &str, has_aux: bool) -> Result<Module, Wrong> {
     })?;
     let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
     if let Err(error) = validated {
-        let (line, column) = error.location(&whole).map_or((1, 1), |at| (at.line_number, at.line_position));
+        // Of all that the error is about, the shortest piece of text says most.
+        let places = error.spans().map(|(span, _)| span.location(&whole));
+        let (line, column) = places.min_by_key(|at| at.length).map_or((1, 1), |at| (at.line_number, at.line_position));
         let mut message = error.as_inner().to_string();
         let mut source = std::error::Error::source(error.as_inner());
         while let Some(inner) = source {

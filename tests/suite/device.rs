@@ -163,7 +163,7 @@ impl Device {
         }
     }
 
-    /// This device; and where it is a CPU that plays a GPU, the same as if it were one, for the kernels made for GPUs.
+    /// This device; and where it is a software GPU, the same as if it were one, for the kernels made for GPUs.
     fn and_as_a_gpu(self) -> Vec<Self> {
         let mut caps = *self.attention.caps();
         if !caps.is_software || caps.subgroup_least.is_none() {

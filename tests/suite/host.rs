@@ -28,7 +28,7 @@ enum Kind {
     Plain,
     /// A GPU with subgroups of `least` threads or more.
     Subgroups { least: u32 },
-    /// A CPU that plays a GPU, with subgroups of one size.
+    /// A software GPU, with subgroups of one size.
     Software { lanes: u32 },
 }
 

@@ -109,7 +109,7 @@ fn within(mutation: &Mutation, edited: Edited, mut caps: Caps) -> Caps {
     played(edited, caps)
 }
 
-/// A CPU is offered [`Edited::Decode`] for few rows alone, and the questions have many: there it plays a GPU.
+/// A CPU is offered [`Edited::Decode`] for few rows alone, and the questions have many: there it is taken for a GPU.
 fn played(edited: Edited, mut caps: Caps) -> Caps {
     caps.is_software &= edited != Edited::Decode;
     caps

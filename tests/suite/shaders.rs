@@ -27,7 +27,7 @@ fn noop() -> Attention {
     Attention::new(&wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0)
 }
 
-/// Devices whose variants differ: any at all, one with subgroups that keys are split for, and CPUs that play a GPU, with
+/// Devices whose variants differ: any at all, one with subgroups that keys are split for, and software GPUs, with
 /// 64-bit words and without.
 fn kinds_of_device() -> [Attention; 4] {
     let attention = noop();

@@ -184,10 +184,21 @@ fn write_if_new(path: &Path, contents: &[u8]) -> Result<()> {
 /// Every file that cargo may ask for, from the root.
 fn workspace_files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut waiting: Vec<PathBuf> =
-        ["Cargo.toml", "Cargo.lock", "README.md", "src", "shaders", "tests", "examples", "benches", "cli", "xtask"]
-            .map(PathBuf::from)
-            .into();
+    let mut waiting: Vec<PathBuf> = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "src",
+        "shaders",
+        "tests",
+        "examples",
+        "benches",
+        "browser",
+        "cli",
+        "xtask",
+    ]
+    .map(PathBuf::from)
+    .into();
     while let Some(path) = waiting.pop() {
         let full = root().join(&path);
         if !full.is_dir() {

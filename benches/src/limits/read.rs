@@ -10,7 +10,7 @@ use crate::timer::Timer;
 
 /// More than the last-level cache of any device in use, where a binding may be so large.
 const BYTES: u64 = 256 << 20;
-/// On a CPU that plays a GPU, where reading takes long, and hardly longer from memory than from its caches.
+/// On a software GPU, where reading takes long, and hardly longer from memory than from its caches.
 const FEW_BYTES: u64 = 64 << 20;
 const ELEMENT_BYTES: u64 = 16;
 const WORKGROUP: u64 = 64;

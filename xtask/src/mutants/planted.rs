@@ -34,7 +34,7 @@ pub(crate) mod planted {
             }
         )* };
     }
-    steps!(u8 u32 u64 usize i32 i64);
+    steps!(u8 u32 u64 usize i32 i64 i128);
 
     macro_rules! floats {
         ($($ty:ty)*) => { $(
