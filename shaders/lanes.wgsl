@@ -122,25 +122,29 @@ fn products(tile: ptr<function, Tile>, q: ptr<function, Query>) -> Weights {
 // P in the place of S. Returns the factors for what was accumulated before.
 fn take_in(kv: u32, rows: ptr<function, Rows>, tile: ptr<function, Tile>, s: ptr<function, Weights>) -> array<f32, ROWS> {
     var factor = array<f32, ROWS>();
-    let keys = kv + vec4(0u, 1u, 2u, 3u) % KEYS;               // four, though a round may have fewer: those are then unseen
-    let in_round = vec4(0u, 1u, 2u, 3u) < vec4(KEYS);
+    let keys = kv + vec4(0u, 1u, 2u, 3u) % KEYS;               // four, though a round may have fewer: those are left out below
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = (*rows).row[r];
         let product = vec4((*s)[r * KEYS], (*s)[r * KEYS + 1u % KEYS], (*s)[r * KEYS + 2u % KEYS], (*s)[r * KEYS + 3u % KEYS]);
-        let scores = score(row, keys, product, sees(row, keys) & in_round);
+        let scores = score(row, keys, product, sees(row, keys));
         let before = (*rows).m[r];
-        let m = follow(before, largest(scores.s));
+        var top = before;
+        // unroll
+        for (var t = 0u; t < KEYS; t++) { top = max(top, scores.s[t]); }
+        let m = follow(before, top);
         let p = weigh(scores.s, scores.seen, m);
         factor[r] = rescale(before, m);
         (*rows).m[r] = m;
-        (*rows).l[r] = fma((*rows).l[r], factor[r], sum(p));
-        (*rows).saw[r] |= any(scores.seen);
+        var sum_p = 0.0;
         // unroll
         for (var t = 0u; t < KEYS; t++) {
+            sum_p += p[t];
+            (*rows).saw[r] |= scores.seen[t];
             // Rows that see a spoilt value are NaN, but for their LSE.
             (*s)[r * KEYS + t] = select(p[t], params.nan, scores.seen[t] & (*tile).spoilt[t]);
         }
+        (*rows).l[r] = fma((*rows).l[r], factor[r], sum_p);
     }
     return factor;
 }

@@ -123,10 +123,9 @@ fn take_in(key: u32, products: array<f32, ROWS>, rows: ptr<function, Rows>) -> T
     var product = products;
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        // One key where the rules take four: the others are unseen.
+        // One key where the rules take four: the others are the same.
         let row = (*rows).row[r];
-        let seen = vec4(sees(row, vec4(key)).x, false, false, false);
-        let scores = score(row, vec4(key), vec4(product[r]), seen);
+        let scores = score(row, vec4(key), vec4(product[r]), sees(row, vec4(key)));
         let before = (*rows).m[r];
         let m = follow(before, scores.s.x);
         taken.p[r] = weigh(scores.s, scores.seen, m).x;

@@ -3,6 +3,7 @@
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Results};
 use crate::kernel::error::PlanError;
+use crate::kernel::record::{Block, Kernel};
 use crate::kernel::select;
 use crate::kernel::slots::{Slot, Usage, binding};
 use crate::kernel::variant::Variant;
@@ -29,6 +30,22 @@ pub fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<
 /// Compiles other text for a variant than its own.
 pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) {
     attention.substitute(variant, wgsl);
+}
+
+/// All that its kernel tells of itself but its text, in a line.
+pub fn describe(variant: &Variant) -> String {
+    let Kernel { source, slots, block, needs, work } = variant.kernel();
+    let constants: Vec<String> = source.constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let slots: Vec<&str> = slots.iter().map(Slot::name).collect();
+    let Block { counts, rows, threads, computes_values } = block;
+    let features: Vec<&str> = needs.features.iter_names().map(|(name, _)| name).collect();
+    format!(
+        "{}; {}; {rows} {counts:?} by {threads} threads in {} bytes, values {computes_values}; {}; {work:?}",
+        constants.join(", "),
+        slots.join(" "),
+        needs.workgroup_bytes,
+        features.join(" ")
+    )
 }
 
 /// The features that its kernel needs of a device.

@@ -10,10 +10,13 @@
 
 const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
 
-// What weights are measured from once `top` is among the scores.
+// What weights are measured from once `top` is among the scores. Where weights are raised, their type is narrow, and m follows the
+// first score at once: a scale may be so small that none is a leap above LOWEST.
 fn follow(m: f32, top: f32) -> f32 {
     if (LAG == 0.0) { return max(m, top); }
-    return select(m, top, top > m && (m == LOWEST || (top - m) * params.exp2_scale > LAG));
+    let leaps = (top - m) * params.exp2_scale > LAG;
+    if (RAISE == 0.0) { return select(m, top, leaps); }
+    return select(m, top, top > m && (m == LOWEST || leaps));
 }
 
 // The factor that brings what was measured from `before` to m. Scores of which a row sees none leave its bits alone: it is then
@@ -24,7 +27,9 @@ fn rescale(before: f32, m: f32) -> f32 {
 
 // The weights of four scores. What a row does not see has none, however low the scores that it sees.
 fn weigh(s: vec4<f32>, seen: vec4<bool>, m: f32) -> vec4<f32> {
-    return select(vec4(0.0), exp2(fma(s - vec4(m), vec4(params.exp2_scale), vec4(RAISE))), seen);
+    let below = s - vec4(m);
+    if (RAISE == 0.0) { return select(vec4(0.0), exp2(below * params.exp2_scale), seen); }
+    return select(vec4(0.0), exp2(fma(below, vec4(params.exp2_scale), vec4(RAISE))), seen);
 }
 
 fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }

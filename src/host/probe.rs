@@ -1,12 +1,12 @@
 //! Whether an adapter's matrix unit is there and right: some drivers advertise what they do not have.
 
-use wgpu::{Backend, BufferUsages, CooperativeMatrixProperties, CooperativeScalarType, Features, PollType};
+use wgpu::{Backend, BufferUsages, CooperativeMatrixProperties, CooperativeScalarType, Features};
 
 use crate::device::caps::Caps;
 use crate::device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 use crate::host::inputs::Inputs;
 use crate::host::reference;
-use crate::host::run::{RunError, attention_with, watched};
+use crate::host::run::{RunError, attention_with, submit_and_wait, watched};
 use crate::kernel::probe;
 use crate::plan::Attention;
 use crate::plan::upload::filled;
@@ -24,7 +24,7 @@ pub enum NoMatrixUnit {
     /// The adapter lacks features that the kernels need.
     #[error("the adapter has no {}", names(*missing))]
     Absent {
-        /// Which.
+        /// The features that are missing.
         missing: Features,
     },
     /// The adapter has the features that the kernels need, and the device was created without.
@@ -33,7 +33,7 @@ pub enum NoMatrixUnit {
         names(*missing)
     )]
     NotRequested {
-        /// Which.
+        /// The features that are missing.
         missing: Features,
     },
     /// The adapter multiplies other matrices.
@@ -257,8 +257,7 @@ fn multiply(
         pass.dispatch_workgroups(1, 1, 1);
     }
     let readback = Readback::record(device, &mut encoder, result.as_entire_buffer_binding()).map_err(RunError::from)?;
-    queue.submit([encoder.finish()]);
-    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
+    submit_and_wait(device, queue, encoder.finish())?;
     let values = pollster::block_on(readback.values(Dtype::F32)).map_err(RunError::from)?;
     Ok(values)
 }

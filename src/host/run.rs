@@ -108,8 +108,7 @@ fn submit(
         source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
     };
     let (out, lse, weights) = (read(Operand::Out)?, read(Operand::Lse)?, read(Operand::Weights)?);
-    queue.submit([encoder.finish()]);
-    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
+    submit_and_wait(device, queue, encoder.finish())?;
 
     let values = |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
         let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
@@ -123,6 +122,17 @@ fn submit(
         lse: values(Operand::Lse, lse)?,
         weights: values(Operand::Weights, weights)?,
     })
+}
+
+/// Submits commands and waits until they have run.
+pub(super) fn submit_and_wait(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    commands: wgpu::CommandBuffer,
+) -> Result<(), RunError> {
+    queue.submit([commands]);
+    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
+    Ok(())
 }
 
 /// Does work that submits and waits, and fails where wgpu or the driver refused part of it. Without error scopes, such

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use wgpu::PollType;
-
 use crate::host::inputs::{Buffers, Inputs};
-use crate::host::run::{RunError, fit_buffers, unless_refused};
+use crate::host::run::{RunError, fit_buffers, submit_and_wait, unless_refused};
 use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
@@ -119,7 +117,38 @@ fn time(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call) -> Result<Durat
     call.encode(&mut encoder);
     let commands = encoder.finish();
     let start = Instant::now();
-    queue.submit([commands]);
-    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
+    submit_and_wait(device, queue, commands)?;
     Ok(start.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often a run is timed that takes so long each time, and what comes of it. The first run takes longest.
+    fn timed(each: Duration) -> (usize, Duration) {
+        let mut runs = 0;
+        let median = median(|| {
+            runs += 1;
+            Ok(if runs == 1 { Duration::from_secs(9) } else { each })
+        });
+        (runs - 1, median.expect("no run fails"))
+    }
+
+    #[test]
+    fn runs_are_timed_until_there_are_enough_or_it_is_long_enough() {
+        for (each, runs) in
+            [(1_000, 20), (10_500, 20), (99_900, 3), (100_000, 2), (199_500, 2), (200_000, 1), (300_000, 1)]
+        {
+            let each = Duration::from_micros(each);
+            assert_eq!(timed(each), (runs, each));
+        }
+    }
+
+    #[test]
+    fn the_median_is_the_one_in_the_middle() {
+        let mut times = [900, 70, 80, 60].map(Duration::from_millis).into_iter();
+        let median = median(|| Ok(times.next().expect("three runs are long enough")));
+        assert_eq!(median, Ok(Duration::from_millis(70)));
+    }
 }

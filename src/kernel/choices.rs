@@ -3,7 +3,7 @@
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
-use crate::problem::program::Programs;
+use crate::problem::program::{Programs, fingerprint};
 
 /// What is chosen, whatever the schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -132,9 +132,11 @@ impl std::fmt::Display for Choices {
             (self.results == Results::Partial, ".part"),
         ];
         flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))?;
-        if self.programs.has_any() {
-            // What the text says, not where it came from.
-            write!(f, ".program-{:08x}", self.programs.fingerprint())?;
+        let Programs { score_mod, mask_mod } = &self.programs;
+        for (name, text) in [("score", score_mod), ("mask", mask_mod)] {
+            if let Some(text) = text {
+                write!(f, ".{name}-{:08x}", fingerprint(text))?;
+            }
         }
         Ok(())
     }

@@ -45,6 +45,16 @@ pub(crate) enum Constant {
     Bool(bool),
 }
 
+/// As WGSL spells it, but for the suffix that tells its type.
+impl std::fmt::Display for Constant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::U32(value) => write!(f, "{value}"),
+            Self::Bool(value) => write!(f, "{value}"),
+        }
+    }
+}
+
 /// What a workgroup covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {

@@ -4,7 +4,7 @@ use crate::device::caps::Caps;
 use crate::kernel::choices::VALUE_COLUMNS;
 use crate::kernel::decode::Decode;
 use crate::kernel::error::PlanError;
-use crate::kernel::record::Keys;
+use crate::kernel::record::{Kernel, Keys};
 use crate::kernel::schedule::Schedule;
 use crate::kernel::streams::{self, Streams};
 use crate::kernel::tiled::Exchange;
@@ -216,13 +216,17 @@ fn runnable(
         for &access in schedule.accesses(caps) {
             let able_if_in_range = head_sizes(problem).and_then(|()| {
                 let variant = Variant::of(schedule, access, problem);
-                check(&variant, problem, caps)?;
-                Ok(variant)
+                let kernel = variant.kernel();
+                check(&variant, &kernel, problem, caps)?;
+                Ok((variant, kernel))
             });
             match able_if_in_range {
-                Ok(variant) if able.contains(&variant) => {}
-                Ok(variant) if variant.suits(problem) && variant.has_room(problem, caps) => able.push(variant),
-                Ok(_) => {}
+                Ok((variant, _)) if able.contains(&variant) => {}
+                Ok((variant, kernel)) => {
+                    if variant.suits(&kernel, problem) && variant.has_room(&kernel, problem, caps) {
+                        able.push(variant);
+                    }
+                }
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
@@ -234,8 +238,7 @@ fn runnable(
 }
 
 /// Whether a device can run a variant for `problem`.
-fn check(variant: &Variant, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
-    let kernel = variant.kernel();
+fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
     let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
     let limits = [
         ("max_storage_buffers_per_shader_stage", buffers, caps.storage_buffers),

@@ -108,14 +108,14 @@ impl Variant {
 
     /// This variant, or the one without the demand that elements lie in fours, where those it moves do not.
     fn with_access_of(self, problem: &Problem) -> Self {
-        if self.suits(problem) {
+        if self.suits(&self.kernel(), problem) {
             return self;
         }
         Self { choices: Choices { access: Access::Scalar, ..self.choices }, ..self }
     }
 
-    /// Whether the elements this variant moves lie in fours, if it needs that.
-    pub(super) fn suits(&self, problem: &Problem) -> bool {
+    /// Whether the elements that this variant's `kernel` moves lie in fours, if it needs that.
+    pub(super) fn suits(&self, kernel: &Kernel, problem: &Problem) -> bool {
         let in_fours = |operand| {
             problem.view(operand).is_none_or(|view| {
                 let [batch, head, row, _] = view.stride;
@@ -125,12 +125,12 @@ impl Variant {
         let are_elements = |operand: &Operand| {
             matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::Out | Operand::Weights)
         };
-        !self.choices.access.is_in_fours() || self.operands().filter(are_elements).all(in_fours)
+        !self.choices.access.is_in_fours() || kernel.operands().filter(are_elements).all(in_fours)
     }
 
-    /// Whether the textures it reads hold all keys and values on such a device.
-    pub(super) fn has_room(&self, problem: &Problem, caps: &Caps) -> bool {
-        !self.kernel().binds(Space::StagedK) || stage::fits(&self.choices, problem, caps)
+    /// Whether the textures that its `kernel` reads hold all keys and values on such a device.
+    pub(super) fn has_room(&self, kernel: &Kernel, problem: &Problem, caps: &Caps) -> bool {
+        !kernel.binds(Space::StagedK) || stage::fits(&self.choices, problem, caps)
     }
 }
 

@@ -11,13 +11,13 @@ pub enum ProblemError {
     /// There are no heads, or a head size is 0.
     #[error("`{axis}` is 0; it must be at least 1 (only `batch`, `len_q` and `len_kv` may be 0)")]
     Empty {
-        /// Which.
+        /// The axis.
         axis: &'static str,
     },
     /// An axis is past what the shaders index.
     #[error("`{axis}` is {value}, and at most {most} is supported; split the problem along it")]
     TooLong {
-        /// Which.
+        /// The axis.
         axis: &'static str,
         /// Its length.
         value: u32,

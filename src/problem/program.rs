@@ -51,11 +51,6 @@ impl Programs {
         self.score_mod.is_some() || self.mask_mod.is_some()
     }
 
-    /// A number that tells them apart in names: FNV-1a, which every platform computes alike.
-    pub(crate) fn fingerprint(&self) -> u32 {
-        self.text().bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-    }
-
     /// All of the user's text. One that is given for both is there once.
     pub(crate) fn text(&self) -> String {
         let mut texts: Vec<&str> = [&self.score_mod, &self.mask_mod].into_iter().flatten().map(AsRef::as_ref).collect();
@@ -84,6 +79,12 @@ impl Programs {
     }
 }
 
+/// A number that tells texts apart in names: FNV-1a, which every platform computes alike.
+pub(crate) fn fingerprint(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// A line, a column and what is wrong there.
 type Wrong = (u32, u32, String);
 
 fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), ProblemError> {

@@ -26,7 +26,7 @@ fn lengths_around_the_tile() {
     }
 }
 
-/// Every family rounds head sizes up to a multiple of 32 and has shapes of its own up to 32, 64, 96, 128 and beyond. The small
+/// Every schedule rounds head sizes up to a multiple of 32 and has shapes of its own up to 32, 64, 96, 128 and beyond. The small
 /// ones are tried on every adapter. What is compiled for the others shows that a kernel counts in vectors, registers and slices
 /// as it should, and costs seconds each: the sizes where these change, each kernel on one adapter.
 #[test]

@@ -5,9 +5,11 @@
 //! can be, and each bound is met from both sides.
 
 mod binding;
+mod kernels;
 mod limits;
 mod scratch;
 mod selection;
+mod tuning;
 
 use wgpu::{Device, Queue};
 use wgpu_attention::{Attention, Caps, Plan, Problem, ProblemBuilder, Variant, testing};

@@ -20,6 +20,7 @@ mod facts;
 mod inputs;
 mod rejects;
 
+mod blocking;
 mod cuts;
 mod edges;
 mod errors;

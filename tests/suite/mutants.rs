@@ -65,7 +65,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("largest = max(largest, subgroupShuffleXor(largest, 2u));", "")], || large(1e5)),
     mutation(&[("return sum + subgroupShuffleXor(sum, 4u);", "return sum;")], plain),
     mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),
-    mutation(&[("exp2(fma(s - vec4(m), ", "(fma(s - vec4(m), ")], plain),
+    mutation(&[("exp2(below * params", "(below * params")], plain),
     // Which keys are seen.
     mutation(&[("scores.s, scores.seen);", "scores.s, !scores.seen);")], causal),
     mutation(&[("(j >= vec4(row.first))", "(j > vec4(row.first))")], windowed),
@@ -99,7 +99,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("(*softmax).saw[0u], 1.0, any(", "(*softmax).saw[0u], 0.0, any(")], plain),
     mutation(&[("select(params.negative_infinity, log", "select(0.0, log")], hidden_by_bias),
     mutation(&[("LOWEST = -3.4028234e38f", "LOWEST = -1e4f")], deep_bias),
-    mutation(&[("vec4(RAISE))), seen)", "vec4(RAISE))), vec4(true))")], deep_weights),
+    mutation(&[("params.exp2_scale), seen)", "params.exp2_scale), vec4(true))")], deep_weights),
     mutation(&[("== vec4(0xff800000u)", "== vec4(1u)")], nan_behind_bias),
     mutation(&[(", p.x > 0.0)", ", true)")], nan_behind_band),
     mutation(&[(", p.y > 0.0)", ", true)")], nan_behind_bias),
@@ -210,8 +210,8 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("factor[2u] = rescale(before, m);", "factor[2u] = 1.0;")], staircase),
     mutation(&[("fma((*rows).l[1u], factor[1u],", "fma((*rows).l[1u], 1.0,")], staircase),
     mutation(&[("] * factor[3u];", "];")], staircase),
-    mutation(&[("& in_round)", ")")], plain),
-    mutation(&[("select(m, top, top > m", "select(m, m, top > m")], || large(1e4)),
+    mutation(&[("sum_p += p[1u];", "")], plain),
+    mutation(&[("return select(m, top, leaps);", "return m;")], || large(1e4)),
     mutation(&[("(j >= vec4(row.first))", "(j > vec4(row.first))")], windowed),
     mutation(&[("(j <= vec4(row.last))", "(j < vec4(row.last))")], causal),
     mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
@@ -223,8 +223,8 @@ pub const LANES: &[Mutation] = &[
         causal,
     ),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
-    mutation(&[("(*rows).saw[0u] |= any(", "(*rows).saw[0u] |= true || any(")], empty_rows),
-    mutation(&[("vec4(RAISE))), seen)", "vec4(RAISE))), vec4(true))")], deep_weights),
+    mutation(&[("(*rows).saw[0u] |= scores.seen[", "(*rows).saw[0u] |= true || scores.seen[")], empty_rows),
+    mutation(&[("params.exp2_scale), seen)", "params.exp2_scale), vec4(true))")], deep_weights),
     // NaN in the mark of a value, which rows that do not see it multiply by 0.
     mutation(&[("select(tile.v[0u * V_TEXELS].x, 0.0, tile.spoilt[0u])", "tile.v[0u * V_TEXELS].x")], nan_behind_bias),
     mutation(&[("scores.seen[0u] & (*tile).spoilt[0u]", "(*tile).spoilt[0u]")], nan_behind_bias),
@@ -283,7 +283,7 @@ pub const STREAMS: &[Mutation] = &[
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
     mutation(&[("select(0.0, v4[1u], taken.seen[3u])", "v4[1u]")], nan_behind_bias),
-    mutation(&[("vec4(RAISE))), seen)", "vec4(RAISE))), vec4(true))")], deep_weights),
+    mutation(&[("params.exp2_scale), seen)", "params.exp2_scale), vec4(true))")], deep_weights),
     mutation(&[("+ TILE - 1u) / TILE * RUN;", "+ TILE - 1u) / TILE * RUN - 1u;")], || huge_first(127)),
     mutation(&[("(range.x - site.begin) / TILE * RUN;", "(range.x - site.begin) / TILE * RUN + 1u;")], || {
         huge_first(0)
@@ -323,7 +323,7 @@ pub const MERGE: &[Mutation] = &[
 /// Of `matrix.wgsl` and its pieces.
 pub const MATRIX: &[Mutation] = &[
     // The anchor, and bringing what was accumulated under one to another.
-    mutation(&[("params.exp2_scale > LAG)", "params.exp2_scale > 100.0 * LAG)")], || in_f16(long_staircase())),
+    mutation(&[("params.exp2_scale > LAG;", "params.exp2_scale > 100.0 * LAG;")], || in_f16(long_staircase())),
     mutation(&[("let factor = rescale(before, m);", "let factor = 1.0;")], || in_f16(staircase())),
     mutation(&[("(*softmax).l, factor,", "(*softmax).l, 1.0,")], || in_f16(staircase())),
     mutation(&[("(*softmax).l > 0.0) { atomicStore(&marks[MOVED], tile); }", "(*softmax).l > 0.0) {}")], || {

@@ -55,7 +55,7 @@ fn bound(device: &Device, plan: &Plan) -> Call {
     plan.bind(&operands(&buffers(device, plan.problem()))).unwrap()
 }
 
-/// A problem for every family, element type, access, and head size class, and for every set of features.
+/// A problem for every schedule, element type, access, and head size class, and for every set of features.
 fn problems() -> Vec<Problem> {
     let mut problems = Vec::new();
     for dtype in Dtype::ALL {

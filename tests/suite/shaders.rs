@@ -18,7 +18,7 @@ const STORAGE_BUFFERS: usize = 8;
 /// What GPUs with matrix units have.
 const WORKGROUP_BYTES_BESIDE_MATRICES: u32 = 48 << 10;
 
-/// Head sizes of every class of every family, and the smallest and largest there are.
+/// Head sizes of every class of every schedule, and the smallest and largest there are.
 const DIMS: [u32; 9] = [1, 32, 64, 96, 128, 160, 192, 224, 256];
 /// Wider heads, of which a kernel computes some columns.
 const WIDE: [(u32, u32); 3] = [(64, 576), (576, 32), (576, 512)];

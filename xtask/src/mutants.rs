@@ -63,16 +63,20 @@ const FILES: &[&str] = &[
 
 /// The tests that are to notice, in the order in which they are asked: the quick ones first.
 const STAGES: &[Stage] = &[
-    Stage { program: Program::Unit, tests: &[] },
-    Stage { program: Program::Suite, tests: &["errors::", "host::"] },
-    Stage { program: Program::Suite, tests: &["record::", "--skip=nothing_anyone"] },
-    Stage { program: Program::Suite, tests: &["cuts::"] },
+    Stage { program: Program::Unit, tests: &[], of: "" },
+    Stage { program: Program::Suite, tests: &["errors::", "host::"], of: "" },
+    Stage { program: Program::Suite, tests: &["record::", "--skip=nothing_anyone"], of: "" },
+    // These run kernels, and take longer.
+    Stage { program: Program::Suite, tests: &["blocking::", "tune::", "refused::"], of: "src/host/" },
+    Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
 ];
 
 /// A test program and which of its tests are run; all where none is named.
 struct Stage {
     program: Program,
     tests: &'static [&'static str],
+    /// Where the mistakes are that it may notice: what their files' paths begin with.
+    of: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -117,7 +121,7 @@ pub(crate) fn plant_and_test(only: Option<&str>) -> Result<()> {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(&number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Fate::Survived = fate(&programs, &copy, number, &patience) {
+                    if let Fate::Survived = fate(&programs, &copy, (number, &mutants[number].file), &patience) {
                         println!("survived: {}", mutants[number]);
                         survivors.lock().expect("no thread panics").push(number);
                     }
@@ -253,8 +257,8 @@ fn command(programs: &Programs, copy: &Path, stage: &Stage) -> Command {
 }
 
 /// Makes one mistake and asks the stages in turn.
-fn fate(programs: &Programs, copy: &Path, number: usize, patience: &[Duration]) -> Fate {
-    for (stage, patience) in STAGES.iter().zip(patience) {
+fn fate(programs: &Programs, copy: &Path, (number, file): (usize, &str), patience: &[Duration]) -> Fate {
+    for (stage, patience) in STAGES.iter().zip(patience).filter(|(stage, _)| file.starts_with(stage.of)) {
         let mut command = command(programs, copy, stage);
         command.env("PLANTED", number.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         let passed = command.spawn().is_ok_and(|child| passes(child, *patience));

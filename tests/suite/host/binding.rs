@@ -147,6 +147,9 @@ fn host_slices_end_no_sooner_than_their_layouts() {
     assert_eq!(whole.check(&problem), Ok(()));
     let short = |operand, need, got| Err(BindError::TooShort { operand, need, got });
     assert_eq!(Inputs { q: &q[1..], ..whole }.check(&problem), short(Operand::Q, 158, 157));
+    let (device, _queue) = noop();
+    let refused = Inputs { q: &q[1..], ..whole }.upload(&device, &problem).map(|_| ());
+    assert_eq!(refused, short(Operand::Q, 158, 157), "nothing is uploaded");
     assert_eq!(Inputs { k: &kv[1..], ..whole }.check(&problem), short(Operand::K, 120, 119));
     assert_eq!(Inputs { kv_lengths: Some(&[6]), ..whole }.check(&problem), short(Operand::KvLengths, 2, 1));
     let missing = Inputs { kv_lengths: None, ..whole };

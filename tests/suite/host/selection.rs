@@ -190,6 +190,25 @@ fn matrix_units_get_what_registers_and_memory_hold() {
     }
 }
 
+/// Wider values are computed some columns at a time, by a kernel that has room for those.
+#[test]
+fn wide_values_take_kernels_of_256_columns() {
+    let (device, _queue) = noop_with_features();
+    let problem = build(Problem::builder(Shape::new(1, 1, 20, 64).value_dim(300)));
+    for kind in [Kind::Plain, Kind::Subgroups { least: 8 }, Kind::Software { lanes: 8 }] {
+        let variants = wgpu_attention::candidates(&problem, &kind.caps(&device)).unwrap();
+        assert!(variants.iter().all(|variant| variant.to_string().contains("d64v256")), "{kind:?}: {variants:?}");
+    }
+}
+
+#[test]
+fn a_matrix_unit_says_what_it_is() {
+    let (tiles, fragment) = (Tiles::Vectors, Fragment::Side16);
+    let unit = |multiplier| MatrixUnit { fragment, subgroup: 32, tiles, multiplier }.to_string();
+    assert_eq!(unit(Multiplier::Unit), "16 × 16, f16 into f32, in subgroups of 32");
+    assert_eq!(unit(Multiplier::Emulated), "16 × 16, f16 into f32, in subgroups of 32, emulated");
+}
+
 /// A device's facts: what it was created with, and a guess of nothing.
 #[test]
 fn facts_of_a_device() {
