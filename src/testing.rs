@@ -34,13 +34,16 @@ pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) {
 
 /// All that its kernel tells of itself but its text, in a line.
 pub fn describe(variant: &Variant) -> String {
+    let buffers = variant.kernel().storage_buffers();
     let Kernel { source, slots, block, needs, work } = variant.kernel();
     let constants: Vec<String> = source.constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let slots: Vec<&str> = slots.iter().map(Slot::name).collect();
+    let is_written = |slot: &Slot| if slot.usage == Usage::Write { "!" } else { "" };
+    let slots: Vec<String> = slots.iter().map(|slot| format!("{}{}", slot.name(), is_written(slot))).collect();
     let Block { counts, rows, threads, computes_values } = block;
     let features: Vec<&str> = needs.features.iter_names().map(|(name, _)| name).collect();
     format!(
-        "{}; {}; {rows} {counts:?} by {threads} threads in {} bytes, values {computes_values}; {}; {work:?}",
+        "{} files; {}; {}, {buffers} buffers; {rows} {counts:?} by {threads} threads in {} bytes, values {computes_values}; {}; {work:?}",
+        source.files.len(),
         constants.join(", "),
         slots.join(" "),
         needs.workgroup_bytes,

@@ -1,5 +1,7 @@
 //! From host slices to host vectors.
 
+use std::time::{Duration, Instant};
+
 use wgpu::PollType;
 
 use crate::host::inputs::{Buffers, Inputs};
@@ -124,15 +126,16 @@ fn submit(
     })
 }
 
-/// Submits commands and waits until they have run.
+/// Submits commands and waits until they have run. Returns how long that took.
 pub(super) fn submit_and_wait(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
     commands: wgpu::CommandBuffer,
-) -> Result<(), RunError> {
+) -> Result<Duration, RunError> {
+    let start = Instant::now();
     queue.submit([commands]);
     device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
-    Ok(())
+    Ok(start.elapsed())
 }
 
 /// Does work that submits and waits, and fails where wgpu or the driver refused part of it. Without error scopes, such

@@ -161,3 +161,16 @@ impl Kernel {
         self.slots.iter().filter(|slot| slot.is_buffer()).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_loops_reach_are_whole_tiles_and_do_not_wrap() {
+        let rounds = Rounds { per_tile: 3, besides: 10 };
+        for (most, keys) in [(0, 0), (12, 0), (13, 32), (15, 32), (16, 64), (u32::MAX, u32::MAX / 32 * 32)] {
+            assert_eq!(rounds.most_keys(most), keys, "{most}");
+        }
+    }
+}

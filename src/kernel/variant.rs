@@ -1,5 +1,7 @@
 //! Which code: a schedule with its choices, and nothing of the problem's lengths.
 
+use std::sync::Arc;
+
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::record::Kernel;
@@ -14,27 +16,37 @@ use crate::problem::operand::Operand;
 /// Its `Display` names the pipeline, the debug group, the test and the benchmark.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    pub(super) schedule: Schedule,
-    pub(super) choices: Choices,
+    /// Shared, since every error and every map of pipelines keeps one.
+    identity: Arc<Identity>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    schedule: Schedule,
+    choices: Choices,
 }
 
 impl Variant {
+    fn new(schedule: Schedule, choices: Choices) -> Self {
+        Self { identity: Arc::new(Identity { schedule, choices }) }
+    }
+
     /// A schedule for `problem` that moves elements so.
     pub(super) fn of(schedule: Schedule, access: Access, problem: &Problem) -> Self {
         let choices = Choices::of(problem, access, schedule.dim_step());
         let results = schedule.results(access);
         if schedule == Schedule::Weights {
             // It writes no output.
-            return Self { schedule, choices: Choices { dim_v: 0, lse: false, ..choices } };
+            return Self::new(schedule, Choices { dim_v: 0, lse: false, ..choices });
         }
         // What comes after the merge is the merge's.
         let sinks = choices.sinks && results == Results::Whole;
-        Self { schedule, choices: Choices { results, sinks, ..choices } }
+        Self::new(schedule, Choices { results, sinks, ..choices })
     }
 
     /// The kernel itself.
     pub(crate) fn kernel(&self) -> Kernel {
-        self.schedule.kernel(&self.choices)
+        self.schedule().kernel(self.choices())
     }
 
     /// The operands its kernel binds.
@@ -59,51 +71,55 @@ impl Variant {
 
     /// Whether it multiplies on a matrix unit.
     pub fn is_on_matrix_unit(&self) -> bool {
-        self.schedule.is_on_matrix_unit()
+        self.schedule().is_on_matrix_unit()
     }
 
-    pub(crate) const fn choices(&self) -> &Choices {
-        &self.choices
+    pub(crate) fn choices(&self) -> &Choices {
+        &self.identity.choices
     }
 
-    pub(crate) const fn schedule_name(&self) -> &'static str {
-        self.schedule.name()
+    pub(super) fn schedule(&self) -> Schedule {
+        self.identity.schedule
+    }
+
+    pub(crate) fn schedule_name(&self) -> &'static str {
+        self.schedule().name()
     }
 
     pub(crate) fn schedule_kind(&self) -> String {
-        self.schedule.kind()
+        self.schedule().kind()
     }
 
     /// The same, leaving its results for a merge.
     pub(crate) fn in_parts(&self) -> Self {
-        let choices = Choices { results: Results::Partial, sinks: false, ..self.choices.clone() };
-        Self { choices, schedule: self.schedule }
+        let choices = Choices { results: Results::Partial, sinks: false, ..self.choices().clone() };
+        Self::new(self.schedule(), choices)
     }
 
     /// The kernel that stages what this one reads.
     pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
-        let stage = Self { schedule: Schedule::Stage, choices: self.choices.of_elements() };
+        let stage = Self::new(Schedule::Stage, self.choices().of_elements());
         self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
     }
 
     /// The kernel that merges what this one leaves.
     pub(crate) fn merged_by(&self, problem: &Problem) -> Option<Self> {
         // It reads none of the elements.
-        let access = if self.choices.access == Access::Words { Access::Vec4 } else { self.choices.access };
-        let (lse, sinks) = (self.choices.lse, problem.uses(Operand::Sinks));
-        let choices = Choices { access, dim_qk: 0, lse, sinks, ..self.choices.of_elements() };
-        let merge = Self { schedule: Schedule::Merge, choices };
-        (self.choices.results == Results::Partial).then(|| merge.with_access_of(problem))
+        let access = if self.choices().access == Access::Words { Access::Vec4 } else { self.choices().access };
+        let (lse, sinks) = (self.choices().lse, problem.uses(Operand::Sinks));
+        let choices = Choices { access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
+        let merge = Self::new(Schedule::Merge, choices);
+        (self.choices().results == Results::Partial).then(|| merge.with_access_of(problem))
     }
 
     /// Widths and heights of the textures that it reads staged keys and values from.
     pub(crate) fn staged_texels(&self, problem: &Problem) -> Option<[[u32; 2]; 2]> {
-        self.kernel().binds(Space::StagedK).then(|| stage::sizes(&self.choices, problem))
+        self.kernel().binds(Space::StagedK).then(|| stage::sizes(self.choices(), problem))
     }
 
     /// Whether it moves elements as another does.
     pub(crate) fn moves_elements_like(&self, other: &Self) -> bool {
-        self.choices.access == other.choices.access
+        self.choices().access == other.choices().access
     }
 
     /// This variant, or the one without the demand that elements lie in fours, where those it moves do not.
@@ -111,7 +127,7 @@ impl Variant {
         if self.suits(&self.kernel(), problem) {
             return self;
         }
-        Self { choices: Choices { access: Access::Scalar, ..self.choices }, ..self }
+        Self::new(self.schedule(), Choices { access: Access::Scalar, ..self.choices().clone() })
     }
 
     /// Whether the elements that this variant's `kernel` moves lie in fours, if it needs that.
@@ -125,17 +141,17 @@ impl Variant {
         let are_elements = |operand: &Operand| {
             matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::Out | Operand::Weights)
         };
-        !self.choices.access.is_in_fours() || kernel.operands().filter(are_elements).all(in_fours)
+        !self.choices().access.is_in_fours() || kernel.operands().filter(are_elements).all(in_fours)
     }
 
     /// Whether the textures that its `kernel` reads hold all keys and values on such a device.
     pub(super) fn has_room(&self, kernel: &Kernel, problem: &Problem, caps: &Caps) -> bool {
-        !kernel.binds(Space::StagedK) || stage::fits(&self.choices, problem, caps)
+        !kernel.binds(Space::StagedK) || stage::fits(self.choices(), problem, caps)
     }
 }
 
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", self.schedule, self.choices)
+        write!(f, "{}{}", self.schedule(), self.choices())
     }
 }

@@ -116,13 +116,14 @@ impl Job<'_> {
         let dim_v = u64::from(count(&piece.columns));
         let vectors = u64::from(dim_qk) + dim_v;
         let heads = match self.kernel.block.counts {
-            Counts::GroupedRows => u64::from(count(&piece.heads)).saturating_mul(self.problem.shape().group().into()),
+            Counts::GroupedRows => u64::from(count(&piece.heads)) * u64::from(self.problem.shape().group()),
             Counts::Rows | Counts::Keys => count(&piece.heads).into(),
         };
+        // Lengths are below 2³⁰ and head sizes below 2¹⁰.
         let a_row = match self.kernel.work.cost {
-            Cost::Scores => (u64::from(len_kv) * 2).saturating_mul(vectors),
+            Cost::Scores => u64::from(len_kv) * 2 * vectors,
             Cost::Copies => vectors,
-            Cost::Parts => (dim_v * 2).saturating_mul(self.split.parts.into()),
+            Cost::Parts => dim_v * 2 * u64::from(self.split.parts),
         };
         [heads, count(&piece.rows).into(), a_row].into_iter().fold(count(&piece.batch).into(), u64::saturating_mul)
     }

@@ -94,11 +94,11 @@ fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), Proble
         let message = format!("`{name}` is a name of WGSL's own that the kernels use; choose another");
         return Err(wrong((line, column, message)));
     }
-    let is_foreign = |space: AddressSpace| matches!(space, AddressSpace::Private);
+    let is_private = |space: AddressSpace| matches!(space, AddressSpace::Private);
     let global = module
         .global_variables
         .iter()
-        .find(|(_, global)| !is_foreign(global.space) && !(has_aux && global.name.as_deref() == Some("aux")));
+        .find(|(_, global)| !(is_private(global.space) || has_aux && global.name.as_deref() == Some("aux")));
     if let Some((handle, global)) = global {
         let span = module.global_variables.get_span(handle).location(text);
         let name = global.name.clone().unwrap_or_default();

@@ -156,6 +156,7 @@ fn planning() {
     let selected = attention.candidates(&odd).unwrap()[0].clone();
     assert_eq!(error, PlanError::UnknownVariant { name: even.to_string(), selected: selected.clone() });
     assert_says(&error, &[&even.to_string(), &selected.to_string(), "tune again"]);
+    assert_eq!(attention.named(&odd, &selected.to_string()), Ok(selected));
     attention.plan(&odd).unwrap();
 
     device.destroy();
@@ -283,19 +284,21 @@ fn running() {
     assert!(matches!(error, RunError::Bind(_)), "{error:?}");
 
     // The largest output that a buffer holds, and one element more.
-    let granted = 1 << 20;
-    let (small, small_queue) = Device::noop(&wgpu::DeviceDescriptor {
-        required_limits: wgpu::Limits { max_buffer_size: granted, ..wgpu::Limits::default() },
-        ..Default::default()
-    });
-    let small = Attention::new(&small);
-    let run_small = |problem: &Problem| blocking::attention(&small, &small_queue, problem, &right);
-    let at = |offset| Problem::builder(Shape::new(1, 1, 1, 1)).out(Layout { offset, ..Layout::bhld(1, 1, 1) });
-    let largest = at(granted / 4 - 1).build().unwrap();
-    assert_eq!(run_small(&largest).unwrap().out.len() as u64, granted / 4);
-    let error = run_small(&at(granted / 4).build().unwrap()).unwrap_err();
-    assert_eq!(error, RunError::BufferTooLarge { operand: Operand::Out, need: (1 << 20) + 4, granted });
-    assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
+    // A size is a multiple of four, a limit need not be.
+    for granted in [1 << 20, (1 << 20) + 3] {
+        let (small, small_queue) = Device::noop(&wgpu::DeviceDescriptor {
+            required_limits: wgpu::Limits { max_buffer_size: granted, ..wgpu::Limits::default() },
+            ..Default::default()
+        });
+        let small = Attention::new(&small);
+        let run_small = |problem: &Problem| blocking::attention(&small, &small_queue, problem, &right);
+        let at = |offset| Problem::builder(Shape::new(1, 1, 1, 1)).out(Layout { offset, ..Layout::bhld(1, 1, 1) });
+        let largest = at(granted / 4 - 1).build().unwrap();
+        assert_eq!(run_small(&largest).unwrap().out.len() as u64, granted / 4);
+        let error = run_small(&at(granted / 4).build().unwrap()).unwrap_err();
+        assert_eq!(error, RunError::BufferTooLarge { operand: Operand::Out, need: (1 << 20) + 4, granted });
+        assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
+    }
 
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     testing::substitute(&attention, variant, "fn main() {}".to_owned());

@@ -40,6 +40,7 @@ fn normal(rng: &mut StdRng) -> f32 {
 impl Case {
     /// A problem filled. What lies between the rows of an operand is NaN, and between those of a mask `true`: neither
     /// may matter.
+    #[allow(clippy::needless_pass_by_value, reason = "builders are made where they are used")]
     pub fn new(problem: ProblemBuilder, fill: Fill, seed: u64) -> Self {
         let problem = problem.build().unwrap_or_else(|error| panic!("{error}: {problem:?}"));
         let mut rng = StdRng::seed_from_u64(seed);

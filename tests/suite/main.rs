@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes here are far below any bound")]
+#![allow(clippy::needless_pass_by_value, reason = "problems are made where they are used")]
 #![allow(unreachable_pub, reason = "modules of a program are public to each other")]
 
 mod case;

@@ -376,7 +376,7 @@ impl Expression {
             Self::Min(parts) => two(parts).0.min(two(parts).1),
             Self::Select(n, parts) => {
                 let (a, b) = two(parts);
-                if at.query % u32::from(n % 5 + 1) == 0 { b } else { a }
+                if at.query.is_multiple_of(u32::from(n % 5 + 1)) { b } else { a }
             }
         }
     }

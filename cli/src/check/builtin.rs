@@ -15,7 +15,7 @@ type Spoil = fn(&Shape, &mut HostInputs);
 pub(super) fn entries() -> Vec<Entry> {
     let cases = [shapes(), positions(), masks(), scores(), programs(), storage(), outputs()].concat();
     let entry = |(name, problem, spoil): (&str, ProblemBuilder, Spoil)| -> Entry {
-        (name.into(), Box::new(move || case(problem, spoil)))
+        (name.into(), Box::new(move || case(&problem, spoil)))
     };
     cases.into_iter().map(entry).collect()
 }
@@ -180,7 +180,7 @@ fn outputs() -> Vec<Row> {
 }
 
 /// Draws the inputs, the same ones every time: normal values, masks that hide a third, lengths all different.
-fn case(problem: ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
+fn case(problem: &ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
     let problem = problem.build()?;
     let mut random = StdRng::seed_from_u64(1);
     let len = |operand| problem.view(operand).map(|view| usize::try_from(view.end()).unwrap_or(usize::MAX));

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wgpu_attention::{
-    Attention, Dtype, Fragment, MatrixUnit, Multiplier, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Tiles,
-    testing,
+    Attention, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes,
+    Tiles, testing,
 };
 
 use super::{Kind, build, noop_with_features};
-use crate::record::noop_with_matrices;
+use crate::record::{noop_with_matrices, without_error};
 
 /// Head sizes on both sides of where something changes, for few rows and for many.
 fn problems() -> Vec<ProblemBuilder> {
@@ -28,20 +28,21 @@ fn problems() -> Vec<ProblemBuilder> {
         (40, 160, 160),
         (40, 256, 256),
         (3, 64, 300),
+        (3, 576, 32),
         (40, 5, 3),
     ]
     .map(|(rows, dim_qk, dim_v)| sized(rows, dim_qk, dim_v))
     .into();
     problems
         .extend([(40, 96, 32), (40, 32, 96), (40, 256, 32)].map(|(rows, dim_qk, dim_v)| sized(rows, dim_qk, dim_v)));
+    problems.push(Problem::builder(Shape::new(1, 4, 1, 32).kv_heads(2).kv_len(2048)));
     let plain = sized(40, 32, 32);
     problems.push(plain.clone().lse().weights().mask(mask));
     problems.push(plain.clone().softcap(2.0).bias(Dtype::F32, mask).kv_lengths());
     problems.push(plain.clone().alibi(Slopes::PerHead).sinks());
     problems.push(plain.aux(3).mask_mod("fn mask_mod(at: At) -> bool { return aux[0] > 0.0; }"));
-    let halves = |problem: &ProblemBuilder| problem.clone().dtype(Dtype::F16);
-    let halved: Vec<_> = problems.iter().skip(1).step_by(3).map(halves).collect();
-    problems.extend(halved);
+    let halves = [(1, 32, 32), (40, 64, 64), (40, 130, 130), (40, 256, 256), (40, 257, 16), (3, 64, 300), (40, 5, 3)];
+    problems.extend(halves.map(|(rows, dim_qk, dim_v)| sized(rows, dim_qk, dim_v).dtype(Dtype::F16)));
     problems
 }
 
@@ -91,4 +92,36 @@ fn kernels_are_as_they_were_when_last_looked_at() {
         assert_eq!(now, then, "see the head of tests/suite/host/kernels.rs");
     }
     assert_eq!(text.lines().count(), known.lines().count());
+}
+
+/// What a kernel says it binds, wgpu compares with its text.
+#[test]
+fn staged_kernels_bind_what_they_declare() {
+    let (device, _queue) = noop_with_features();
+    let caps = Kind::Software { lanes: 8 }.caps(&device);
+    let problem = build(Problem::builder(Shape::new(1, 1, 40, 32)));
+    let attention = Attention::with_caps(&device, caps);
+    without_error(&device, || attention.plan(&problem).unwrap());
+    // A texture has a row even where there are no keys.
+    let empty = build(Problem::builder(Shape::new(1, 1, 40, 32).kv_len(0)));
+    without_error(&device, || attention.plan(&empty).unwrap().scratch());
+}
+
+/// What moves elements that do not lie in fours does so one at a time, whatever the kernel it serves; and the weights are moved as
+/// the output is, where they can be.
+#[test]
+fn each_kernel_of_a_plan_moves_elements_as_they_lie() {
+    let (device, _queue) = noop_with_features();
+    let shape = Shape::new(1, 1, 40, 32);
+    let accesses = |kind: Kind, problem: ProblemBuilder, first: &str| -> Vec<String> {
+        let (caps, problem) = (kind.caps(&device), build(problem));
+        let able = wgpu_attention::candidates(&problem, &caps).unwrap();
+        let variant = able.iter().find(|variant| testing::kind(variant) == first).unwrap();
+        testing::kernels(&problem, variant, &caps).unwrap().iter().map(testing::kind).collect()
+    };
+    let odd_keys = Problem::builder(shape).k(Layout::bhld(1, 40, 32).at(1));
+    assert_eq!(accesses(Kind::Software { lanes: 8 }, odd_keys, "lanes8 x4"), ["stage x1", "lanes8 x4"]);
+    let weights = Problem::builder(shape).weights();
+    assert_eq!(accesses(Kind::Plain, weights.clone(), "tiled x4"), ["tiled x4", "weights x4"]);
+    assert_eq!(accesses(Kind::Plain, weights, "tiled x1"), ["tiled x1", "weights x1"]);
 }

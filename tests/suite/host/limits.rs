@@ -262,6 +262,29 @@ fn nothing_to_do_takes_no_dispatch() {
     assert_eq!(plan_by("tiled", &device, Kind::Plain.caps(&device), &problem).dispatches(), 1);
 }
 
+/// The weights are as wide as there are keys, whatever the values.
+#[test]
+fn weights_are_computed_once_beside_wide_values() {
+    let (device, _queue) = noop();
+    let problem = build(Problem::builder(Shape::new(1, 1, 5, 8).value_dim(300)).weights());
+    assert_eq!(plan_by("tiled", &device, Kind::Plain.caps(&device), &problem).dispatches(), 2 + 1);
+}
+
+/// Batches times parts that wrapped would look few; and a device that says it binds anywhere is not believed.
+#[test]
+fn grids_do_not_wrap() {
+    let (device, _queue) = noop();
+    let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
+    let problem = Problem::builder(Shape::new(1 << 31, 1, 1, 1).kv_len(64)).q(still).k(still).v(still);
+    let mut caps = Kind::Plain.caps(&device);
+    // A tile of 32 keys to a part.
+    (caps.workgroups, caps.loop_rounds, caps.dispatch_flop) = (1 << 31, 64 + 17, u64::MAX);
+    (caps.binding_bytes, caps.buffer_bytes, caps.binding_alignment) = (1 << 40, 1 << 50, 0);
+    let plan = plan_by("tiled", &device, caps, &build(problem));
+    assert_eq!(plan.parts(), 2);
+    assert!(plan.dispatches() >= 3, "{}", plan.dispatches());
+}
+
 /// A matrix unit does eight times the work in the same time, if it is one.
 #[test]
 fn matrix_units_are_given_more_at_a_time() {

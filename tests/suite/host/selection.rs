@@ -1,7 +1,10 @@
 //! Which kernels are tried on which kind of device, best first, and from how many rows on.
 
 use wgpu_attention::testing::{access, weights_candidates};
-use wgpu_attention::{Attention, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, Shape, Tiles, Variant};
+use wgpu_attention::{
+    Attention, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, Shape, Tiles,
+    Variant,
+};
 
 use super::{Kind, build, noop_with_features};
 use crate::record::{noop, noop_with_matrices};
@@ -35,6 +38,7 @@ fn each_kind_of_device_has_its_kernels() {
         (Kind::Plain, few, "tiled decode8"),
         // Shuffles go over eight threads.
         (Kind::Subgroups { least: 4 }, few, "tiled decode8"),
+        (Kind::Subgroups { least: 7 }, few, "tiled decode8"),
         (Kind::Subgroups { least: 8 }, few_by_subgroups, "tiled tiled-sub decode8-sub decode8"),
         (Kind::Subgroups { least: 32 }, few_by_subgroups, "tiled tiled-sub decode8-sub decode8"),
         (Kind::Software { lanes: 4 }, "streams4x4 lanes4 tiled", "lanes4 tiled streams4x4"),
@@ -86,11 +90,17 @@ fn few_rows_are_those_of_a_group_together() {
         (Shape::new(1, 1, 3, 129), "streams8x3"),
         (Shape::new(1, 1, 3, 1).value_dim(129), "streams8x3"),
         (Shape::new(1, 1, 3, 256), "streams8x2"),
+        (Shape::new(1, 1, 3, 170), "streams8x2"),
         (Shape::new(1, 1, 12, 32), "streams8x4"),
         (Shape::new(1, 1, 13, 32), "lanes8"),
         (Shape::new(1, 3, 8, 32).kv_heads(1), "streams8x4"),
         (Shape::new(1, 3, 9, 32).kv_heads(1), "lanes8"),
         (Shape::new(1, 2, 25, 32).kv_heads(1), "lanes8"),
+        (Shape::new(1, 2, 10, 32).kv_heads(1), "lanes8"),
+        // A lane has room for rows of 256, and values come from textures 256 at a time.
+        (Shape::new(1, 1, 100, 256), "lanes8"),
+        (Shape::new(1, 1, 100, 257).value_dim(32), "streams8x1"),
+        (Shape::new(1, 1, 100, 32).value_dim(257), "streams8x2"),
     ] {
         let names = names(&software, &build(Problem::builder(shape)));
         assert_eq!(names.split(' ').next(), Some(best), "{shape:?}: {names}");
@@ -198,6 +208,68 @@ fn wide_values_take_kernels_of_256_columns() {
     for kind in [Kind::Plain, Kind::Subgroups { least: 8 }, Kind::Software { lanes: 8 }] {
         let variants = wgpu_attention::candidates(&problem, &kind.caps(&device)).unwrap();
         assert!(variants.iter().all(|variant| variant.to_string().contains("d64v256")), "{kind:?}: {variants:?}");
+    }
+}
+
+/// A kernel binds the user's own numbers where a program may read them.
+#[test]
+fn numbers_of_no_program_are_not_bound() {
+    let (device, _queue) = noop_with_features();
+    let text = "fn mask_mod(at: At) -> bool { return at.key > 0u; }";
+    let plain = Problem::builder(Shape::new(1, 1, 20, 64));
+    for (problem, is_bound) in
+        [(plain.clone().aux(3), false), (plain.clone().mask_mod(text), false), (plain.mask_mod(text).aux(3), true)]
+    {
+        let variants = wgpu_attention::candidates(&build(problem), &Kind::Plain.caps(&device)).unwrap();
+        assert!(variants.iter().all(|variant| variant.operands().any(|o| o == Operand::Aux) == is_bound));
+    }
+}
+
+/// Sizes that wrapped would look like few rows, or panic.
+#[test]
+fn absurd_sizes_are_not_few() {
+    let (device, _queue) = noop_with_features();
+    let many = build(Problem::builder(Shape::new(1, 1 << 20, 1 << 12, 32).kv_heads(1)));
+    assert_eq!(names(&Kind::Plain.caps(&device), &many), "tiled decode8");
+    let software = Kind::Software { lanes: 8 }.caps(&device);
+    assert_eq!(names(&software, &many), "lanes8 tiled streams8x4");
+    // 2⁶⁵ keys fit no texture.
+    let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
+    let long = Problem::builder(Shape::new(1 << 18, 1 << 18, 4, 32).kv_len(1 << 29)).k(still).v(still);
+    assert_eq!(names(&software, &build(long)), "streams8x4 tiled");
+    for (dim_qk, dim_v) in [(u32::MAX, 1), (1, u32::MAX)] {
+        let wide = build(Problem::builder(Shape::new(1, 1, 1, dim_qk).kv_len(1).value_dim(dim_v)));
+        for caps in [Kind::Plain.caps(&device), software] {
+            let refused = wgpu_attention::candidates(&wide, &caps);
+            assert!(matches!(refused, Err(PlanError::HeadSize { dim: u32::MAX, .. })), "{refused:?}");
+        }
+    }
+}
+
+#[test]
+fn the_widest_heads_are_576() {
+    let (device, _queue) = noop_with_features();
+    let caps = Kind::Plain.caps(&device);
+    let of = |dim| wgpu_attention::candidates(&build(Problem::builder(Shape::new(1, 1, 20, dim))), &caps);
+    assert!(of(576).is_ok());
+    assert!(matches!(of(577), Err(PlanError::HeadSize { dim: 577, most: 576, .. })));
+}
+
+/// A matrix kernel has no more threads than a workgroup may.
+#[test]
+fn matrix_kernels_keep_to_the_threads_of_a_workgroup() {
+    let (device, _queue) = noop_with_matrices();
+    let mut caps = Kind::Plain.caps(&device);
+    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
+    caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
+    caps.workgroup_bytes = 32 << 10;
+    let problem = build(Problem::builder(Shape::new(1, 2, 500, 64)).dtype(Dtype::F16));
+    for invocations in [127, 128] {
+        caps.invocations = invocations;
+        let variants = wgpu_attention::candidates(&problem, &caps).unwrap();
+        let on_matrices = variants.iter().filter(|variant| variant.is_on_matrix_unit());
+        let most = on_matrices.map(Variant::invocations).max();
+        assert_eq!(most, Some(if invocations == 128 { 128 } else { 64 }));
     }
 }
 
