@@ -101,3 +101,57 @@ const fn wrapped(stride: i64) -> u32 {
 fn narrow(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::caps::Caps;
+    use crate::kernel::select::candidates;
+    use crate::plan::split::Split;
+    use crate::problem::builder::ProblemBuilder;
+    use crate::problem::dtype::Dtype;
+    use crate::problem::layout::ScoreLayout;
+    use crate::problem::shape::Shape;
+
+    fn of(problem: &ProblemBuilder, piece: &Piece) -> Params {
+        let caps = Caps::from_limits(&wgpu::Limits::default());
+        let problem = problem.build().expect("valid");
+        let kernel = candidates(&problem, &caps).expect("runs everywhere")[0].kernel();
+        let split = Split::of(&kernel, &problem, &caps);
+        params(&Job { problem: &problem, kernel: &kernel, split, caps: &caps }, piece, &[])
+    }
+
+    #[test]
+    fn a_piece_is_told_where_it_begins() {
+        // The rows of a group's heads come together where there are few, and the heads are then KV heads.
+        for (len_q, first_head) in [(2, 15), (100, 5)] {
+            let shape = Shape::new(9, 12, len_q, 8).kv_heads(4);
+            let piece = Piece { batch: 7..9, heads: 5..6, rows: 1..2, columns: 3..5 };
+            let told = of(&Problem::builder(shape), &piece);
+            assert_eq!((told.first_batch, told.first_head, told.first_row), (7, first_head, 1));
+            assert_eq!((told.len_q, told.dim_v, told.group), (1, 2, 3));
+        }
+    }
+
+    #[test]
+    fn scores_are_kept_in_the_unit_that_costs_least() {
+        let piece = Piece { batch: 0..1, heads: 0..1, rows: 0..1, columns: 0..8 };
+        let plain = || Problem::builder(Shape::new(1, 1, 1, 8));
+        let biased = || plain().bias(Dtype::F32, ScoreLayout::broadcast([1; 4]));
+        // score_scale, softcap_scale, natural_scale
+        for (problem, wanted) in [
+            (plain().scale(0.5), [1.0, 0.0, 0.5]),
+            (plain().scale(-0.5), [-1.0, 0.0, 0.5]),
+            (biased().scale(-0.5), [-0.5, 0.0, 1.0]),
+            (plain().scale(0.5).softcap(2.0), [0.25, 1.0, 2.0]),
+            (biased().scale(0.5).softcap(2.0), [0.25, 2.0, 1.0]),
+            (plain().scale(0.0), [0.0, 0.0, 1.0]),
+            (plain().scale(2e38).softcap(0.125), [f32::MAX, 1.0, 0.125]),
+            (plain().scale(-2e38).softcap(0.125), [f32::MIN, 1.0, 0.125]),
+        ] {
+            let told = of(&problem, &piece);
+            assert_eq!([told.score_scale, told.softcap_scale, told.natural_scale], wanted, "{problem:?}");
+            assert_eq!(told.exp2_scale, wanted[2] * std::f32::consts::LOG2_E);
+        }
+    }
+}

@@ -30,9 +30,9 @@ impl Piece {
         Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..dim_v }
     }
 
-    /// Whether there is nothing to compute.
+    /// Whether there is nothing to compute. There is always a head.
     pub(super) fn is_empty(&self) -> bool {
-        self.batch.is_empty() || self.heads.is_empty() || self.rows.is_empty()
+        self.batch.is_empty() || self.rows.is_empty()
     }
 
     /// Workgroups along (rows, heads, batches).

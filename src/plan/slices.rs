@@ -129,3 +129,51 @@ fn slice(resource: Resource, binding: u32, view: &View, axes: &[Range<u32>; 4], 
         stride,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::caps::Caps;
+    use crate::kernel::select::candidates;
+    use crate::problem::builder::Slopes;
+    use crate::problem::dtype::Dtype;
+    use crate::problem::layout::ScoreLayout;
+
+    /// What a piece touches of an operand: from which byte on, how many, its first element there, and strides.
+    fn touched(problem: &Problem, operand: Operand, piece: &Piece) -> (u64, u64, u64, [i64; 4]) {
+        let caps = Caps::from_limits(&wgpu::Limits { max_storage_buffers_per_shader_stage: 16, ..Default::default() });
+        let kernel = candidates(problem, &caps).expect("runs everywhere")[0].kernel();
+        assert_eq!(kernel.block.counts, Counts::Rows, "many rows");
+        let split = Split { keys: 64, parts: 1 };
+        let slice = slices(&kernel, problem, split, piece, 16)
+            .find(|slice| slice.resource == Resource::Operand(operand))
+            .expect("it is bound");
+        (slice.offset_bytes, slice.size_bytes, slice.first, slice.stride)
+    }
+
+    #[test]
+    fn tables_are_bound_from_the_piece_on() {
+        let shape = Shape::new(3, 10, 100, 8).kv_heads(5).kv_len(64);
+        let program = "fn mask_mod(at: At) -> bool { return aux[at.key] > 0.0; }";
+        let problem =
+            Problem::builder(shape).alibi(Slopes::PerBatchAndHead).sinks().kv_lengths().aux(77).mask_mod(program);
+        let problem = problem.build().expect("valid");
+        let piece = Piece { batch: 1..3, heads: 3..7, rows: 10..40, columns: 0..8 };
+        // 10 slopes a batch: those of batch 1 begin with number 10, and head 3 is the thirteenth. 26 end the last.
+        assert_eq!(touched(&problem, Operand::AlibiSlopes, &piece), (48, 60, 1, [10, 1, 0, 0]));
+        assert_eq!(touched(&problem, Operand::Sinks, &piece), (0, 28, 3, [0, 1, 0, 0]));
+        assert_eq!(touched(&problem, Operand::KvLengths, &piece), (0, 12, 0, [1, 0, 0, 0]));
+        assert_eq!(touched(&problem, Operand::Aux, &piece), (0, 308, 0, [0; 4]), "all of it, wherever the piece is");
+    }
+
+    #[test]
+    fn what_runs_backwards_is_bound_from_its_lowest_element_on() {
+        // Head h's table of 199 begins at 199 h; row i reads from 99 − i on.
+        let relative = ScoreLayout::strided([0, 199, -1, 1]).at(99);
+        let problem = Problem::builder(Shape::new(1, 4, 100, 8)).bias(Dtype::F32, relative).build().expect("valid");
+        let piece = Piece { batch: 0..1, heads: 1..3, rows: 30..50, columns: 0..8 };
+        // From 199 + 99 − 49 = 249 to 2 · 199 + 99 − 30 + 99 = 566; the piece's first row begins at 268.
+        let (offset, size, first, stride) = touched(&problem, Operand::Bias, &piece);
+        assert_eq!((offset, size, first, stride), (249 * 4 / 16 * 16, (567 - 248) * 4, 268 - 248, [0, 199, -1, 1]));
+    }
+}

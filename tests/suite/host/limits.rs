@@ -285,6 +285,29 @@ fn grids_do_not_wrap() {
     assert!(plan.dispatches() >= 3, "{}", plan.dispatches());
 }
 
+/// The parameters of all dispatches are one buffer: 272 bytes each, from one multiple of the alignment to another.
+#[test]
+fn parameters_fit_a_buffer() {
+    let (device, _queue) = noop();
+    let problem = build(Problem::builder(Shape::new(4, 1, 5, 8)));
+    let plan = |alignment, buffer_bytes| {
+        let mut caps = Kind::Plain.caps(&device);
+        (caps.dispatch_flop, caps.uniform_alignment, caps.buffer_bytes) = (1, alignment, buffer_bytes);
+        Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.dispatches() as u64)
+    };
+    let dispatches = plan(256, 1 << 20).unwrap();
+    for (alignment, each) in [(256, 512), (64, 320)] {
+        let need = dispatches * each;
+        assert_eq!(plan(alignment, need), Ok(dispatches));
+        let refused = plan(alignment, need - 1).unwrap_err();
+        assert!(
+            matches!(refused, PlanError::Limit { limit: "max_buffer_size", need: told, .. } if told == need),
+            "{refused:?}"
+        );
+    }
+    assert!(plan(0, 1 << 20).is_ok(), "no alignment is no panic");
+}
+
 /// A matrix unit does eight times the work in the same time, if it is one.
 #[test]
 fn matrix_units_are_given_more_at_a_time() {
