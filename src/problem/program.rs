@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, TypeInner};
+use naga::{AddressSpace, Module, ScalarKind, Span, TypeInner};
 
 use crate::problem::error::ProblemError;
 use crate::problem::function::Function;
@@ -90,9 +90,14 @@ type Wrong = (u32, u32, String);
 fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), ProblemError> {
     let wrong = |(line, column, message)| ProblemError::Program { function, line, column, message };
     let module = parse(text, has_aux).map_err(wrong)?;
-    if let Some((name, line, column)) = declared(text).find(|(name, ..)| BUILTINS.contains(name)) {
+    if let Some((word, at)) = directive(text) {
+        let message = format!("`{word}` is for a whole module, which a program is not");
+        return Err(wrong((at, 1, message)));
+    }
+    if let Some((name, span)) = declared(&module).find(|(name, _)| BUILTINS.contains(name)) {
+        let at = span.location(text);
         let message = format!("`{name}` is a name of WGSL's own that the kernels use; choose another");
-        return Err(wrong((line, column, message)));
+        return Err(wrong((at.line_number, at.line_position, message)));
     }
     let is_private = |space: AddressSpace| matches!(space, AddressSpace::Private);
     let global = module
@@ -108,11 +113,8 @@ fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), Proble
     if let Some(entry) = module.entry_points.first() {
         return Err(wrong((1, 1, format!("`{}` is an entry point; a program has functions alone", entry.name))));
     }
-    if let Some(barrier) = ["workgroupBarrier", "storageBarrier", "textureBarrier", "workgroupUniformLoad"]
-        .into_iter()
-        .find(|name| text.contains(name))
-    {
-        return Err(wrong((1, 1, format!("`{barrier}` needs all threads of a workgroup, which a program has not"))));
+    if let Some(name) = NOT_ALONE.iter().find(|name| text.contains(*name)) {
+        return Err(wrong((1, 1, format!("`{name}` needs all threads of a workgroup, which a program has not"))));
     }
     if !has(&module, function) {
         return Err(wrong((1, 1, format!("it must declare `{}`", function.signature()))));
@@ -143,19 +145,26 @@ fn parse(text: &str, has_aux: bool) -> Result<Module, Wrong> {
     Ok(module)
 }
 
-/// The names that a text declares at its outermost level, with the places of their declarations.
-fn declared(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
-    text.lines().enumerate().filter_map(|(n, line)| {
-        let code = line.split("//").next().unwrap_or_default();
-        let keywords = ["fn ", "const ", "struct ", "alias ", "override "];
-        let (at, keyword) = keywords.iter().find_map(|keyword| Some((code.find(keyword)?, keyword)))?;
-        let rest = &code[at + keyword.len()..];
-        let name = rest.trim_start();
-        let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
-        let column = u32::try_from(code.len() - name.len() + 1).unwrap_or(u32::MAX);
-        Some((&name[..end], u32::try_from(n + 1).unwrap_or(u32::MAX), column))
-    })
+/// The names that a module declares at its outermost level, and where. Aliases have none left; WGSL's own names are not theirs.
+fn declared(module: &Module) -> impl Iterator<Item = (&str, Span)> {
+    let functions = module.functions.iter().map(|(at, it)| (&it.name, module.functions.get_span(at)));
+    let constants = module.constants.iter().map(|(at, it)| (&it.name, module.constants.get_span(at)));
+    let variables = module.global_variables.iter().map(|(at, it)| (&it.name, module.global_variables.get_span(at)));
+    let types = module.types.iter().map(|(at, it)| (&it.name, module.types.get_span(at)));
+    let all = functions.chain(constants).chain(variables).chain(types);
+    all.filter_map(|(name, span)| Some((name.as_deref()?, span)))
 }
+
+/// A directive that a text begins with, and the number of its line.
+fn directive(text: &str) -> Option<(&str, u32)> {
+    let words = (1..).zip(text.lines()).filter_map(|(line, code)| Some((code.split_whitespace().next()?, line)));
+    let mut words = words.map(|(word, line)| (word.split('(').next().unwrap_or(word), line));
+    words.find(|(word, _)| ["enable", "requires", "diagnostic"].contains(word))
+}
+
+/// Functions of WGSL that all threads of a workgroup call together, or that no compute shader has.
+const NOT_ALONE: [&str; 7] =
+    ["workgroupBarrier", "storageBarrier", "textureBarrier", "workgroupUniformLoad", "dpdx", "dpdy", "fwidth"];
 
 /// Functions and types of WGSL that the kernels use. A program that declared one of these would change what they compute.
 pub(crate) const BUILTINS: &[&str] = &[
