@@ -1,6 +1,6 @@
 // Exact attention for few query rows: decoding, where reading K and V once is all the time there is.
 //
-//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
 // The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
 //

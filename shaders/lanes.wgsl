@@ -1,6 +1,6 @@
 // Exact attention for software GPUs: lavapipe, SwiftShader, WARP.
 //
-//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
 // There a subgroup is one vector of the CPU and a workgroup one thread's work: nothing is gained by sharing memory, a
 // barrier or a branch costs what both its sides do, and a load from a buffer takes the lanes one by one. So:

@@ -1,6 +1,6 @@
 // Exact attention on matrix units: both products are cooperative multiplications of square fragments.
 //
-//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
 // The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
 //

@@ -1,6 +1,6 @@
 // Exact attention for few query rows on software GPUs, where reading K and V once is most of the time there is.
 //
-//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
 // The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
 // Every lane walks through keys of its own, RUN of them that follow one another in memory and then those of the next tile:

@@ -1,6 +1,6 @@
 // Exact attention in one pass over K and V, for any WebGPU device.
 //
-//     O = softmax(S) V,   S = softcap(scale · Q Kᵀ) + bias, masked
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
 // grid        (⌈Lq / 32⌉, Hq, B · parts of the keys)
 // workgroup   64 threads, 8 × 8: thread (ty, tx) owns rows 4ty.. of the query block; of S keys 4tx.., of O the

@@ -58,7 +58,7 @@
 //! | scale | `1/√dim_qk` unless given; at most 2.3e38 in magnitude, and drivers may take one below 1.2e-38 for 0 |
 //! | order | scale → softcap `c·tanh(s/c)` → `score_mod` → + bias → − ALiBi slope · distance → mask → softmax |
 //! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides, negative ones too |
-//! | a program in the score | WGSL of the user's, in every kernel: [`programs`] |
+//! | a program in the score | WGSL of yours that becomes part of the kernel: [`programs`] |
 //! | ALiBi | `− slope[h] · \|i + offset − j\|`, measured from the [`Diagonal`] |
 //! | a sink | one more logit a head in the softmax, without a value; it is in the LSE, and is the LSE of a row that sees no key |
 //! | causal, window | measured from the [`Diagonal`]; composed with the mask, `mask_mod` and the lengths by "and" |

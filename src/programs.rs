@@ -36,17 +36,24 @@
 //!
 //! # What a program may do
 //!
-//! It may declare functions, constants, types and private variables of any names, also of those that the kernels use, but not
-//! redeclare WGSL's own functions and types that the kernels call. It binds nothing, shares no memory and has no barriers. A
-//! program is checked when the problem is built: [`ProblemError::Program`](crate::ProblemError::Program) has the line and the
-//! column in the program's own text.
+//! It may declare functions, constants, types and private variables of any names, also of those that the kernels declare. The one
+//! exception is names of WGSL's own that the kernels use, such as `max` or `vec4`. It binds nothing, shares no memory, and has
+//! no directives, no overrides, no f16, and nothing that threads do together, such as barriers and derivatives. A program is checked
+//! when the problem is built: [`ProblemError::Program`](crate::ProblemError::Program) has the line and the column in the
+//! program's own text.
 //!
-//! A `score_mod` that returns −∞ hides the key, as a bias of −∞ does. A `mask_mod` is composed with all other masks by "and". Either
+//! It may have loops. Mesa's software drivers (llvmpipe, lavapipe) end every loop after 65 535 iterations, counted over all that one
+//! invocation does, and say nothing. The kernels' own loops are cut to fit; those of a program are not known, and a program that
+//! loops hundreds of times per key may lose keys of long sequences there. GPUs have no such limit.
+//!
+//! A `score_mod` that returns −∞ hides the key, as a bias of −∞ does. WGSL has no literal for −∞: read it from `aux`, or better, say
+//! in a `mask_mod` which keys are seen. A `mask_mod` is composed with all other masks by "and". Either
 //! is also called for keys that are hidden otherwise, and its result is then ignored.
 //!
 //! # What it costs
 //!
-//! Each text is a kernel of its own: the first plan compiles it, and later ones share it. A `mask_mod` is asked for each pair of
+//! Each text is a kernel of its own: the first plan compiles it, and later ones share it, as long as the
+//! [`Attention`](crate::Attention) lives. So numbers that change belong in `aux`, not in the text. A `mask_mod` is asked for each pair of
 //! query and key that the positions leave. Put what can be said by [`causal`](crate::ProblemBuilder::causal),
 //! [`window`](crate::ProblemBuilder::window) or lengths there, since whole tiles are then skipped.
 //!

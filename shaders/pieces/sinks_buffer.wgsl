@@ -6,5 +6,5 @@ fn total_of(row: Row, m: f32, l: f32, saw_any: bool) -> Total {
     let top = select(sink, max(own, sink), saw_any);
     let factor = select(0.0, exp(own - top), saw_any);
     let all_l = l * factor + select(exp(sink - top), 0.0, sink == params.negative_infinity);
-    return Total(all_l, factor, top + natural_log(all_l));
+    return Total(all_l, factor, select(top + natural_log(all_l), params.nan, saw_any && all_l == 0.0));
 }

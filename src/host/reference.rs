@@ -14,7 +14,7 @@ use crate::record::error::BindError;
 pub struct Row {
     /// The output, `dim_v` long; zeros where the row sees no key.
     pub out: Vec<f64>,
-    /// Log-sum-exp of the visible scores; −∞ where there are none.
+    /// Log-sum-exp of the visible scores, and of the sink if there is one; −∞ where there are none.
     pub lse: f64,
     /// The attention weights, `len_kv` long; zero where a key is hidden.
     pub weights: Vec<f64>,

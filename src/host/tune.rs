@@ -34,7 +34,8 @@ const LONG_ENOUGH: Duration = Duration::from_millis(200);
 const MOST_RUNS: usize = 20;
 
 /// **Blocks and submits.** Runs every candidate for `problem` and times it, on buffers of its own: small numbers,
-/// nothing masked but by the problem itself, every length full.
+/// nothing masked but by the problem itself, every length full. `aux` is made up too, so a `mask_mod` that reads it is timed on
+/// another mask than yours.
 ///
 /// A time is the wall clock around one submission and the wait for it, so it includes what the driver takes for both,
 /// in which small differences drown. Each candidate is compiled, runs once unmeasured, then up to twenty times or for a

@@ -33,7 +33,7 @@ pub enum PlanError {
     },
     /// An operand cannot be sliced small enough to bind.
     #[error(
-        "`{operand}` needs {need} bytes in one binding even for a single head's rows, but the device binds at most {granted}; request a larger `max_storage_buffer_binding_size`, or lay it out as (B, H, L, D)"
+        "`{operand}` needs {need} bytes in one binding even for a single head's rows, but the device binds at most {granted}; request a larger `max_storage_buffer_binding_size`, or if it is a tensor, lay it out as (B, H, L, D)"
     )]
     TooLarge {
         /// Which operand.

@@ -1,7 +1,7 @@
 //! Which code runs a problem. A kernel is a value ([`record`]), made by one function in the file of its schedule; nothing outside
 //! this folder asks which schedule it is.
 //!
-//! In reading order: what a kernel tells of itself ([`record`]), what it binds ([`slots`]) and the numbers it is given ([`params`]);
+//! In reading order: what a kernel binds ([`slots`]), what it tells of itself ([`record`]) and the numbers it is given ([`params`]);
 //! how its [`text`] is put together; the [`choices`] a problem makes and the [`pieces`] of text that stand for each; the
 //! schedules, one to a file, and the list of them ([`schedule`]); a [`variant`], which is a schedule with its choices; and
 //! which variants suit a problem and a device ([`select`]).

@@ -39,7 +39,7 @@ pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
     format!("// {name}\n\n{directives}\n{own}")
 }
 
-/// What users' programs and the kernel both name.
+/// What users' programs and the kernel both name: `At` with its members, and what is called `aux`, `score_mod` and `mask_mod`.
 const SHARED: [&str; 10] =
     ["At", "aux", "score_mod", "mask_mod", "batch", "head", "kv_head", "query", "key", "diagonal"];
 

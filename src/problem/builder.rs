@@ -119,7 +119,7 @@ impl ProblemBuilder {
         self.diagonal(diagonal)
     }
 
-    /// Which key row 0 stands at, for the window; [`Diagonal::TopLeft`] unless given. One problem has one diagonal:
+    /// Which key row 0 stands at, for the window, ALiBi and programs; [`Diagonal::TopLeft`] unless given. One problem has one diagonal:
     /// the last of `causal` and `diagonal` decides it.
     pub fn diagonal(mut self, diagonal: Diagonal) -> Self {
         self.diagonal = diagonal;
@@ -166,13 +166,15 @@ impl ProblemBuilder {
         self
     }
 
-    /// `ALiBi`: each score is lowered by its head's slope times the distance between the key and the [`Diagonal`].
+    /// `ALiBi`: each score is lowered by its head's slope times the distance between the key and the [`Diagonal`]. The slopes are
+    /// [`Operand::AlibiSlopes`](crate::Operand::AlibiSlopes), (H) or (B, H), f32.
     pub fn alibi(mut self, slopes: Slopes) -> Self {
         self.alibi = Some(slopes);
         self
     }
 
-    /// Attention sinks: a learned logit a head, which takes part in the softmax and has no value. It is in the LSE too.
+    /// Attention sinks: a learned logit per head, which takes part in the softmax and has no value. It is in the LSE too. They are
+    /// [`Operand::Sinks`](crate::Operand::Sinks), (H), f32.
     pub fn sinks(mut self) -> Self {
         self.sinks = true;
         self
@@ -187,8 +189,7 @@ impl ProblemBuilder {
     /// ```
     ///
     /// `query` and `key` count from the start of the sequence, however the work is cut; `diagonal` is the key that the query
-    /// stands at. The text may declare functions, constants and types of any name, and read [`aux`](Self::aux). See
-    /// [`programs`](crate::programs).
+    /// stands at. The text may read [`aux`](Self::aux) and declare what it needs: [`programs`](crate::programs) has the rules.
     pub fn score_mod(mut self, text: impl Into<Arc<str>>) -> Self {
         self.programs.score_mod = Some(text.into());
         self

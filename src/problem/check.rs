@@ -6,7 +6,7 @@ use crate::problem::dtype::Dtype;
 use crate::problem::error::ProblemError;
 use crate::problem::layout::{ScoreLayout, View};
 use crate::problem::operand::Operand;
-use crate::problem::positions::LONGEST;
+use crate::problem::positions::{Diagonal, LONGEST};
 use crate::problem::shape::Shape;
 
 /// The kernels need log₂ e times the scale, which is past f32 for a larger one.
@@ -26,6 +26,7 @@ impl ProblemBuilder {
         for (operand, layout) in [(Operand::Mask, self.mask), (Operand::Bias, self.bias.map(|(_, layout)| layout))] {
             self.check_broadcast(operand, layout)?;
         }
+        self.check_diagonal()?;
         self.programs.check(self.aux.is_some())?;
         let problem = Problem { spec: self.clone() };
         for view in problem.views() {
@@ -57,6 +58,17 @@ impl ProblemBuilder {
         }
         if heads_q % heads_kv != 0 {
             return Err(ProblemError::HeadsNotGrouped { heads_q, heads_kv });
+        }
+        Ok(())
+    }
+
+    /// As a bound a diagonal may lie anywhere; where it is a number that scores are made of, shaders must hold it.
+    fn check_diagonal(&self) -> Result<(), ProblemError> {
+        let Diagonal::Offset(offset) = self.diagonal else { return Ok(()) };
+        let is_number = self.alibi.is_some() || self.programs.has_any();
+        if is_number && offset.unsigned_abs() > LONGEST {
+            let (axis, value) = ("diagonal", offset.unsigned_abs());
+            return Err(ProblemError::TooLong { axis, value, most: LONGEST });
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ impl ScoreLayout {
 pub struct View {
     /// Whose view this is.
     pub operand: Operand,
-    /// The first element.
+    /// The element at index 0 along every axis. (Of [`Operand::Aux`], which has no axes, it is the last one.)
     pub offset: u64,
     /// How many there are along (batch, head, row, column).
     pub extent: [u32; 4],

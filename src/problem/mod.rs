@@ -19,7 +19,7 @@ use positions::{Band, Diagonal, Window, band};
 use program::Programs;
 use shape::Shape;
 
-/// One attention problem, checked: `O = softmax(scale · Q Kᵀ → softcap → + bias → mask) V`.
+/// One attention problem, checked: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
 ///
 /// ```
 /// use wgpu_attention::{Diagonal, Dtype, Problem, Shape};

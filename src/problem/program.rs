@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, Span, TypeInner};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 
 use crate::problem::error::ProblemError;
 use crate::problem::function::Function;
@@ -71,7 +71,7 @@ impl Programs {
         if score_mod != mask_mod
             && let Err((line, column, message)) = parse(&self.text(), has_aux)
         {
-            let lines_before = u32::try_from(score_mod.lines().count()).unwrap_or(u32::MAX);
+            let lines_before = u32::try_from(score_mod.matches('\n').count() + 1).unwrap_or(u32::MAX);
             let line = line.saturating_sub(lines_before);
             return Err(ProblemError::Program { function: Function::MaskMod, line, column, message });
         }
@@ -89,15 +89,19 @@ type Wrong = (u32, u32, String);
 
 fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), ProblemError> {
     let wrong = |(line, column, message)| ProblemError::Program { function, line, column, message };
-    let module = parse(text, has_aux).map_err(wrong)?;
-    if let Some((word, at)) = directive(text) {
-        let message = format!("`{word}` is for a whole module, which a program is not");
-        return Err(wrong((at, 1, message)));
-    }
-    if let Some((name, span)) = declared(&module).find(|(name, _)| BUILTINS.contains(name)) {
-        let at = span.location(text);
+    let (module, info) = parse(text, has_aux).map_err(wrong)?;
+    // Directives may stand at the beginning of a module alone, and there it is the kernel that begins.
+    let within = format!("{AT}{text}\n{}", if has_aux { AUX } else { "" });
+    naga::front::wgsl::parse_str(&within).map_err(|error| {
+        let line = error.location(&within).map_or(1, |at| at.line_number);
+        let lines_before = u32::try_from(AT.matches('\n').count()).unwrap_or(u32::MAX);
+        let message = format!("a program may have no directives ({})", error.message());
+        wrong((line.saturating_sub(lines_before).max(1), 1, message))
+    })?;
+    if let Some((name, place)) = declared(text).into_iter().find(|(name, _)| BUILTINS.contains(name)) {
         let message = format!("`{name}` is a name of WGSL's own that the kernels use; choose another");
-        return Err(wrong((at.line_number, at.line_position, message)));
+        let (line, column) = line_and_column(text, place);
+        return Err(wrong((line, column, message)));
     }
     let is_private = |space: AddressSpace| matches!(space, AddressSpace::Private);
     let global = module
@@ -113,8 +117,16 @@ fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), Proble
     if let Some(entry) = module.entry_points.first() {
         return Err(wrong((1, 1, format!("`{}` is an entry point; a program has functions alone", entry.name))));
     }
-    if let Some(name) = NOT_ALONE.iter().find(|name| text.contains(*name)) {
-        return Err(wrong((1, 1, format!("`{name}` needs all threads of a workgroup, which a program has not"))));
+    if !module.overrides.is_empty() {
+        return Err(wrong((1, 1, "a program may have no overrides; use `const`, or read `aux`".to_owned())));
+    }
+    // A barrier takes stages away, and so does a derivative.
+    let not_alone = module.functions.iter().find(|(at, _)| info[*at].available_stages != ShaderStages::all());
+    if let Some((handle, called)) = not_alone {
+        let at = module.functions.get_span(handle).location(text);
+        let name = called.name.clone().unwrap_or_default();
+        let message = format!("`{name}` does what one thread cannot do alone, as barriers and derivatives do");
+        return Err(wrong((at.line_number, at.line_position, message)));
     }
     if !has(&module, function) {
         return Err(wrong((1, 1, format!("it must declare `{}`", function.signature()))));
@@ -123,14 +135,14 @@ fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), Proble
 }
 
 /// Parses a text with what it may name, which stands after it so that places are those in the text.
-fn parse(text: &str, has_aux: bool) -> Result<Module, Wrong> {
+fn parse(text: &str, has_aux: bool) -> Result<(Module, ModuleInfo), Wrong> {
     let whole = format!("{text}\n{AT}{}", if has_aux { AUX } else { "" });
     let module = naga::front::wgsl::parse_str(&whole).map_err(|error| {
         let (line, column) = error.location(&whole).map_or((1, 1), |at| (at.line_number, at.line_position));
         (line, column, error.message().to_owned())
     })?;
     let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
-    if let Err(error) = validated {
+    let info = validated.map_err(|error| {
         // Of all that the error is about, the shortest piece of text says most.
         let places = error.spans().map(|(span, _)| span.location(&whole));
         let (line, column) = places.min_by_key(|at| at.length).map_or((1, 1), |at| (at.line_number, at.line_position));
@@ -140,33 +152,73 @@ fn parse(text: &str, has_aux: bool) -> Result<Module, Wrong> {
             message = format!("{message}: {inner}");
             source = inner.source();
         }
-        return Err((line, column, message));
+        (line, column, message)
+    })?;
+    Ok((module, info))
+}
+
+/// The names that a text declares at its outermost level, and the places of these names. naga keeps neither aliases nor constants
+/// whose type is abstract.
+fn declared(text: &str) -> Vec<(&str, usize)> {
+    let code = without_comments(text);
+    let mut names = Vec::new();
+    let (mut depth, mut after_keyword) = (0, false);
+    let mut at = 0;
+    while let Some(c) = code[at..].chars().next() {
+        if !is_word(c) {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            at += c.len_utf8();
+            // What follows `var` may stand behind an address space.
+            if c == '<' && after_keyword {
+                at += code[at..].find('>').map_or(0, |end| end + 1);
+            }
+            continue;
+        }
+        let end = code[at..].find(|c| !is_word(c)).map_or(code.len(), |end| at + end);
+        if after_keyword {
+            names.push((&text[at..end], at));
+        }
+        let keywords = ["fn", "const", "struct", "alias", "override", "var"];
+        after_keyword = depth == 0 && keywords.contains(&&code[at..end]);
+        at = end;
     }
-    Ok(module)
+    names
 }
 
-/// The names that a module declares at its outermost level, and where. Aliases have none left; WGSL's own names are not theirs.
-fn declared(module: &Module) -> impl Iterator<Item = (&str, Span)> {
-    let functions = module.functions.iter().map(|(at, it)| (&it.name, module.functions.get_span(at)));
-    let constants = module.constants.iter().map(|(at, it)| (&it.name, module.constants.get_span(at)));
-    let variables = module.global_variables.iter().map(|(at, it)| (&it.name, module.global_variables.get_span(at)));
-    let types = module.types.iter().map(|(at, it)| (&it.name, module.types.get_span(at)));
-    let all = functions.chain(constants).chain(variables).chain(types);
-    all.filter_map(|(name, span)| Some((name.as_deref()?, span)))
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
-/// A directive that a text begins with, and the number of its line.
-fn directive(text: &str) -> Option<(&str, u32)> {
-    let words = (1..).zip(text.lines()).filter_map(|(line, code)| Some((code.split_whitespace().next()?, line)));
-    let mut words = words.map(|(word, line)| (word.split('(').next().unwrap_or(word), line));
-    words.find(|(word, _)| ["enable", "requires", "diagnostic"].contains(word))
+/// The text with spaces in the place of comments, as long as it was. Those between `/*` and `*/` nest.
+fn without_comments(text: &str) -> String {
+    let mut code = String::new();
+    let (mut depth, mut in_line) = (0, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let opens = !in_line && rest.starts_with("/*");
+        let closes = depth > 0 && rest.starts_with("*/");
+        in_line = (in_line && c != '\n') || (depth == 0 && rest.starts_with("//"));
+        depth += i32::from(opens) - i32::from(closes);
+        let taken = if opens || closes { 2 } else { c.len_utf8() };
+        if opens || closes || depth > 0 || in_line {
+            code.extend(std::iter::repeat_n(' ', taken));
+        } else {
+            code.push(c);
+        }
+        rest = &rest[taken..];
+    }
+    code
 }
 
-/// Functions of WGSL that all threads of a workgroup call together, or that no compute shader has.
-const NOT_ALONE: [&str; 7] =
-    ["workgroupBarrier", "storageBarrier", "textureBarrier", "workgroupUniformLoad", "dpdx", "dpdy", "fwidth"];
+/// From 1, the column in bytes.
+fn line_and_column(text: &str, place: usize) -> (u32, u32) {
+    let before = &text[..place];
+    let line = before.matches('\n').count() + 1;
+    let column = place - before.rfind('\n').map_or(0, |end| end + 1) + 1;
+    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+}
 
-/// Functions and types of WGSL that the kernels use. A program that declared one of these would change what they compute.
+/// WGSL's own names that the kernels use. A program that declared one of these would change what they compute.
 pub(crate) const BUILTINS: &[&str] = &[
     "abs",
     "any",
@@ -203,6 +255,15 @@ pub(crate) const BUILTINS: &[&str] = &[
     "textureStore",
     "texture_storage_2d",
     "transpose",
+    "function",
+    "private",
+    "read",
+    "read_write",
+    "rgba32float",
+    "storage",
+    "uniform",
+    "workgroup",
+    "write",
     "u32",
     "u64",
     "unpack2x16float",

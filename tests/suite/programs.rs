@@ -14,7 +14,7 @@ use wgpu_attention::{
 
 use crate::case::{Case, full};
 use crate::comparator::Expected;
-use crate::device::{Device, all, contents, each_variant_once, elements, verify};
+use crate::device::{Device, all, contents, each_variant_once, elements};
 use crate::inputs::Fill;
 use crate::matrix::in_f16;
 use crate::record::noop;
@@ -222,7 +222,7 @@ fn a_wrong_program_is_told_where_it_is_wrong() {
         ("fn max(x: f32) -> f32 { return x; }\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`max`"),
         ("var<workgroup> w: f32;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`w`"),
         ("@group(1) @binding(0) var<uniform> u: f32;\nfn score_mod(score: f32, at: At) -> f32 { return u; }", "`u`"),
-        ("fn score_mod(score: f32, at: At) -> f32 { workgroupBarrier(); return score; }", "`workgroupBarrier`"),
+        ("fn score_mod(score: f32, at: At) -> f32 { workgroupBarrier(); return score; }", "alone"),
         ("@compute @workgroup_size(1) fn run() {}\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`run`"),
         (
             "fn a() -> f32 { return 1.0; } fn min(x: f32) -> f32 { return x; }
@@ -230,21 +230,35 @@ fn a_wrong_program_is_told_where_it_is_wrong() {
             "`min`",
         ),
         ("struct vec4 { x: f32 }\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "vec4"),
-        ("enable f16;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`enable`"),
+        ("enable f16;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "directives"),
         (
             "diagnostic(off, derivative_uniformity);\nfn score_mod(score: f32, at: At) -> f32 { return 1.0; }",
-            "`diagnostic`",
+            "directives",
         ),
-        ("fn score_mod(score: f32, at: At) -> f32 { return dpdx(score); }", "`dpdx`"),
+        ("fn score_mod(score: f32, at: At) -> f32 { return dpdx(score); }", "one thread cannot do alone"),
+        ("fn score_mod(score: f32, at: At) -> f32 { if (at.key == 3u) { discard; } return score; }", "alone"),
+        ("const max = 8;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`max`"),
+        ("alias /* of */ fma = f32;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`fma`"),
+        ("const workgroup = 16u;\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "`workgroup`"),
+        ("override strength: f32;\nfn score_mod(score: f32, at: At) -> f32 { return score * strength; }", "overrides"),
         ("struct At { batch: u32 }\nfn score_mod(score: f32, at: At) -> f32 { return score; }", "At"),
     ] {
         let (function, _, _, message) = score(text);
         assert!(function == Function::ScoreMod && message.contains(said), "{text}: {message:?}");
     }
+    // What only looks like one of these is none.
+    let harmless = "
+        /* enable fn max: /* nested */ as it is said */
+        // needs no workgroupBarrier
+        const halfwidth = 16u;
+        fn score_mod(score: f32, at: At) -> f32 { const max_x = 2.0; let my_fn = 1.0; return score * max_x * my_fn; }";
+    Problem::builder(shape()).score_mod(harmless).build().unwrap();
+    let far = Problem::builder(shape()).diagonal(Diagonal::Offset(i32::MIN)).score_mod(harmless).build().unwrap_err();
+    assert!(matches!(far, ProblemError::TooLong { axis: "diagonal", .. }), "{far}");
     // Both texts are one module: a name that both declare is the second's to change.
     let helper = "fn half(x: f32) -> f32 { return 0.5 * x; }\n";
     let twice = Problem::builder(shape())
-        .score_mod(format!("{helper}{score_mod}"))
+        .score_mod(format!("{helper}{score_mod}\n"))
         .mask_mod(format!("\n{helper}fn mask_mod(at: At) -> bool {{ return true; }}"));
     let twice = wrong(twice);
     assert_eq!(at(&twice), (Function::MaskMod, 2, 4), "{twice:?}");
@@ -265,7 +279,15 @@ fn every_builtin_that_the_kernels_use_is_kept_from_programs() {
         for word in words.into_iter().filter(|word| word.starts_with(|c: char| c.is_alphabetic())) {
             let is_used = text.match_indices(word).any(|(at, _)| {
                 let before = text[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '.' || c == '@');
-                !before && text[at + word.len()..].starts_with(['(', '<'])
+                let after = &text[at + word.len()..];
+                // Called, or with types; or one of those, as in `ptr<function, …>`.
+                let in_brackets =
+                    text[..at].ends_with("var<") || text[..at].ends_with("ptr<") || text[..at].ends_with("<storage, ");
+                !before
+                    && (after.starts_with(['(', '<'])
+                        || in_brackets
+                        || after.starts_with(", read>")
+                        || after.starts_with(", write>"))
             });
             let is_declared =
                 ["fn ", "struct ", "alias ", "const "].iter().any(|keyword| text.contains(&format!("{keyword}{word}")));
@@ -308,7 +330,7 @@ fn a_sink_takes_part_in_the_softmax() {
     // Rows that see no key among them.
     let problem = Problem::builder(shape()).sinks().causal(Diagonal::Offset(-3));
     let some = case(problem.clone().weights());
-    verify(&some);
+    verify_within(&some, |_| ());
     // A sink that outweighs all keys, and one that is not there.
     let mut extremes = case(problem);
     extremes.sinks = Some(vec![200.0, f32::NEG_INFINITY, -200.0, 0.0, 30.0, f32::NEG_INFINITY]);
