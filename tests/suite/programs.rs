@@ -342,6 +342,21 @@ fn a_sink_takes_part_in_the_softmax() {
     verify_within(&case(Problem::builder(shape()).sinks()), |caps| caps.dispatch_flop = 1);
 }
 
+/// A row whose scores are all −∞ has no weights, and a sink of −∞ lends it none. A finite one takes all of it.
+#[test]
+fn a_row_of_minus_infinity_is_its_sinks() {
+    let problem = Problem::builder(Shape::new(1, 2, 3, 8).kv_len(5)).sinks();
+    let case = case(problem).edited(Operand::Q, |_, _| 1e30).edited(Operand::K, |_, _| -1e30);
+    let case = Case { sinks: Some(vec![f32::NEG_INFINITY, 1.5]), ..case };
+    for (device, variant) in each_variant_once(all(), &case.problem) {
+        let got = device.run(&case, &variant);
+        let (nan, taken) = got.out.split_at(24);
+        assert!(nan.iter().all(|x| x.is_nan()) && taken.iter().all(|&x| x == 0.0), "{variant}: {got:?}");
+        let lse = got.lse.unwrap();
+        assert!(lse[..3].iter().all(|x| x.is_nan()) && lse[3..].iter().all(|&x| x == 1.5), "{variant}: {lse:?}");
+    }
+}
+
 /// A table of 2L − 1 numbers a head, read along diagonals; and a mask whose rows run backwards.
 #[test]
 fn masks_and_biases_may_run_backwards() {
