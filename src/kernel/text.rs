@@ -6,6 +6,9 @@ use std::collections::HashSet;
 use crate::kernel::params::Params;
 use crate::kernel::record::{Constant, File, Kernel, Source};
 use crate::kernel::slots::declarations;
+use crate::problem::function::Function;
+use crate::problem::operand::Operand;
+use crate::problem::program::{AT, is_word};
 
 /// The WGSL of a kernel, complete.
 pub(crate) fn text(name: &str, kernel: &Kernel) -> String {
@@ -39,15 +42,16 @@ pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
     format!("// {name}\n\n{directives}\n{own}")
 }
 
-/// What users' programs and the kernel both name: `At` with its members, and what is called `aux`, `score_mod` and `mask_mod`.
-const SHARED: [&str; 10] =
-    ["At", "aux", "score_mod", "mask_mod", "batch", "head", "kv_head", "query", "key", "diagonal"];
+/// Whether a name is the programs' as well as the kernel's: `At` and its members, the programs themselves, and what they read.
+fn is_shared(name: &str) -> bool {
+    let others = [Function::ScoreMod.name(), Function::MaskMod.name(), Operand::Aux.name()];
+    others.contains(&name) || AT.split(|c| !is_word(c)).any(|word| word == name)
+}
 
 /// The text with an ending to each name that it declares at its outermost level, so that none is one of the user's.
 fn renamed(text: &str, programs: &str) -> String {
     let ending = (0..).map(|n| format!("_k{n}")).find(|ending| !programs.contains(ending)).unwrap_or_default();
-    let names: HashSet<&str> = declared_names(text).filter(|name| !SHARED.contains(name)).collect();
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let names: HashSet<&str> = declared_names(text).filter(|name| !is_shared(name)).collect();
     let mut renamed = String::new();
     let mut rest = text;
     while let Some(start) = rest.find(is_word) {
@@ -74,7 +78,7 @@ fn declared_names(text: &str) -> impl Iterator<Item = &str> {
         // Past `<storage, read>`.
         let line = line.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(line, |(_, rest)| rest);
         let name = line.trim_start();
-        Some(&name[..name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len())])
+        Some(&name[..name.find(|c| !is_word(c)).unwrap_or(name.len())])
     })
 }
 

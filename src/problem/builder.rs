@@ -182,14 +182,8 @@ impl ProblemBuilder {
 
     /// A program in WGSL that makes a score of a score: `fn score_mod(score: f32, at: At) -> f32`. A result of −∞ hides the key.
     ///
-    /// It sees the score in natural units after the scale and the softcap, and where it stands:
-    ///
-    /// ```wgsl
-    /// struct At { batch: u32, head: u32, kv_head: u32, query: u32, key: u32, diagonal: i32 }
-    /// ```
-    ///
-    /// `query` and `key` count from the start of the sequence, however the work is cut; `diagonal` is the key that the query
-    /// stands at. The text may read [`aux`](Self::aux) and declare what it needs: [`programs`](crate::programs) has the rules.
+    /// It sees the score in natural units after the scale and the softcap, and where it stands. It may read [`aux`](Self::aux) and
+    /// declare what it needs. [`programs`](crate::programs) has the members of `At`, the rules and the costs.
     pub fn score_mod(mut self, text: impl Into<Arc<str>>) -> Self {
         self.programs.score_mod = Some(text.into());
         self

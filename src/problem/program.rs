@@ -185,7 +185,7 @@ fn declared(text: &str) -> Vec<(&str, usize)> {
     names
 }
 
-fn is_word(c: char) -> bool {
+pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
@@ -273,3 +273,16 @@ pub(crate) const BUILTINS: &[&str] = &[
     "workgroupBarrier",
     "workgroupUniformLoad",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::AT;
+
+    #[test]
+    fn the_documentation_has_the_members_that_programs_get() {
+        let documentation = include_str!("../programs.rs");
+        for member in AT.lines().filter(|line| line.starts_with(' ')) {
+            assert!(documentation.contains(&format!("//! {member}")), "{member}");
+        }
+    }
+}
