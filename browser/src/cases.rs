@@ -1,8 +1,9 @@
 //! What the page runs. The cases are few, because the software driver takes two seconds to compile a pipeline.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use wgpu_attention::{Caps, Diagonal, Dtype, Problem, Shape, Variant, testing};
+use wgpu_attention::{Caps, Diagonal, Dtype, Problem, Shape, Slopes, Variant, testing};
 
 use crate::case::{Case, full};
 use crate::inputs::Fill;
@@ -21,13 +22,21 @@ pub(crate) fn caps(limits: &wgpu::Limits) -> Caps {
 /// The cases by name. Each call gives the same numbers.
 ///
 /// Rows of 32 elements, and of 132 weights, are moved four at a time; rows of 30 elements one at a time.
-pub(crate) fn all() -> [(&'static str, Case); 6] {
+pub(crate) fn all() -> [(&'static str, Case); 7] {
     // Selection prefers `decode` for few query rows and `tiled` for many, but both run both.
     let few = |len_kv, dim| Problem::builder(Shape::new(1, 4, 2, dim).kv_heads(1).kv_len(len_kv));
     let many = |dim| Shape::new(2, 2, 40, dim).kv_heads(1).kv_len(132);
     let tiled = Problem::builder(many(32)).causal(Diagonal::BottomRight);
     let scores = full(many(30));
     let mask_and_bias = Problem::builder(many(30)).softcap(5.0).mask(scores).bias(Dtype::F32, scores).kv_lengths();
+    // With the LSE, eight storage buffers, which are all that a browser grants.
+    let programs = Problem::builder(many(30)).alibi(Slopes::PerHead).sinks().aux(2).lse();
+    let programs = programs
+        .score_mod("fn score_mod(score: f32, at: At) -> f32 { return score * aux[at.head]; }")
+        .mask_mod("fn mask_mod(at: At) -> bool { return (at.query + 2u * at.key) % 3u != 0u; }");
+    let mut programs = Case::new(programs, Fill::Normal, 7);
+    programs.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
+    programs.programs.mask_mod = Some(Arc::new(|at, _| (at.query + 2 * at.key) % 3 != 0));
     [
         ("tiled, weights", Case::new(tiled.weights(), Fill::Normal, 1)),
         ("decode", Case::new(few(SEVERAL_ROUNDS, 32), Fill::Staircase, 2)),
@@ -35,6 +44,7 @@ pub(crate) fn all() -> [(&'static str, Case); 6] {
         ("f16", Case::new(few(SEVERAL_ROUNDS, 30).dtype(Dtype::F16), Fill::Normal, 4)),
         ("bf16", Case::new(few(SEVERAL_ROUNDS, 32).dtype(Dtype::Bf16), Fill::Normal, 5)),
         ("mask and bias", Case::new(mask_and_bias.lse().weights(), Fill::Normal, 6).lengths(&[130, 97])),
+        ("programs, ALiBi and sinks", programs),
     ]
 }
 
@@ -65,7 +75,7 @@ mod tests {
     #[test]
     fn the_cases_reach_every_kernel_that_a_browser_gets_and_every_piece_of_it() {
         type Is = fn(&Variant) -> bool;
-        let scores: [(&str, Is); 7] = [
+        let scores: [(&str, Is); 8] = [
             ("elements in fours", |kernel| testing::access(kernel) == "x4"),
             ("elements one at a time", |kernel| testing::access(kernel) == "x1"),
             ("f16", |kernel| kernel.to_string().contains(".f16")),
@@ -73,6 +83,9 @@ mod tests {
             ("parts", testing::is_partial),
             ("a mask, a bias and a softcap", |kernel| {
                 [".mask", ".bias-", ".softcap"].iter().all(|word| kernel.to_string().contains(word))
+            }),
+            ("programs, ALiBi and sinks", |kernel| {
+                [".score-", ".mask-", ".alibi", ".sinks", ".aux"].iter().all(|word| kernel.to_string().contains(word))
             }),
             ("lengths and an LSE", |kernel| [".lengths", ".lse"].iter().all(|word| kernel.to_string().contains(word))),
         ];
