@@ -12,8 +12,8 @@ use crate::questions::{
     hidden_by_bias, huge_first, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long,
     long_and_mostly_hidden, long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
     nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
-    staircase, tall, tall_window, upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first,
-    weights_of_the_last, wide, windowed,
+    staircase, tall, tall_causal, tall_window, upside_down, weights_of_empty_rows, weights_of_stairs,
+    weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, every first of a pair becomes the second.
@@ -333,7 +333,7 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("tops = max(tops, scores(row * S_STRIDE + 3u", "tops = max(tops, scores(row * S_STRIDE + 2u")], || {
         in_f16(large(1e4))
     }),
-    mutation(&[("let m = follow(before, largest(tops));", "let m = largest(tops);")], || in_f16(causal())),
+    mutation(&[("let m = follow(before, largest(tops));", "let m = largest(tops);")], || in_f16(tall_causal())),
     mutation(&[("const LOWER = 0.0078125;", "const LOWER = 1.0;")], || in_f16(plain())),
     mutation(&[("vec4(params.exp2_scale), vec4(RAISE)", "vec4(2.0 * params.exp2_scale), vec4(RAISE)")], || {
         in_f16(plain())

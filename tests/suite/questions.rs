@@ -104,6 +104,11 @@ pub fn tall_window() -> Case {
     filled(Problem::builder(Shape::new(1, 2, 100, 32).kv_len(100)).window(window), Fill::Normal)
 }
 
+/// Rows that see no key of a later tile, other rows of whose block do see some.
+pub fn tall_causal() -> Case {
+    filled(Problem::builder(Shape::new(1, 2, 100, 32).kv_len(100)).causal(Diagonal::Offset(10)), Fill::Normal)
+}
+
 /// Rows without a key, other rows of whose block do see some.
 pub fn empty_rows() -> Case {
     filled(Problem::builder(shape()).causal(Diagonal::Offset(-4)), Fill::Normal)
