@@ -41,3 +41,4 @@ mod refused;
 mod semantics;
 mod shaders;
 mod tune;
+mod wrong_programs;
