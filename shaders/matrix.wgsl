@@ -70,25 +70,6 @@ const SPOILT = 1u;                                             // some value is 
 const SPOILT_KEYS = 4u;                                        // and it is this key's
 const MARKS = SPOILT_KEYS + BLOCK_KV;
 
-// The rows that a workgroup works on.
-struct Block {
-    site: Site,
-    first: u32,    // row
-    final_row: u32,
-}
-
-fn block_of(workgroup: vec3<u32>) -> Block {
-    let first = workgroup.x * ROWS;
-    return Block(site_of(workgroup), first, min(first + ROWS, row_count()) - 1u);
-}
-
-// A row of the block; past its end, its last.
-fn block_row(block: Block, n: u32) -> Row { return row_of(block.site, min(block.first + n, block.final_row)); }
-
-fn key_range(block: Block) -> vec2<u32> {
-    return keys_of(block.site, block_row(block, 0u), block_row(block, ROWS), BLOCK_KV);
-}
-
 // Whether every row of the block sees every key of the tile, and its scores are the products.
 fn is_full(block: Block, kv: u32) -> bool {
     return !HAS_HIDDEN_KEYS && all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);

@@ -5,7 +5,7 @@
 // four, so that 8 reads feed 64 multiply-adds. Barriers: 2 for each 32 dimensions, 3 more with a boolean mask.
 // pieces/rows_*.wgsl is how the 8 threads of a row learn the largest score and the sum of weights from each other.
 
-const BLOCK_Q = 32u;
+const ROWS = 32u;
 const BLOCK_KV = 32u;
 const THREADS = 64u;
 const LAG = 0.0;                                               // m is the largest score
@@ -13,38 +13,19 @@ const RAISE = 0.0;
 const GROUPED = false;
 const SLICE = 8u;                                              // of the head dimension: vectors of four
 const QK_SLICES = DIM_QK / 32u;
-const Q_TILE = BLOCK_Q * SLICE * select(1u, QK_SLICES, Q_RESIDENT);
+const Q_TILE = ROWS * SLICE * select(1u, QK_SLICES, Q_RESIDENT);
 
 const_assert DIM_QK % 32u == 0u && DIM_QK > 0u;
 
 var<workgroup> q_tile: array<vec4<f32>, Q_TILE>;               // [dim / 4][row], four dims of a row together
 var<workgroup> kv_tile: array<vec4<f32>, 256>;                 // [dim][key / 4], four keys of a dim together
 
-// The rows that a workgroup works on.
-struct Block {
-    site: Site,
-    first: u32,    // row
-    final_row: u32,
-}
-
 // Which of a thread's keys each of its rows sees: [row], four keys.
 alias Seen = array<vec4<bool>, 4>;
 
-fn block_of(workgroup: vec3<u32>) -> Block {
-    let first = workgroup.x * BLOCK_Q;
-    return Block(site_of(workgroup), first, min(first + BLOCK_Q, row_count()) - 1u);
-}
-
-// A row of the block; past its end, its last.
-fn block_row(block: Block, n: u32) -> Row { return row_of(block.site, min(block.first + n, block.final_row)); }
-
-fn key_range(block: Block) -> vec2<u32> {
-    return keys_of(block.site, block_row(block, 0u), block_row(block, BLOCK_Q), BLOCK_KV);
-}
-
 // Whether every row of the block sees every key of the tile, as far as positions tell.
 fn is_full(block: Block, kv: u32) -> bool {
-    return all_see(block_row(block, 0u), block_row(block, BLOCK_Q), kv, BLOCK_KV);
+    return all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);
 }
 
 // sum + m x, as four fused multiply-adds: both matrix products are made of this.
@@ -63,7 +44,7 @@ fn stage_q(block: Block, thread: u32, from_slice: u32, to_slice: u32) {
         if (block.first + row <= block.final_row && dim < params.dim_qk) {
             x = load_q(q_address(block_row(block, row)) + dim, params.dim_qk - dim);
         }
-        q_tile[(to_slice * SLICE + vector) * BLOCK_Q + row] = x;
+        q_tile[(to_slice * SLICE + vector) * ROWS + row] = x;
     }
 }
 
@@ -101,7 +82,7 @@ fn products(block: Block, thread: u32, kv: u32) -> mat4x4<f32> {
         for (var i = 0u; i < SLICE; i++) {
             let k4 = mat4x4(kv_tile[i * 32u + key], kv_tile[i * 32u + key + 8u],
                             kv_tile[i * 32u + key + 16u], kv_tile[i * 32u + key + 24u]);
-            let q = (q_slice * SLICE + i) * BLOCK_Q + row;
+            let q = (q_slice * SLICE + i) * ROWS + row;
             s[0] = accumulate(k4, q_tile[q], s[0]);
             s[1] = accumulate(k4, q_tile[q + 1u], s[1]);
             s[2] = accumulate(k4, q_tile[q + 2u], s[2]);

@@ -62,7 +62,7 @@ fn accumulate_values(block: Block, thread: u32, kv: u32, o: ptr<function, Output
         workgroupBarrier();
         // unroll
         for (var i = 0u; i < V_QUADS; i++) {
-            let p = (keys_done / 4u + i) * BLOCK_Q + row;
+            let p = (keys_done / 4u + i) * ROWS + row;
             let p0 = p_tile[p];
             let p1 = p_tile[p + 1u];
             let p2 = p_tile[p + 2u];
@@ -127,7 +127,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
         var p = score_tile(block, thread, kv, &seen);
         let factor = take_in(&softmax, &p, seen, thread);
         // unroll
-        for (var r = 0u; r < 4u; r++) { p_tile[thread % 8u * BLOCK_Q + thread / 8u * 4u + r] = p[r]; }
+        for (var r = 0u; r < 4u; r++) { p_tile[thread % 8u * ROWS + thread / 8u * 4u + r] = p[r]; }
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
             o[c][0] *= factor[0];

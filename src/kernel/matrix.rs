@@ -101,6 +101,7 @@ pub(super) fn kernel(choices: &Choices, matrix: Matrix) -> Kernel {
     pieces.scores(choices);
     pieces.results(choices, Form::Half);
     fragments(unit, &mut pieces);
+    pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
     pieces.file(include_str!("../../shaders/matrix_staging.wgsl"));
     pieces.file(include_str!("../../shaders/matrix_softmax.wgsl"));
     pieces.file(include_str!("../../shaders/matrix.wgsl"));

@@ -104,6 +104,7 @@ fn scores(choices: &Choices, exchange: Exchange, other_bytes: u32) -> (Pieces, u
     } else {
         include_str!("../../shaders/pieces/skip_by_position.wgsl")
     });
+    pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
     pieces.file(include_str!("../../shaders/tile.wgsl"));
     pieces.constants([("DIM_QK", choices.dim_qk)]);
     pieces.flag("Q_RESIDENT", q_resident);

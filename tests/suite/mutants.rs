@@ -135,10 +135,10 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("batch * view.y", "0u")], plain),
     mutation(&[("head * view.z", "0u")], plain),
     mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),
-    mutation(&[("workgroup.x * BLOCK_Q", "0u")], plain),
+    mutation(&[("workgroup.x * ROWS", "0u")], plain),
     mutation(&[("x = transpose(x);", "")], plain),
     mutation(
-        &[("p_tile[thread % 8u * BLOCK_Q + thread / 8u * 4u + ", "p_tile[thread / 8u * BLOCK_Q + thread % 8u * 4u + ")],
+        &[("p_tile[thread % 8u * ROWS + thread / 8u * 4u + ", "p_tile[thread / 8u * ROWS + thread % 8u * 4u + ")],
         plain,
     ),
     mutation(&[("(keys_done / 4u + ", "(0u * keys_done + ")], wide),
