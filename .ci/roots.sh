@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The README's two commands on new machines: Debian roots with Rust, a linker, and of graphics drivers nothing, GL, Vulkan or both.
+# Runs the README's two commands on fresh machines: Debian roots with Rust and a linker, and with no graphics driver, GL,
+# Vulkan or both.
 #
-#     .ci/roots.sh [nothing|gl|vulkan|both]...     as root, on Debian with debootstrap; all four unless named
+#     .ci/roots.sh [nothing|gl|vulkan|both]...     as root, on Debian with debootstrap; all four by default
 #
-# Each root begins anew, with this machine's Rust and crates and a clone of this repository's last commit. What the commands print is
-# in NAME.log beside it. ROOTS is the folder (4 GB a root); COMMANDS what is run instead of the two.
+# Each root is created anew, with this machine's Rust and crates and a clone of this repository's last commit. The output of
+# the commands is in NAME.log next to it. ROOTS sets the folder (4 GB per root), COMMANDS the commands to run instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${ROOTS:-/var/tmp/wgpu-attention-roots}
@@ -35,7 +36,7 @@ make_root() {
     fi
 }
 
-# The mounts end with the command, and so does whatever it left running.
+# The mounts are removed when the command ends, and whatever it left running is killed.
 run_in() {
     unshare --mount --pid --fork --kill-child bash -euc '
         root=$1

@@ -4,17 +4,17 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use wgpu_attention_bench::{Gpu, Options, WANTED, run};
 
-/// How fast attention runs here.
+/// Measure how fast attention runs.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(flatten)]
     options: Options,
 
-    /// Part of an adapter's name or its backend, or its index. The best GPU unless given.
+    /// The device to measure: part of an adapter's name, a backend, or an index. Defaults to the best GPU.
     #[arg(long, value_name = "NAME|INDEX")]
     device: Option<String>,
 
-    /// What cargo says to every benchmark.
+    /// Cargo passes this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! What the host pays for a problem whose kernel is compiled: on a device without a GPU, whose driver costs nothing.
+//! The host's time for a problem whose kernel is compiled, on wgpu's noop device, whose driver costs nothing.
 
 use std::hint::black_box;
 

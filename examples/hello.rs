@@ -1,4 +1,4 @@
-//! Self-attention as its introductions write it, y = softmax(x xᵀ) x, for three words of two features each.
+//! Self-attention as introductions write it, y = softmax(x xᵀ) x, for three words of two features each.
 
 use wgpu_attention::{Attention, Inputs, Problem, Shape, blocking};
 

@@ -7,7 +7,7 @@ use wgpu_attention::{Attention, Caps, Dtype, Inputs, Problem, Shape, blocking, r
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
-    // The tiles take more than WebGPU's 16 KiB to be at their best.
+    // The fastest tiles take more than WebGPU's 16 KiB.
     let max_compute_workgroup_storage_size = adapter.limits().max_compute_workgroup_storage_size;
     let required_limits = wgpu::Limits { max_compute_workgroup_storage_size, ..wgpu::Limits::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {

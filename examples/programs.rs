@@ -1,5 +1,5 @@
-//! Three programs that people put in their scores: a mask of documents with a shared prefix, a bias that fades with the distance, and
-//! a cap. Each is checked against the same program in Rust.
+//! Three common programs in the score: a mask of documents with a shared prefix, a penalty that grows with the distance, and a
+//! cap. Each is checked against the same program in Rust.
 //!
 //!     cargo run --release --example programs
 
@@ -20,7 +20,7 @@ fn score_mod(score: f32, at: At) -> f32 {
     return score - 0.125 * soft_clip(f32(abs(at.diagonal - i32(at.key))));
 }";
 
-/// A cap that each head has its own of.
+/// A cap that differs from head to head.
 const CAP: &str = "
 fn score_mod(score: f32, at: At) -> f32 {
     let cap = 4.0 + f32(at.head);

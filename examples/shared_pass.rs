@@ -1,7 +1,7 @@
-//! Attention inside someone else's frame: the app's own encoder, its own passes before and after, one submit.
+//! Attention inside an app's frame: the app's encoder, one pass with the app's dispatches before and after, one submit.
 //!
-//! The "app" updates a field of particles. A pass of its own turns each particle's state into a query, a key and a value,
-//! packed in one buffer; attention mixes them; and in the same pass the app adds the result to the state.
+//! The "app" updates a field of particles. Its first shader turns each particle's state into a query, a key and a value,
+//! packed in one buffer. Attention mixes them, and the app's second shader adds the result to the state, all in one pass.
 
 use wgpu::util::DeviceExt as _;
 use wgpu_attention::{Attention, Dtype, Layout, Operands, Problem, Readback, Shape};
@@ -10,7 +10,7 @@ const PARTICLES: u32 = 1000;
 const HEADS: u32 = 4;
 const DIM: u32 = 16;
 
-/// The app's own shaders: state → packed (q, k, v), and state += attention's output.
+/// The app's shaders: state → packed (q, k, v), and state += attention's output.
 const APP: &str = "
 @group(0) @binding(0) var<storage, read_write> state: array<f32>;
 @group(0) @binding(1) var<storage, read_write> other: array<f32>;  // qkv, or attention's output

@@ -1,62 +1,62 @@
-// Exact attention for few query rows: decoding, where reading K and V once is all the time there is.
+// Exact attention for few query rows, as in decoding, where reading K and V takes most of the time.
 //
 //     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
-// The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
+// The query heads that share a KV head are computed together: row n is query n / group of the group's head n mod group.
 //
 // grid        (⌈Lq · group / ROWS⌉, Hkv, B · parts of the keys)
-// workgroup   KEYS × SHARE threads; the SHARE threads of a key take a vector of four dimensions each in turn, so that
-//             neighbours read neighbours. A thread keeps its dimensions of Q and O for all rows in its registers
-// memory      16 bytes a thread and row
-// barriers    a round: none or 2 (share_*.wgsl); at the end 2 for each sum over the keys
+// workgroup   KEYS × SHARE threads. SHARE neighbouring threads share a key: thread t of them reads its vectors of four
+//             dimensions t, t + SHARE, …, so that neighbours read neighbours. It keeps the same dimensions of Q and O in
+//             registers, for all rows
+// memory      16 · ROWS · KEYS · SHARE bytes
+// barriers    per iteration none (share_subgroup.wgsl) or 2 (share_workgroup.wgsl); at the end 4 + 2 · V_VECTORS
 //
-//     for each 4 · KEYS keys of this part that some row may see, four to a thread:
-//         S ← Q Kᵀ, scaled, capped, biased, masked
-//         m′ ← max(m, max S);  P ← exp(S − m′);  l ← l·exp(m − m′) + sum P          of this thread's keys alone
+//     for each 4 · KEYS keys of this part that some row may see, four per thread:
+//         S ← Q Kᵀ, scaled, capped, biased, masked                                  no masks where every row sees every key
+//         m′ ← max(m, max S);  P ← exp(S − m′);  l ← l·exp(m − m′) + sum P          over this thread's keys only
 //         O ← O·exp(m − m′) + P V
-//     m ← max over all keys' threads;  l, O ← sums over them                       as merge.wgsl does for the parts
-//     O ← O / l;  lse ← m + ln l                                                   a row that saw no key: 0 and −∞
+//     m ← max over the threads of all keys;  l, O ← sums over them                 as merge.wgsl does for the parts
+//     O ← O / l;  lse ← m + ln l                                                   a row that sees no key: 0 and −∞
 //
 // Splitting the keys: Dao et al., Flash-Decoding, 2023; rows of a group together: Ainslie et al., GQA, 2023.
 
-// From the host: ROWS, KEYS, SHARE; Q_VECTORS and V_VECTORS of a row that a thread holds.
+// From the host: ROWS, KEYS, SHARE; Q_VECTORS and V_VECTORS, the vectors of four that a thread holds of a row of Q and of O;
+// Q_ARRAY and O_ARRAY, those of all rows.
 const GROUPED = true;
 const LAG = 0.0;                                               // m is the largest score
 const RAISE = 0.0;
 const THREADS = KEYS * SHARE;
-const TOLD = ROWS * THREADS;
+const EXCHANGED = ROWS * THREADS;
 
-const_assert Q_VECTORS * SHARE * 4u == DIM_QK && V_VECTORS * SHARE * 4u == DIM_V;
-
-// What the threads of a workgroup tell each other: a vector for each row.
+// The buffer in which threads exchange one vector per row.
 alias Rows = array<vec4<f32>, ROWS>;
-var<workgroup> told: array<vec4<f32>, TOLD>;                   // [row][thread]
+var<workgroup> exchanged: array<vec4<f32>, EXCHANGED>;         // [row][thread]
 
-fn tell(thread: u32, x: Rows) {
+fn exchange(thread: u32, x: Rows) {
     workgroupBarrier();  // the last readers are done
     // unroll
-    for (var r = 0u; r < ROWS; r++) { told[r * THREADS + thread] = x[r]; }
+    for (var r = 0u; r < ROWS; r++) { exchanged[r * THREADS + thread] = x[r]; }
     workgroupBarrier();
 }
 
-// The largest of what the threads of all keys bring, dimension for dimension.
+// The maximum over the threads that hold the same dimensions for different keys, component by component.
 fn largest_of_keys(thread: u32, x: Rows) -> Rows {
-    tell(thread, x);
+    exchange(thread, x);
     var most = x;
     for (var i = 0u; i < KEYS; i++) {
         // unroll
-        for (var r = 0u; r < ROWS; r++) { most[r] = max(most[r], told[r * THREADS + thread % SHARE + i * SHARE]); }
+        for (var r = 0u; r < ROWS; r++) { most[r] = max(most[r], exchanged[r * THREADS + thread % SHARE + i * SHARE]); }
     }
     return most;
 }
 
-// And their sum, in one order for all.
+// The sum over the same threads. All threads add in the same order, so they get the same bits.
 fn sum_of_keys(thread: u32, x: Rows) -> Rows {
-    tell(thread, x);
+    exchange(thread, x);
     var sum = Rows();
     for (var i = 0u; i < KEYS; i++) {
         // unroll
-        for (var r = 0u; r < ROWS; r++) { sum[r] += told[r * THREADS + thread % SHARE + i * SHARE]; }
+        for (var r = 0u; r < ROWS; r++) { sum[r] += exchanged[r * THREADS + thread % SHARE + i * SHARE]; }
     }
     return sum;
 }
@@ -66,33 +66,30 @@ fn accumulate(m: mat4x4<f32>, x: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
     return fma(m[3], vec4(x.w), fma(m[2], vec4(x.z), fma(m[1], vec4(x.y), fma(m[0], vec4(x.x), sum))));
 }
 
-// The same for values that a row does not see, and which may hold anything: they are not touched.
-fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, seen: vec4<bool>, sum: vec4<f32>) -> vec4<f32> {
-    let none = vec4(0.0);
-    return accumulate(mat4x4(select(none, m[0], seen.x), select(none, m[1], seen.y),
-                             select(none, m[2], seen.z), select(none, m[3], seen.w)), p, sum);
+// The same for the values of four keys, of which the row may not see some.
+fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
+    return accumulate(mat4x4(seen_value(m[0], p.x), seen_value(m[1], p.y), seen_value(m[2], p.z), seen_value(m[3], p.w)), p, sum);
 }
 
-// Four of K's or V's numbers of one key; zeroes past the valid keys, which may hold anything.
-fn key_vector(at: u32, dim: u32, readable: bool) -> vec4<f32> {
-    var x = vec4(0.0);
-    if (readable & (dim < params.dim_qk)) { x = load_k(at + dim, params.dim_qk - dim); }
-    return x;
+// Four elements of one key's row of K or V. Dimensions of K past the end are zero; columns of V past the end may be anything,
+// as they are not stored. Keys past the valid ones may be anything: their scores and their values are hidden.
+fn key_vector(at: u32, dim: u32) -> vec4<f32> {
+    let d = within_row(dim, params.dim_qk);
+    return select(vec4(0.0), load_k(at + d, params.dim_qk - d), dim < params.dim_qk);
 }
-fn value_vector(at: u32, dim: u32, readable: bool) -> vec4<f32> {
-    var x = vec4(0.0);
-    if (readable & (dim < params.dim_v)) { x = load_v(at + dim, params.dim_v - dim); }
-    return x;
+fn value_vector(at: u32, dim: u32) -> vec4<f32> {
+    let d = within_row(dim, params.dim_v);
+    return load_v(at + d, params.dim_v - d);
 }
 
 alias Query = array<vec4<f32>, Q_ARRAY>;                       // a thread's dimensions of Q: [row][vector]
-alias Output = array<vec4<f32>, O_ARRAY>;                      // and of O
+alias Output = array<vec4<f32>, O_ARRAY>;                      // its dimensions of O: [row][vector]
 
-// The rows' softmax so far, over this thread's keys alone.
+// The rows' softmax so far, over this thread's keys only.
 struct Softmax {
     m: array<f32, ROWS>,
     l: array<f32, ROWS>,
-    saw: array<f32, ROWS>,                                     // 1 where the row sees a key
+    saw: u32,                                                  // bit r is set if row r sees a key
 }
 
 fn nothing_yet() -> Softmax {
@@ -117,70 +114,73 @@ fn load_queries(site: Site, first: u32, dim: u32) -> Query {
     return q;
 }
 
-// This thread's share of the products of all rows with four keys.
-fn products(site: Site, keys: vec4<u32>, readable: vec4<bool>, dim: u32, q: ptr<function, Query>) -> Rows {
+// The products of all rows with four keys, over this thread's dimensions.
+fn products(site: Site, keys: vec4<u32>, dim: u32, q: ptr<function, Query>) -> Rows {
     let k_at = k_address(site, 0u) + within(keys) * params.k.w;
     var s = Rows();
     // unroll
     for (var d = 0u; d < Q_VECTORS; d++) {
         let i = dim + d * SHARE * 4u;
-        let k = transpose(mat4x4(key_vector(k_at.x, i, readable.x), key_vector(k_at.y, i, readable.y),
-                                 key_vector(k_at.z, i, readable.z), key_vector(k_at.w, i, readable.w)));
+        let k = transpose(mat4x4(key_vector(k_at.x, i), key_vector(k_at.y, i), key_vector(k_at.z, i), key_vector(k_at.w, i)));
         // unroll
         for (var r = 0u; r < ROWS; r++) { s[r] = accumulate(k, (*q)[r * Q_VECTORS + d], s[r]); }
     }
     return s;
 }
 
-// O ← O·factor + P V, this thread's dimensions.
-fn accumulate_values(site: Site, keys: vec4<u32>, readable: vec4<bool>, dim: u32, taken: Taken, o: ptr<function, Output>) {
+// O ← O·factor + P V, for this thread's dimensions. `full` says that every row sees every key.
+fn accumulate_values(site: Site, keys: vec4<u32>, dim: u32, taken: Taken, full: bool, o: ptr<function, Output>) {
     let v_at = v_address(site, 0u) + within(keys) * params.v.w;
     // unroll
     for (var d = 0u; d < V_VECTORS; d++) {
         let i = dim + d * SHARE * 4u;
-        let v = mat4x4(value_vector(v_at.x, i, readable.x), value_vector(v_at.y, i, readable.y),
-                       value_vector(v_at.z, i, readable.z), value_vector(v_at.w, i, readable.w));
+        let v = mat4x4(value_vector(v_at.x, i), value_vector(v_at.y, i), value_vector(v_at.z, i), value_vector(v_at.w, i));
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             let at = r * V_VECTORS + d;
-            (*o)[at] = accumulate_seen(v, taken.p[r], taken.seen[r], (*o)[at] * taken.factor[r]);
+            let before = (*o)[at] * taken.factor[r];
+            if (full) {
+                (*o)[at] = accumulate(v, taken.p[r], before);
+            } else {
+                (*o)[at] = accumulate_seen(v, taken.p[r], before);
+            }
         }
     }
 }
 
-// What a round's scores become: weights, and the factors for what was accumulated before.
+// The weights of an iteration's scores, and the factors that rescale the earlier sums to the new m.
 struct Taken {
     p: Rows,
-    seen: array<vec4<bool>, ROWS>,
     factor: array<f32, ROWS>,
 }
 
-fn take_in(site: Site, first: u32, keys: vec4<u32>, s: Rows, softmax: ptr<function, Softmax>) -> Taken {
+fn take_in(site: Site, first: u32, keys: vec4<u32>, s: Rows, full: bool, softmax: ptr<function, Softmax>) -> Taken {
     var taken = Taken();
     var product = s;
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = row_of(site, min(first + r, row_count() - 1u));
-        let scores = score(row, keys, product[r], sees(row, keys));
+        var seen = vec4(true);
+        if (!full) { seen = sees(row, keys); }
+        let scores = score(row, keys, product[r], seen);
         let before = (*softmax).m[r];
         let m = follow(before, largest(scores.s));
         let p = weigh(scores.s, scores.seen, m);
         taken.p[r] = p;
-        taken.seen[r] = scores.seen;
         taken.factor[r] = rescale(before, m);
         (*softmax).m[r] = m;
         (*softmax).l[r] = fma((*softmax).l[r], taken.factor[r], sum(p));
-        (*softmax).saw[r] = select((*softmax).saw[r], 1.0, any(scores.seen));
+        (*softmax).saw |= select(0u, 1u << r, any(scores.seen));
     }
     return taken;
 }
 
-// Brings all threads' states to one m, adds them up and stores what they come to.
+// Rescales all threads' states to one m, adds them up and stores the result.
 fn finish(site: Site, thread: u32, first: u32, dim: u32, softmax: ptr<function, Softmax>, o: ptr<function, Output>) {
     var tops = Rows();
     var sums = Rows();
     // unroll
-    for (var r = 0u; r < ROWS; r++) { tops[r] = vec4((*softmax).m[r], (*softmax).saw[r], 0.0, 0.0); }
+    for (var r = 0u; r < ROWS; r++) { tops[r] = vec4((*softmax).m[r], f32(((*softmax).saw >> r) & 1u), 0.0, 0.0); }
     tops = largest_of_keys(thread, tops);
     var factor = array<f32, ROWS>();
     // unroll
@@ -213,7 +213,7 @@ fn finish(site: Site, thread: u32, first: u32, dim: u32, softmax: ptr<function, 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let thread = thread_of(invocation);
-    let dim = thread % SHARE * 4u;                             // and SHARE · 4 further for each next vector
+    let dim = thread % SHARE * 4u;                             // of the first vector; the next ones are SHARE · 4 apart
     let site = site_of(workgroup);
     let first = workgroup.x * ROWS;
     let final_row = min(first + ROWS, row_count()) - 1u;
@@ -221,13 +221,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     var q = load_queries(site, first, dim);
     var o = Output();
     var softmax = nothing_yet();
-    let range = keys_of(site, row_of(site, first), row_of(site, final_row), KEYS * 4u);
+    let head = row_of(site, first);
+    let tail = row_of(site, final_row);
+    let range = keys_of(site, head, tail, KEYS * 4u);
     for (var kv = range.x; kv < range.y; kv += KEYS * 4u) {
         let keys = kv + thread / SHARE + vec4(0u, 1u, 2u, 3u) * KEYS;
-        let readable = keys < vec4(range.y);
-        let s = sum_of_share(thread, products(site, keys, readable, dim, &q));
-        let taken = take_in(site, first, keys, s, &softmax);
-        accumulate_values(site, keys, readable, dim, taken, &o);
+        let s = sum_of_share(thread, products(site, keys, dim, &q));
+        if (!HAS_HIDING_SCORES && !HAS_MASKS && all_in_band(head, tail, kv, KEYS * 4u)) {
+            let taken = take_in(site, first, keys, s, true, &softmax);
+            accumulate_values(site, keys, dim, taken, true, &o);
+        } else {
+            let taken = take_in(site, first, keys, s, false, &softmax);
+            accumulate_values(site, keys, dim, taken, false, &o);
+        }
     }
     finish(site, thread, first, dim, &softmax, &o);
 }

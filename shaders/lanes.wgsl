@@ -2,32 +2,35 @@
 //
 //     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
-// There a subgroup is one vector of the CPU and a workgroup one thread's work: nothing is gained by sharing memory, a
-// barrier or a branch costs what both its sides do, and a load from a buffer takes the lanes one by one. So:
+// A software GPU runs a subgroup as one CPU vector and a workgroup on one CPU thread. Workgroup memory gains nothing there,
+// barriers are expensive, a branch costs both of its sides, and a buffer load reads the lanes one by one. So:
 //
 // grid        (⌈Lq / (LANES · ROWS)⌉, Hq, B · parts of the keys)
 // workgroup   one subgroup of LANES; lane i owns rows i, i + LANES, … of the block, with Q and O in its registers
-// memory      none; barriers: none. K and V come from textures, staged by stage.wgsl
+// memory      none; K and V come from textures, which stage.wgsl fills
+// barriers    none
 //
-//     for each KEYS keys that some row may see, lane i reading texels i, i + LANES, … of each:
-//         S ← Q Kᵀ, scaled, capped, biased, masked            each lane its rows, K handed round by shuffles
-//         m′ ← rowmax S where that is a leap above m, else m;  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
-//         O ← O·exp(m − m′) + P V                              V handed round
-//     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
+//     for each KEYS keys that some row may see:               lane i reads texels i, i + LANES, … of each key
+//         S ← Q Kᵀ, scaled, capped, biased, masked            each lane for its rows; shuffles broadcast K
+//         m′ ← rowmax S if exp(rowmax S − m) > 2⁴, else m;  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
+//         O ← O·exp(m − m′) + P V                             shuffles broadcast V
+//     O ← O / l;  lse ← m + ln l                              a row that sees no key: 0 and −∞
 //
-// m follows a score only from a leap on, because these drivers' exp is off by the same little each time, and with few keys a
-// round m would rise often.
+// m lags behind the running maximum because the exp of these drivers has a small error that always has the same sign. With
+// few keys per iteration an exact m would rise often, and the errors would add up.
 //
-// All of it is straight-line: what a driver of this kind spends on a loop or a branch is more than what it would save. But
-// one round must fit the first-level instruction cache, which bounds ROWS · KEYS · D: with twice the text it runs at
-// half the speed. No branch depends on the parameters alone: lavapipe would compile the kernel anew for each dispatch's.
+// The loop's body is straight-line code: on these drivers an inner loop or a branch costs more than it saves. One iteration
+// must fit the first-level instruction cache, which bounds ROWS · KEYS · D: with twice the text the kernel runs at half the
+// speed. No branch depends on parameters alone: lavapipe would then compile the kernel again for the parameters of each
+// dispatch.
 
-// From the host: LANES, ROWS of a lane, KEYS of a round; Q_VECTORS and V_VECTORS of four dimensions, of which a lane reads
-// K_TEXELS and V_TEXELS; and how K and V are staged.
+// From the host: LANES; ROWS per lane; KEYS per iteration; DIM_QK and DIM_V; Q_VECTORS and V_VECTORS, the vectors of four
+// per row of Q and V; K_TEXELS and V_TEXELS, how many of a key's texels a lane reads; K_KEYS_PER_ROW and V_KEYS_PER_ROW, as
+// in stage.wgsl.
 const GROUPED = false;
 const LAG = 4.0;
 const RAISE = 0.0;
-const INFINITE = 0x7f800000u;                                  // the bits above which a number is NaN
+const INFINITY_BITS = 0x7f800000u;                             // the bits of ∞; those of NaN are larger
 
 const Q_ARRAY = ROWS * Q_VECTORS;
 const O_ARRAY = ROWS * DIM_V;
@@ -36,11 +39,11 @@ const K_ARRAY = KEYS * K_TEXELS;
 const V_ARRAY = KEYS * V_TEXELS;
 
 const_assert LANES * ROWS > 0u && K_TEXELS * LANES == Q_VECTORS && V_TEXELS * LANES == V_VECTORS;
-const_assert KEYS == 1u || KEYS == 2u || KEYS == 4u;  // so that a tile's keys are whole rounds
+const_assert KEYS == 1u || KEYS == 2u || KEYS == 4u;  // so that a tile of 32 keys is a whole number of iterations
 
 alias Query = array<vec4<f32>, Q_ARRAY>;                       // [row][dim / 4]
 alias Output = array<f32, O_ARRAY>;                            // [row][dim]
-alias Weights = array<f32, S_ARRAY>;                           // [row][key]; first the products, then what they become
+alias Weights = array<f32, S_ARRAY>;                           // [row][key]: the products, then the weights
 
 // A lane's rows, and their softmax so far.
 struct Rows {
@@ -50,11 +53,11 @@ struct Rows {
     saw: array<bool, ROWS>,
 }
 
-// What a lane brings of the keys and values of a round.
+// A lane's share of the keys and values of an iteration.
 struct Tile {
     k: array<vec4<f32>, K_ARRAY>,                              // [key][texel / LANES]
     v: array<vec4<f32>, V_ARRAY>,
-    spoilt: array<bool, KEYS>,                                 // whether the value is not finite, the same in all lanes
+    non_finite: array<bool, KEYS>,                             // whether the value is not finite; the same in all lanes
 }
 
 fn rows_of(site: Site, first: u32, lane: u32) -> Rows {
@@ -93,14 +96,14 @@ fn fetch(site: Site, kv: u32, lane: u32) -> Tile {
         for (var c = 0u; c < K_TEXELS; c++) { tile.k[t * K_TEXELS + c] = textureLoad(staged_k, k_texel + vec2(c * LANES, 0u)); }
         // unroll
         for (var c = 0u; c < V_TEXELS; c++) { tile.v[t * V_TEXELS + c] = textureLoad(staged_v, v_texel + vec2(c * LANES, 0u)); }
-        // stage.wgsl marks a value that is not finite: its first element is NaN, and all others are 0.
-        tile.spoilt[t] = (bitcast<u32>(subgroupShuffle(tile.v[t * V_TEXELS].x, 0u)) & 0x7fffffffu) > INFINITE;
-        tile.v[t * V_TEXELS].x = select(tile.v[t * V_TEXELS].x, 0.0, tile.spoilt[t]);
+        // stage.wgsl replaced a value that is not finite: its first element is NaN, and all others are 0.
+        tile.non_finite[t] = (bitcast<u32>(subgroupShuffle(tile.v[t * V_TEXELS].x, 0u)) & 0x7fffffffu) > INFINITY_BITS;
+        tile.v[t * V_TEXELS].x = select(tile.v[t * V_TEXELS].x, 0.0, tile.non_finite[t]);
     }
     return tile;
 }
 
-// Q Kᵀ: each number of K is handed to all lanes and used for all their rows.
+// Q Kᵀ. Each element of K is broadcast to all lanes and used for all of their rows.
 fn products(tile: ptr<function, Tile>, q: ptr<function, Query>) -> Weights {
     var s = Weights();
     // unroll
@@ -119,10 +122,10 @@ fn products(tile: ptr<function, Tile>, q: ptr<function, Query>) -> Weights {
     return s;
 }
 
-// P in the place of S. Returns the factors for what was accumulated before.
+// Replaces the products by weights. Returns the factors that rescale the earlier sums to the new m.
 fn take_in(kv: u32, rows: ptr<function, Rows>, tile: ptr<function, Tile>, s: ptr<function, Weights>) -> array<f32, ROWS> {
     var factor = array<f32, ROWS>();
-    let keys = kv + vec4(0u, 1u, 2u, 3u) % KEYS;               // four, though a round may have fewer: those are left out below
+    let keys = kv + vec4(0u, 1u, 2u, 3u) % KEYS;               // with fewer KEYS than four they repeat, and the copies are not used
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         let row = (*rows).row[r];
@@ -141,15 +144,15 @@ fn take_in(kv: u32, rows: ptr<function, Rows>, tile: ptr<function, Tile>, s: ptr
         for (var t = 0u; t < KEYS; t++) {
             sum_p += p[t];
             (*rows).saw[r] |= scores.seen[t];
-            // Rows that see a spoilt value are NaN, but for their LSE.
-            (*s)[r * KEYS + t] = select(p[t], params.nan, scores.seen[t] & (*tile).spoilt[t]);
+            // The output of a row that sees a value that is not finite is NaN. Its LSE is not affected.
+            (*s)[r * KEYS + t] = select(p[t], params.nan, scores.seen[t] & (*tile).non_finite[t]);
         }
         (*rows).l[r] = fma((*rows).l[r], factor[r], sum_p);
     }
     return factor;
 }
 
-// O ← O·factor + P V: each number of V is handed to all lanes and used for all their rows.
+// O ← O·factor + P V. Each element of V is broadcast to all lanes and used for all of their rows.
 fn accumulate_values(tile: ptr<function, Tile>, p: ptr<function, Weights>, factors: array<f32, ROWS>, o: ptr<function, Output>) {
     var factor = factors;
     // unroll
@@ -191,8 +194,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     var rows = rows_of(site, first, lane);
     var q = load_queries(&rows, first, lane);
     var o = Output();
-    let range = keys_of(site, row_of(site, first), row_of(site, final_row), KEYS);
-    for (var kv = range.x; kv < range.y; kv += KEYS) {
+    let head = row_of(site, first);
+    let tail = row_of(site, final_row);
+    let range = keys_of(site, head, tail, KEYS);
+    for (var kv = next_seen(head, tail, range.x, range.y); kv < range.y; kv = next_seen(head, tail, kv + KEYS, range.y)) {
         var tile = fetch(site, kv, lane);
         var p = products(&tile, &q);
         let factor = take_in(kv, &rows, &tile, &p);

@@ -1,46 +1,53 @@
-// Exact attention on matrix units: both products are cooperative multiplications of square fragments.
+// Exact attention on a matrix unit: both products are cooperative multiplications of square fragments.
 //
 //     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
-// The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
+// The query heads that share a KV head are computed together: row n is query n / group of the group's head n mod group.
 //
 // grid        (⌈Lq · group / ROWS⌉, Hkv, B · parts of the keys)
-// workgroup   SUBGROUPS subgroups, each with ROW_FRAGMENTS · SIDE rows of its own: their Q and O stay in its matrices, and
-//             SUBGROUP / (ROW_FRAGMENTS · SIDE) = LANES of its threads share the softmax of a row
-// memory      BLOCK_KV keys and their values in f16, and ROWS · BLOCK_KV scores in f32 and weights in f16. Rows are 16 bytes
-//             longer than what they hold, so that a fragment's rows begin in different banks
-// barriers    a tile: 2; 1 more where scores are capped, biased or masked and LANES > 1; 3 for each BLOCK_KV columns of O
-//             where a row of the workgroup moves its anchor. At the start 1, and 2 for each BLOCK_KV rows; at the end 2, and 2 for
-//             each BLOCK_KV columns
+// workgroup   SUBGROUPS subgroups. Each owns ROW_FRAGMENTS · SIDE rows and keeps their Q and O in fragments;
+//             LANES = SUBGROUP / (ROW_FRAGMENTS · SIDE) of its threads share the softmax of a row
+// memory      bytes: k_tile 2 · BLOCK_KV · (DIM_QK + 8), v_tile 2 · BLOCK_KV · (DIM_V + 8), p_tile 2 · ROWS · (BLOCK_KV + 8),
+//             s_tile 4 · ROWS · (BLOCK_KV + 4), marks 4 · (4 + BLOCK_KV). The rows of tiles are padded by 16 bytes, so that
+//             the rows of a fragment begin in different banks
+// barriers    at the start 1, and 2 per BLOCK_KV rows; per tile 2, 1 more where score_rows runs and LANES > 1, and 3 more per
+//             BLOCK_KV columns of O where a row of the workgroup moves its anchor; at the end 2, and 2 per BLOCK_KV columns of O
 //
-//     K of the first tile → k_tile
+//     k_tile ← K of the first tile
 //     for each tile of keys that some row may see:
-//         the next tile's K and this one's V → registers
+//         registers ← K of the next tile and V of this one
 //         s_tile ← Q Kᵀ
-//     ──  barrier: the scores are there; this K and the last V have been read
+//     ──  barrier: the scores are stored; this K and the previous V have been read
 //         k_tile, v_tile ← registers
-//         S capped, biased, masked, unless the tile is full and has none of that
-//         m′ ← rowmax S where that is more than m by 2⁸, else m;  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
-//     ──  barrier: the weights, this V and the next K are there
+//         S is capped, biased and masked by score_rows, unless the tile is full and its scores are plain products
+//         m′ ← rowmax S if exp(rowmax S − m) > 2⁸, else m;  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
+//     ──  barrier: P, this V and the next K are stored
 //         O ← O·exp(m − m′), by way of s_tile, if any row of the workgroup has m′ ≠ m
 //         O ← O + P V
-//     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
+//     O ← O / l;  lse ← m + ln l                              a row that sees no key: 0 and −∞
 //
-// A fragment's elements cannot be reached, so scores and weights go through memory, and O is rescaled only where it must be:
-// m need not be the maximum, it only has to keep exp(S − m) in range. Weights are 2⁷ times as large as they say, which leaves
-// f16 its whole range below the largest.
+// A tile is full if every row sees every key of it, by position and by the masks. Under a mask or a mask_mod, only a block
+// mask can tell that. A full tile with plain products runs no mask code: score_rows is skipped, and V is staged without a
+// check for NaN. With a softcap or ALiBi, score_rows runs in full tiles too, but it evaluates neither mask there. With a
+// bias or a score_mod no tile is full, since a score may then hide its key.
+//
+// A kernel cannot access the elements of a fragment. So scores and weights go through workgroup memory, and O is rescaled
+// only when necessary: m is an anchor that keeps exp(S − m) in range, and need not be the running maximum. Weights are
+// stored multiplied by 2⁷, so that f16 represents weights far below the largest.
 //
 // Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022; rescaling seldom: FlashAttention-4, 2025.
 
-// pieces/fragments_*.wgsl multiply, pieces/tiles_*.wgsl are the tiles, counted in vectors of four; matrix_staging.wgsl fills them,
-// and matrix_softmax.wgsl is what threads do with scores.
+// pieces/fragments_*.wgsl load, multiply and store fragments. pieces/tiles_*.wgsl declare the tiles; places in them count
+// vectors of four. matrix_staging.wgsl fills them, and matrix_softmax.wgsl turns scores into weights.
 //
-// From the host: SIDE of a fragment, SUBGROUP threads; SUBGROUPS, ROW_FRAGMENTS, BLOCK_KV; DIM_QK and DIM_V in whole fragments;
-// QK_FRAGMENTS, V_FRAGMENTS, KEY_FRAGMENTS; O_CHUNKS, how often BLOCK_KV columns go into O; ROW_QUADS, the vectors of four keys of a
-// tile, and LANE_QUADS, those of a thread; K_MOVES and V_MOVES, the vectors a thread brings in of a tile.
+// From the host: SIDE, the rows of a fragment; SUBGROUP, the threads of a subgroup; SUBGROUPS per workgroup; ROW_FRAGMENTS
+// per subgroup; BLOCK_KV, the keys of a tile; DIM_QK and DIM_V, multiples of SIDE; QK_FRAGMENTS, V_FRAGMENTS and
+// KEY_FRAGMENTS, these in fragments; O_FRAGMENTS, the fragments of O of a subgroup; O_CHUNKS, the chunks of BLOCK_KV
+// columns in O; ROW_QUADS, the vectors of four keys in a row of a tile, and LANE_QUADS, those of one thread; K_MOVES and
+// V_MOVES, the vectors of a tile that a thread moves.
 const ROWS = SUBGROUPS * ROW_FRAGMENTS * SIDE;
 const THREADS = SUBGROUPS * SUBGROUP;
-const LANES = THREADS / ROWS;                                  // threads of a row
+const LANES = THREADS / ROWS;                                  // threads per row
 const SIDE_QUADS = SIDE / 4u;
 const QK_QUADS = DIM_QK / 4u;
 const V_QUADS = DIM_V / 4u;
@@ -56,26 +63,21 @@ const O_ARRAY = ROW_FRAGMENTS * V_FRAGMENTS;
 const GROUPED = true;
 const LAG = 8.0;                                               // so weights are at most 2^(8 + 7), which fits f16
 const RAISE = 7.0;
-const LOWER = 0.0078125;                                       // what takes RAISE back
-const PLAIN = !HAS_SOFTCAP && !HAS_SCORE_MOD && !HAS_BIAS && !HAS_ALIBI;  // scores are products, but for the scale's sign
+const INVERSE_RAISE = 0.0078125;                               // 2⁻⁷, which undoes RAISE
+const PLAIN = !HAS_SOFTCAP && !HAS_SCORE_MOD && !HAS_BIAS && !HAS_ALIBI;  // scores are products, up to the scale's sign
 
 const_assert LANES * ROWS == THREADS && LANES <= ROW_QUADS && LANE_QUADS * LANES == ROW_QUADS && LANE_QUADS <= 8u;
 const_assert BLOCK_KV % SIDE == 0u && QK_FRAGMENTS * SIDE == DIM_QK && V_FRAGMENTS * SIDE == DIM_V;
 
-// Marks hold the number of the tile that made them, counted from 1, so that none need be taken back. One array, and 16 bytes
-// for the first two: fragments are read at multiples of 16 bytes, and no smaller variable may push a tile off them.
+// A mark holds the number, from 1, of the tile that set it, so marks are never reset. They are one array whose first two
+// marks take 16 bytes: fragments are read at multiples of 16 bytes, and a smaller variable could misalign a tile.
 var<workgroup> marks: array<atomic<u32>, MARKS>;
-const MOVED = 0u;                                              // some row that holds anything has moved its anchor
-const SPOILT = 1u;                                             // some value is not finite
-const SPOILT_KEYS = 4u;                                        // and it is this key's
-const MARKS = SPOILT_KEYS + BLOCK_KV;
+const MOVED = 0u;                                              // some row with l > 0 moved its anchor
+const NON_FINITE = 1u;                                         // some value is not finite
+const NON_FINITE_KEYS = 4u;                                    // + key of the tile: its value is not finite
+const MARKS = NON_FINITE_KEYS + BLOCK_KV;
 
-// Whether every row of the block sees every key of the tile, and its scores are the products.
-fn is_full(block: Block, kv: u32) -> bool {
-    return !HAS_HIDDEN_KEYS && all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);
-}
-
-// s_tile ← Q Kᵀ, this subgroup's rows.
+// s_tile ← Q Kᵀ, for this subgroup's rows.
 fn multiply_keys(subgroup: u32, q: ptr<function, array<Left, Q_ARRAY>>) {
     // unroll
     for (var n = 0u; n < KEY_FRAGMENTS; n++) {
@@ -95,7 +97,7 @@ fn multiply_keys(subgroup: u32, q: ptr<function, array<Left, Q_ARRAY>>) {
     }
 }
 
-// O ← O + P V, this subgroup's rows.
+// O ← O + P V, for this subgroup's rows.
 fn multiply_values(subgroup: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
     // unroll
     for (var n = 0u; n < KEY_FRAGMENTS; n++) {
@@ -115,8 +117,8 @@ fn multiply_values(subgroup: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
     }
 }
 
-// BLOCK_KV columns of O, the `c`th such, where a thread can reach them: in s_tile.
-fn lay_out(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
+// Stores chunk `c` of O, BLOCK_KV columns, in s_tile, where threads can access its elements.
+fn store_chunk(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
     // unroll
     for (var f = 0u; f < ROW_FRAGMENTS; f++) {
         let at = (subgroup * ROW_FRAGMENTS + f) * SIDE * S_STRIDE;
@@ -128,8 +130,8 @@ fn lay_out(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
     }
 }
 
-// And back.
-fn take_back(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
+// Loads chunk `c` of O back from s_tile.
+fn load_chunk(subgroup: u32, c: u32, o: ptr<function, array<Sum, O_ARRAY>>) {
     // unroll
     for (var f = 0u; f < ROW_FRAGMENTS; f++) {
         let at = (subgroup * ROW_FRAGMENTS + f) * SIDE * S_STRIDE;
@@ -146,7 +148,7 @@ fn rescale_output(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>
     let subgroup = thread / SUBGROUP;
     // unroll
     for (var c = 0u; c < O_CHUNKS; c++) {
-        lay_out(subgroup, c, o);
+        store_chunk(subgroup, c, o);
         workgroupBarrier();
         // unroll
         for (var i = 0u; i < LANE_QUADS; i++) {
@@ -154,15 +156,15 @@ fn rescale_output(thread: u32, factor: f32, o: ptr<function, array<Sum, O_ARRAY>
             set_scores(at, scores(at) * factor);
         }
         workgroupBarrier();
-        take_back(subgroup, c, o);
+        load_chunk(subgroup, c, o);
         workgroupBarrier();
     }
 }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    // Not the builtin: a driver crashes on modules with matrices and subgroups both. The probe notices larger subgroups than
-    // said; with smaller ones several do the same, which is slow and right.
+    // Not the builtin: a driver crashes on modules that declare both matrices and subgroups. If subgroups are larger than
+    // SUBGROUP, the probe fails. If they are smaller, several do the same work, which is slow but correct.
     let subgroup = thread / SUBGROUP;
     begin(thread);
     let block = block_of(workgroup);
@@ -190,12 +192,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var i = 0u; i < O_FRAGMENTS; i++) { o[i] = zero(); }
     var softmax = Softmax(LOWEST, 0.0, false, false);
     let keys = key_range(block);
-    stage_k(thread, fetch_k(block, thread, keys.x, keys.y));
+    var next = next_tile(block, keys.x, keys.y);
+    stage_k(thread, fetch_k(block, thread, next, keys.y));
     workgroupBarrier();
-    for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
+    while (next < keys.y) {
+        let kv = next;
         let tile = kv / BLOCK_KV + 1u;
-        let full = is_full(block, kv);
-        let next_k = fetch_k(block, thread, kv + BLOCK_KV, keys.y);
+        let full = !HAS_HIDING_SCORES && is_full(block, kv);
+        next = next_tile(block, kv + BLOCK_KV, keys.y);
+        let next_k = fetch_k(block, thread, next, keys.y);
         let v = fetch_v(block, thread, kv, keys.y);
         multiply_keys(subgroup, &q);
         workgroupBarrier();
@@ -218,7 +223,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     finish(block, thread, softmax, &o);
 }
 
-// O / l and the statistics, by way of s_tile; the vector after a row's scores holds what its threads found.
+// Stores O / l and the statistics, by way of s_tile. The vector after a row's scores holds the row's totals.
 fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Sum, O_ARRAY>>) {
     let found = vec4(softmax.l, select(0.0, 1.0, softmax.saw), select(0.0, 1.0, softmax.sees_spoilt), 0.0);
     let row = thread / LANES;
@@ -231,23 +236,23 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, array<Su
         all_found.w = softmax.m;
         set_scores(row * S_STRIDE + ROW_QUADS, all_found);
         if (block.first + row <= block.final_row) {
-            store_statistics(block_row(block, row), softmax.m, all_found.x * LOWER, all_found.y > 0.0);
+            store_statistics(block_row(block, row), softmax.m, all_found.x * INVERSE_RAISE, all_found.y > 0.0);
         }
     }
 
     // unroll
     for (var c = 0u; c < O_CHUNKS; c++) {
-        workgroupBarrier();  // those of the last columns are done
-        lay_out(thread / SUBGROUP, c, o);
+        workgroupBarrier();  // the readers of the previous chunk are done
+        store_chunk(thread / SUBGROUP, c, o);
         workgroupBarrier();
         for (var i = thread; i < ROWS * ROW_QUADS; i += THREADS) {
             let row = i / ROW_QUADS;
             let dim = (c * ROW_QUADS + i % ROW_QUADS) * 4u;
             if (block.first + row <= block.final_row && dim < params.dim_v) {
                 let total = scores(row * S_STRIDE + ROW_QUADS);  // l, saw, sees_spoilt, m
-                let columns = scores(row * S_STRIDE + i % ROW_QUADS) * LOWER;
+                let columns = scores(row * S_STRIDE + i % ROW_QUADS) * INVERSE_RAISE;
                 let o = select(columns, vec4(params.nan), total.z > 0.0);
-                store_columns(block_row(block, row), dim, o, total.w, total.x * LOWER, total.y > 0.0);
+                store_columns(block_row(block, row), dim, o, total.w, total.x * INVERSE_RAISE, total.y > 0.0);
             }
         }
     }

@@ -1,8 +1,9 @@
-// The softmax of matrix.wgsl: what threads do with a tile's scores between the two products. LANES threads to a row: each sees all
-// of its scores for the maximum, and makes weights of its own share, every LANES-th vector of four.
+// The softmax of matrix.wgsl, which runs between the two products. LANES threads share a row. Each reads all scores of the
+// row for the maximum, and computes the weights of every LANES-th vector of four keys.
 
-// A row's softmax so far: its anchor, the same in all of its threads; the sum of weights of this thread's keys relative to it; and
-// whether it sees any of them, and any with a value that is not finite.
+// A row's softmax so far. m is the anchor, the same in all threads of the row. The others are over this thread's keys: l is
+// the sum of the weights relative to m; saw and sees_spoilt say whether the row sees any key, and any whose value is not
+// finite.
 struct Softmax {
     m: f32,
     l: f32,
@@ -12,7 +13,7 @@ struct Softmax {
 
 const ALL = 0xffffffffu;
 
-// Caps, biases and masks this thread's scores of the tile where they lie. Returns which of them its row sees, a bit each.
+// Caps, biases and masks this thread's scores of the tile, in place. Returns one bit per score: whether the row sees its key.
 fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
     let row = block_row(block, thread / LANES);
     var seen = 0u;
@@ -21,7 +22,8 @@ fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
         let quad = i * LANES + thread % LANES;
         let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
         let at = thread / LANES * S_STRIDE + quad;
-        // Where Q has the sign of the scale already, it is put on again: twice is not at all.
+        // score() applies score_scale. Plain products have that factor already, from Q; it is ±1 or 0, and a second one
+        // cancels it.
         let product = scores(at) * select(1.0, params.score_scale, PLAIN);
         let scored = score(row, keys, product, sees(row, keys));
         set_scores(at, scored.s);
@@ -31,7 +33,7 @@ fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
     return seen;
 }
 
-// Takes a tile's scores in and leaves their weights in p_tile. Returns the factor that brings what was accumulated under the
+// Stores the weights of a tile's scores in p_tile, and updates the state. Returns the factor that rescales sums under the
 // old anchor to the new one.
 fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, tile: u32) -> f32 {
     let row = thread / LANES;
@@ -72,10 +74,10 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
 // Whether this thread's row sees a key of this tile whose value is not finite.
 fn sees_spoilt(thread: u32, seen: u32, tile: u32) -> bool {
     var found = false;
-    if (atomicLoad(&marks[SPOILT]) == tile) {
+    if (atomicLoad(&marks[NON_FINITE]) == tile) {
         for (var i = 0u; i < LANE_QUADS * 4u; i++) {
             let key = (i / 4u * LANES + thread % LANES) * 4u + i % 4u;
-            found |= ((seen >> i) & 1u) == 1u && atomicLoad(&marks[SPOILT_KEYS + key]) == tile;
+            found |= ((seen >> i) & 1u) == 1u && atomicLoad(&marks[NON_FINITE_KEYS + key]) == tile;
         }
     }
     return found;

@@ -1,8 +1,8 @@
-// What matrix.wgsl multiplies, on its way in: to registers, where it waits until the tile it goes to has been read, and from there
-// to workgroup memory. A vector of four to a thread at a time; Q goes straight through k_tile.
+// Loads the operands of matrix.wgsl, in vectors of four. K and V are loaded into registers, and stored in workgroup memory
+// once the previous contents have been read. Q goes directly to k_tile.
 
-// Rows `first`.. of the block become those of k_tile; rows and dimensions past the end are zero. The sign of the scale is
-// put on here, where it costs least and changes no digit.
+// Copies the rows of Q from `first` on to k_tile, BLOCK_KV of them; rows and dimensions past the end are zero. Plain scores
+// get the sign of the scale here, where it costs least and is exact.
 fn stage_q(block: Block, thread: u32, first: u32) {
     // unroll
     for (var i = 0u; i < K_MOVES; i++) {
@@ -18,7 +18,7 @@ fn stage_q(block: Block, thread: u32, first: u32) {
     }
 }
 
-// What a thread brings in of a tile; keys from `end` on are zero: they may hold anything.
+// The vectors of a tile that a thread moves. Keys from `end` on are zero, since memory may hold anything there.
 alias Keys = array<vec4<f16>, K_MOVES>;
 alias Values = array<vec4<f16>, V_MOVES>;
 
@@ -66,8 +66,8 @@ fn stage_v(thread: u32, values: Values) {
     }
 }
 
-// The same where some rows may not see some keys: 0 · NaN is NaN, so a value that is not finite becomes zero, and its key is
-// marked for the rows that do see it.
+// The same for a tile that is not full. A vector that is not finite is stored as zero, because 0 · NaN would reach rows
+// that do not see the key. The key is marked for the rows that do.
 fn stage_v_marking(thread: u32, values: Values, tile: u32) {
     var finite = values;
     // unroll
@@ -75,8 +75,8 @@ fn stage_v_marking(thread: u32, values: Values, tile: u32) {
         let bits = bitcast<vec4<u32>>(vec4<f32>(values[i]));
         if (any((bits & vec4(0x7f800000u)) == vec4(0x7f800000u))) {
             finite[i] = vec4<f16>();
-            atomicStore(&marks[SPOILT_KEYS + (i * THREADS + thread) / V_QUADS], tile);
-            atomicStore(&marks[SPOILT], tile);
+            atomicStore(&marks[NON_FINITE_KEYS + (i * THREADS + thread) / V_QUADS], tile);
+            atomicStore(&marks[NON_FINITE], tile);
         }
     }
     stage_v(thread, finite);

@@ -1,12 +1,13 @@
-// Combines each row's results over parts of the keys, which some workgroups each left, into the one over all.
+// Combines the results of each row over the parts of the keys into the result over all keys.
 //
 //     m ← max mᵢ;  l ← Σ lᵢ·exp(mᵢ − m);  O ← Σ Oᵢ·exp(mᵢ − m) / l
 //
 // grid        (⌈Lq / ROWS⌉, Hq, B)
-// workgroup   64 threads, each four columns of a row
-// memory      none; barriers: none
+// workgroup   64 threads, each of which computes four columns of a row
+// memory      none
+// barriers    none
 //
-// The same algebra as from tile to tile in tiled.wgsl; Rabe & Staats 2021, Dao et al., Flash-Decoding, 2023.
+// The algebra is that of tiled.wgsl from tile to tile. Rabe & Staats 2021, Dao et al., Flash-Decoding, 2023.
 
 const THREADS = 64u;
 const VECTORS = DIM_V / 4u;

@@ -1,14 +1,15 @@
-// Whether a matrix unit multiplies as it says, through the very fragments that matrix.wgsl uses, one after another.
+// Tests a matrix unit: multiplies known matrices by the fragment functions that matrix.wgsl uses.
 //
 //     subgroup n:  S ← Aₙ Bᵀ;  R ← S + Aₙ B
 //
 // grid        (1, 1, 1)
 // workgroup   SUBGROUPS subgroups
-// memory      the tiles of matrix.wgsl, of SIDE keys
-// barriers    2 for each subgroup, and 4
+// memory      bytes: k_tile and v_tile 2 · SIDE · (SIDE + 8) each, p_tile 2 · ROWS · (SIDE + 8), s_tile 4 · ROWS · (SIDE + 4)
+// barriers    2 per subgroup, and 4
 //
-// No factor is symmetric, so that a layout taken for its transpose shows, and each subgroup has a left factor of its own, so that
-// two of them in one larger subgroup show. (Smaller subgroups than said multiply the work, and are right.)
+// No factor is symmetric, so a layout that is taken for its transpose changes the result. Each subgroup has a different
+// left factor, so two of them in one larger subgroup change it too. If subgroups are smaller than SUBGROUP, several do the
+// same work, which is correct.
 
 // From the host: SIDE, SUBGROUP, SUBGROUPS.
 const THREADS = SUBGROUPS * SUBGROUP;

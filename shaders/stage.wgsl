@@ -1,16 +1,22 @@
-// Copies keys and values to textures of f32, four elements a texel: what a software GPU reads fastest, since it has
-// the texels of a whole subgroup fetched as vectors, and from a buffer takes one element of one lane at a time.
+// Copies keys and values to textures of f32, four elements per texel. A software GPU reads textures fastest: it fetches the
+// texels of a whole subgroup as vectors, but loads a buffer one element of one lane at a time.
 //
 // grid        (⌈Lk / 64⌉, Hkv, B)
-// workgroup   64 threads, a key to a thread
-// memory      none; barriers: none
+// workgroup   64 threads, one key per thread
+// memory      none
+// barriers    none
 //
-// Key n of all (B, Hkv, Lk) lies at texel (n mod K · D / 4, ⌊n / K⌋), with K keys to a row. A value with an element that is not
-// finite is stored as 0, because 0 · NaN is NaN and would reach the rows that do not see it. Its first element is NaN, which tells
-// lanes.wgsl so.
+//     staged_k ← K
+//     staged_v ← V, but (NaN, 0, 0, …) for a value with an element that is not finite
+//
+// Keys are numbered through (B, Hkv, Lk). Key n begins at texel ((n mod K) · D / 4, ⌊n / K⌋), with K keys per row of the
+// texture. Only finite values are copied, because 0 · NaN would reach rows that do not see the key. The NaN marks a value that
+// is replaced; lanes.wgsl reads it as 0.
+//
+// For this kernel, params.len_q is the number of keys in the dispatch.
 
 const THREADS = 64u;
-const INFINITE = 0x7f800000u;                                  // the bits from which a number is infinite or NaN
+const INFINITY_BITS = 0x7f800000u;                             // the bits of ∞; those of NaN are larger
 
 fn magnitude(x: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(x) & vec4(0x7fffffffu); }
 
@@ -38,7 +44,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         textureStore(staged_v, v_texel + vec2(i, 0u), x);
     }
 
-    if (max(max(size.x, size.y), max(size.z, size.w)) >= INFINITE) {
+    if (max(max(size.x, size.y), max(size.z, size.w)) >= INFINITY_BITS) {
         textureStore(staged_v, v_texel, vec4(params.nan, 0.0, 0.0, 0.0));
         for (var i = 1u; i < DIM_V / 4u; i++) { textureStore(staged_v, v_texel + vec2(i, 0u), vec4(0.0)); }
     }

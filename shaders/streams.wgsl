@@ -1,28 +1,30 @@
-// Exact attention for few query rows on software GPUs, where reading K and V once is most of the time there is.
+// Exact attention for few query rows on software GPUs, where reading K and V takes most of the time.
 //
 //     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
-// The query heads that share a KV head are rows like any other: row n of a KV head is query n / group, head n mod group.
-// Every lane walks through keys of its own, RUN of them that follow one another in memory and then those of the next tile:
-// so many streams the CPU fetches ahead, and one key to a lane, whose neighbour is a row further, it does not.
+// The query heads that share a KV head are computed together: row n is query n / group of the group's head n mod group.
+// Each lane reads RUN keys that are contiguous in memory, then its RUN keys of the next tile. The CPU prefetches
+// such streams, one per lane. With neighbouring keys in neighbouring lanes it does not.
 //
 // grid        (⌈Lq · group / ROWS⌉, Hkv, B · parts of the keys)
-// workgroup   one subgroup of LANES, with Q and each lane's share of O for all rows in its registers
-// memory      none; barriers: none
+// workgroup   one subgroup of LANES; each lane holds, for all rows, Q and the O of its keys in registers
+// memory      none
+// barriers    none
 //
-//     for each key of this lane that some row may see:
+//     for each key of this lane, over the tiles in which some row may see a key:
 //         s ← q kᵀ, scaled, capped, biased, masked
-//         m′ ← s where that is a leap above m, else m;  p ← exp(s − m′);  l ← l·exp(m − m′) + p      of this lane alone
+//         m′ ← s if exp(s − m) > 2⁴, else m;  p ← exp(s − m′);  l ← l·exp(m − m′) + p      over this lane's keys only
 //         O ← O·exp(m − m′) + p v
 //     m ← max over the lanes;  l, O ← sums over them                               as merge.wgsl does for the parts
-//     O ← O / l;  lse ← m + ln l                                                   a row that saw no key: 0 and −∞
+//     O ← O / l;  lse ← m + ln l                                                   a row that sees no key: 0 and −∞
 //
-// Straight-line, no branch by the parameters alone, and m left behind by less than a leap, for the reasons told in lanes.wgsl.
+// The code is straight-line, no branch depends on parameters alone, and m lags behind the maximum, for the reasons given in
+// lanes.wgsl.
 // Splitting the keys: Dao et al., Flash-Decoding, 2023; rows of a group together: Ainslie et al., GQA, 2023.
 
-// From the host: LANES, ROWS; Q_VECTORS and V_VECTORS of four dimensions, of which a lane brings K_TEXELS of each query and
-// takes V_TEXELS of each result.
-const RUN = 16u;                                               // at most 16 KiB, at least a page of f32 from D = 64 on
+// From the host: DIM_QK, DIM_V, LANES, ROWS; Q_VECTORS and V_VECTORS, the vectors of four per row of Q and V; K_TEXELS,
+// those that a lane loads of each query; V_TEXELS, those that it stores of each result.
+const RUN = 16u;                                               // keys: in f32 a page of 4 KiB at D = 64, and 16 KiB at D = 256
 const TILE = LANES * RUN;
 const GROUPED = true;
 const LAG = 4.0;
@@ -58,7 +60,7 @@ struct Rows {
     saw: array<bool, ROWS>,
 }
 
-// Past its end the last row is read again: what becomes of that is not stored.
+// Rows past the end repeat the last one, and are not stored.
 fn rows_of(site: Site, first: u32) -> Rows {
     var rows = Rows();
     // unroll
@@ -69,7 +71,7 @@ fn rows_of(site: Site, first: u32) -> Rows {
     return rows;
 }
 
-// Each lane loads its share of the queries and hands it to all.
+// Each lane loads its share of the queries and broadcasts it to the others.
 fn load_queries(rows: ptr<function, Rows>, lane: u32) -> Query {
     var q = Query();
     // unroll
@@ -94,7 +96,7 @@ fn load_queries(rows: ptr<function, Rows>, lane: u32) -> Query {
     return q;
 }
 
-// The products of all rows with a key. Past the end of the dimensions the last vector is read again: there q is 0.
+// The products of all rows with a key. Vectors past dim_qk repeat the last one: q is 0 there.
 fn products(at: u32, q: ptr<function, Query>) -> array<f32, ROWS> {
     let final_vector = (params.dim_qk - 1u) / 4u * 4u;
     var s = array<f32, ROWS>();
@@ -111,7 +113,7 @@ fn products(at: u32, q: ptr<function, Query>) -> array<f32, ROWS> {
     return s;
 }
 
-// What a key's scores become.
+// The weights of a key's scores, and the factors that rescale the earlier sums to the new m.
 struct Taken {
     p: array<f32, ROWS>,
     seen: array<bool, ROWS>,
@@ -123,7 +125,7 @@ fn take_in(key: u32, products: array<f32, ROWS>, rows: ptr<function, Rows>) -> T
     var product = products;
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        // One key where the rules take four: the others are the same.
+        // score() takes four keys: all four are the same one.
         let row = (*rows).row[r];
         let scores = score(row, vec4(key), vec4(product[r]), sees(row, vec4(key)));
         let before = (*rows).m[r];
@@ -150,7 +152,7 @@ fn accumulate_values(at: u32, taken_in: Taken, o: ptr<function, Output>) {
         for (var r = 0u; r < ROWS; r++) {
             // unroll
             for (var c = 0u; c < 4u; c++) {
-                // A value that the row does not see may hold anything, and is not touched.
+                // A value that the row does not see may be NaN.
                 let to = r * DIM_V + d * 4u + c;
                 (*o)[to] = fma(taken.p[r], select(0.0, v4[c], taken.seen[r]), (*o)[to] * taken.factor[r]);
             }
@@ -158,7 +160,7 @@ fn accumulate_values(at: u32, taken_in: Taken, o: ptr<function, Output>) {
     }
 }
 
-// Brings all lanes' states to one m, adds them up and stores what they come to.
+// Rescales all lanes' states to one m, adds them up and stores the result.
 fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Output>) {
     // unroll
     for (var r = 0u; r < ROWS; r++) {
@@ -194,7 +196,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     var rows = rows_of(site, first);
     var q = load_queries(&rows, lane);
     var o = Output();
-    // In steps of a key to each lane, from the start of the part; RUN of them to a tile.
+    // A step is one key per lane; a tile is RUN steps. Both count from the start of the part.
     let range = keys_of(site, row_of(site, first), row_of(site, final_row), 1u);
     let last_step = (max(range.y, site.begin) - site.begin + TILE - 1u) / TILE * RUN;
     for (var step = (range.x - site.begin) / TILE * RUN; step < last_step; step++) {

@@ -1,146 +1,229 @@
-// One tile of scores, and which of its keys each query sees: what tiled.wgsl and weights.wgsl share.
+// A tile of scores, and which of its keys each query sees. tiled.wgsl and weights.wgsl share this file.
 //
-// The tile is 32 queries × 32 keys; thread (ty, tx) of 8 × 8 owns rows 4ty.. and keys 4tx.. of it, as four rows of
-// four keys in registers. Q and K come through workgroup memory 32 dimensions at a time; both are read as vectors of
-// four, so that 8 reads feed 64 multiply-adds. Barriers: 2 for each 32 dimensions, 3 more with a boolean mask.
-// pieces/rows_*.wgsl is how the 8 threads of a row learn the largest score and the sum of weights from each other.
+//     S ← Q Kᵀ, scaled, capped, biased, masked                 pieces/score.wgsl
+//
+// workgroup   DOWN × ACROSS threads. Thread (y, x) holds a block of the tile in registers: ROW_COUNT rows from row
+//             y · ROW_COUNT on, and the keys of the vectors of four x, x + ACROSS, …
+// memory      slices of K and, unless Q_RESIDENT, of Q; 9/8 of their size, because of the padding. Votes 4 bytes with a mask or
+//             a mask_mod
+// barriers    per tile 1, and 2 per slice; 3 more for the vote
+//
+//     unless the tile is full:
+//         seen ← which keys this thread's rows see
+//         skip the tile if no row sees any key                 pieces/skip_by_*.wgsl
+//     for each slice of the dimensions:
+//         tile ← Q and K                                       Q only once if Q_RESIDENT
+//         S ← S + Q Kᵀ                                         as outer products: per dimension, a vector of four per four
+//                                                              rows and per four keys is read
+//
+// A tile is full if every row sees every key of it, by position and by the masks. Under a mask or a mask_mod, only a block
+// mask can tell that. A full tile takes no vote and runs no mask code. In other tiles the threads vote whether to skip the
+// tile, if there is a mask or a mask_mod.
+//
+// pieces/rows_*.wgsl compute the maximum and the sum over the ACROSS threads of a row.
 
-const ROWS = 32u;
-const BLOCK_KV = 32u;
-const THREADS = 64u;
+// From the host: DIM_QK; ROW_VECTORS and KEY_VECTORS, a thread's vectors of four rows and of four keys; ROW_COUNT, its
+// rows; SCORES, the vectors of its scores; DOWN, ACROSS; SLICE, the dimensions that are staged together; STEP, the
+// dimensions of one loop iteration; K_LOADS and Q_LOADS, the blocks of 4 × 4 numbers of K and Q that a thread copies per
+// slice; K_AT, Q_AT and V_AT, where the parts of `tile` begin; TILE, its size.
+const THREADS = DOWN * ACROSS;
+const ROWS = DOWN * ROW_VECTORS * 4u;
+const BLOCK_KV = ACROSS * KEY_VECTORS * 4u;
 const LAG = 0.0;                                               // m is the largest score
 const RAISE = 0.0;
 const GROUPED = false;
-const SLICE = 8u;                                              // of the head dimension: vectors of four
-const QK_SLICES = DIM_QK / 32u;
-const Q_TILE = ROWS * SLICE * select(1u, QK_SLICES, Q_RESIDENT);
+const QK_SLICES = DIM_QK / SLICE;
 
-const_assert DIM_QK % 32u == 0u && DIM_QK > 0u;
+// Workgroup memory consists of groups of 8 vectors that one thread reads in a row: the index of the group is computed and
+// bounded once, and the index within it is a constant. The ninth vector spreads the groups over the banks.
+const GROUP = 8u;
+const K_DIMS = GROUP / KEY_VECTORS;                            // dimensions per group
+const Q_DIMS = GROUP / ROW_VECTORS;
+var<workgroup> tile: array<array<vec4<f32>, 9>, TILE>;
 
-var<workgroup> q_tile: array<vec4<f32>, Q_TILE>;               // [dim / 4][row], four dims of a row together
-var<workgroup> kv_tile: array<vec4<f32>, 256>;                 // [dim][key / 4], four keys of a dim together
+const_assert DIM_QK % SLICE == 0u && DIM_QK > 0u && SLICE % STEP == 0u && STEP % GROUP == 0u;
+const_assert SCORES == ROW_COUNT * KEY_VECTORS && ROW_COUNT == ROW_VECTORS * 4u;
 
-// Which of a thread's keys each of its rows sees: [row], four keys.
-alias Seen = array<vec4<bool>, 4>;
+// A thread's scores or weights, and which keys its rows see: [row][key vector].
+alias Quads = array<vec4<f32>, SCORES>;
+alias Seen = array<vec4<bool>, SCORES>;
+// One number per row of a thread: [row / 4][row % 4].
+alias PerRow = array<vec4<f32>, ROW_VECTORS>;
 
-// Whether every row of the block sees every key of the tile, as far as positions tell.
-fn is_full(block: Block, kv: u32) -> bool {
-    return all_see(block_row(block, 0u), block_row(block, ROWS), kv, BLOCK_KV);
+// Row `r` of a thread, counted within the block.
+fn row_within(thread: u32, r: u32) -> u32 { return thread / ACROSS * ROW_COUNT + r; }
+
+// The keys of a thread's key vector `n` in the tile at key `kv`.
+fn keys_within(thread: u32, kv: u32, n: u32) -> vec4<u32> {
+    return kv + (thread % ACROSS + n * ACROSS) * 4u + vec4(0u, 1u, 2u, 3u);
 }
 
-// sum + m x, as four fused multiply-adds: both matrix products are made of this.
-fn accumulate(m: mat4x4<f32>, x: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    return fma(m[3], vec4(x.w), fma(m[2], vec4(x.z), fma(m[1], vec4(x.y), fma(m[0], vec4(x.x), sum))));
-}
-
-// Slice `from` of Q becomes slice `to` of q_tile; rows and dimensions past the end are zero.
+// Copies slice `from_slice` of Q to slice `to_slice` of the tile. A thread transposes four dimensions of four rows. Dimensions
+// past the end are zero. Rows past the end repeat the last one, and their results are not stored.
 fn stage_q(block: Block, thread: u32, from_slice: u32, to_slice: u32) {
     // unroll
-    for (var step = 0u; step < 4u; step++) {
-        let row = (step * THREADS + thread) / SLICE;
-        let vector = thread % SLICE;
-        let dim = (from_slice * SLICE + vector) * 4u;
-        var x = vec4(0.0);
-        if (block.first + row <= block.final_row && dim < params.dim_qk) {
-            x = load_q(q_address(block_row(block, row)) + dim, params.dim_qk - dim);
+    for (var step = 0u; step < Q_LOADS; step++) {
+        let i = step * THREADS + thread;
+        let vector = i % (ROWS / 4u);
+        let within_slice = i / (ROWS / 4u) * 4u;
+        let dim = from_slice * SLICE + within_slice;
+        let d = within_row(dim, params.dim_qk);
+        var x = mat4x4<f32>();
+        // unroll
+        for (var r = 0u; r < 4u; r++) {
+            x[r] = load_q(q_address(block_row(block, vector * 4u + r)) + d, params.dim_qk - d);
         }
-        q_tile[(to_slice * SLICE + vector) * ROWS + row] = x;
+        x = transpose(x);
+        let group = Q_AT + (to_slice * SLICE + within_slice) / Q_DIMS * DOWN + vector / ROW_VECTORS;
+        let place = within_slice % Q_DIMS * ROW_VECTORS + vector % ROW_VECTORS;
+        if (within_slice < SLICE) {
+            // unroll
+            for (var e = 0u; e < 4u; e++) {
+                tile[group][place + e * ROW_VECTORS] = select(vec4(0.0), x[e], dim < params.dim_qk);
+            }
+        }
     }
 }
 
-// Each thread reads four dims of four keys and leaves four keys of four dims. Keys past the valid ones are zero: they
-// may hold anything.
+// Copies a slice of K to the tile likewise. Keys past the valid ones may be anything: their scores are hidden.
 fn stage_k(block: Block, thread: u32, kv: u32, slice: u32) {
-    let key = thread % 8u * 4u;
-    let vector = thread / 8u;
-    let dim = (slice * SLICE + vector) * 4u;
-    var x = mat4x4<f32>();
     // unroll
-    for (var i = 0u; i < 4u; i++) {
-        if (kv + key + i < block.site.end && dim < params.dim_qk) {
-            x[i] = load_k(k_address(block.site, kv + key + i) + dim, params.dim_qk - dim);
+    for (var step = 0u; step < K_LOADS; step++) {
+        let i = step * THREADS + thread;
+        let vector = i % (BLOCK_KV / 4u);
+        let within_slice = i / (BLOCK_KV / 4u) * 4u;
+        let dim = slice * SLICE + within_slice;
+        let d = within_row(dim, params.dim_qk);
+        let keys = within(kv + vector * 4u + vec4(0u, 1u, 2u, 3u));
+        var x = mat4x4<f32>();
+        // unroll
+        for (var j = 0u; j < 4u; j++) { x[j] = load_k(k_address(block.site, keys[j]) + d, params.dim_qk - d); }
+        x = transpose(x);
+        let group = K_AT + within_slice / K_DIMS * ACROSS + vector % ACROSS;
+        let place = within_slice % K_DIMS * KEY_VECTORS + vector / ACROSS;
+        if (within_slice < SLICE) {
+            // unroll
+            for (var e = 0u; e < 4u; e++) {
+                tile[group][place + e * KEY_VECTORS] = select(vec4(0.0), x[e], dim < params.dim_qk);
+            }
         }
-    }
-    x = transpose(x);
-    // unroll
-    for (var i = 0u; i < 4u; i++) {
-        kv_tile[(vector * 4u + i) * 8u + key / 4u] = x[i];
     }
 }
 
 // Q Kᵀ of the tile.
-fn products(block: Block, thread: u32, kv: u32) -> mat4x4<f32> {
-    let row = thread / 8u * 4u;
-    let key = thread % 8u;
-    var s = mat4x4<f32>();
+fn products(block: Block, thread: u32, kv: u32) -> Quads {
+    var s = Quads();
     for (var slice = 0u; slice < QK_SLICES; slice++) {
-        workgroupBarrier();  // the tiles' last readers are done
+        workgroupBarrier();  // the tile's last readers are done
         let q_slice = select(0u, slice, Q_RESIDENT);
         if (!Q_RESIDENT) { stage_q(block, thread, slice, 0u); }
         stage_k(block, thread, kv, slice);
         workgroupBarrier();
-        for (var i = 0u; i < SLICE; i++) {
-            let k4 = mat4x4(kv_tile[i * 32u + key], kv_tile[i * 32u + key + 8u],
-                            kv_tile[i * 32u + key + 16u], kv_tile[i * 32u + key + 24u]);
-            let q = (q_slice * SLICE + i) * ROWS + row;
-            s[0] = accumulate(k4, q_tile[q], s[0]);
-            s[1] = accumulate(k4, q_tile[q + 1u], s[1]);
-            s[2] = accumulate(k4, q_tile[q + 2u], s[2]);
-            s[3] = accumulate(k4, q_tile[q + 3u], s[3]);
+        for (var step = 0u; step < SLICE / STEP; step++) {
+            let q_group = Q_AT + (q_slice * SLICE + step * STEP) / Q_DIMS * DOWN + thread / ACROSS;
+            let k_group = K_AT + step * STEP / K_DIMS * ACROSS + thread % ACROSS;
+            // unroll
+            for (var d = 0u; d < STEP; d++) {
+                var q = PerRow();
+                // unroll
+                for (var a = 0u; a < ROW_VECTORS; a++) {
+                    q[a] = tile[q_group + d / Q_DIMS * DOWN][d % Q_DIMS * ROW_VECTORS + a];
+                }
+                // unroll
+                for (var n = 0u; n < KEY_VECTORS; n++) {
+                    let k = tile[k_group + d / K_DIMS * ACROSS][d % K_DIMS * KEY_VECTORS + n];
+                    // unroll
+                    for (var r = 0u; r < ROW_COUNT; r++) {
+                        s[r * KEY_VECTORS + n] = fma(k, vec4(q[r / 4u][r % 4u]), s[r * KEY_VECTORS + n]);
+                    }
+                }
+            }
         }
     }
     return s;
 }
 
-// Finds what this thread's rows see of the tile at key `kv`, by position and mask. Returns whether no thread's rows see
-// anything, to the whole workgroup alike.
+// Sets `seen`: which keys of the tile at key `kv` this thread's rows see, by position and by the masks. Returns whether to
+// skip the tile, the same for the whole workgroup.
 fn skips(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> bool {
-    *seen = Seen(vec4(true), vec4(true), vec4(true), vec4(true));
-    if (HAS_MASKS || !is_full(block, kv)) {
-        let keys = kv + thread % 8u * 4u + vec4(0u, 1u, 2u, 3u);
+    // unroll
+    for (var i = 0u; i < SCORES; i++) { (*seen)[i] = vec4(true); }
+    if (is_full(block, kv)) { return false; }
+    var any_seen = vec4(false);
+    // unroll
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        let row = block_row(block, row_within(thread, r));
         // unroll
-        for (var r = 0u; r < 4u; r++) { (*seen)[r] = sees(block_row(block, thread / 8u * 4u + r), keys); }
+        for (var n = 0u; n < KEY_VECTORS; n++) {
+            (*seen)[r * KEY_VECTORS + n] = sees(row, keys_within(thread, kv, n));
+            any_seen |= (*seen)[r * KEY_VECTORS + n];
+        }
     }
-    return nobody_sees(thread, any((*seen)[0] | (*seen)[1] | (*seen)[2] | (*seen)[3]));
+    return may_skip(thread, any(any_seen));
 }
 
-// The scores of the tile at key `kv`; a bias may hide more keys. Leaves kv_tile free.
-fn score_tile(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> mat4x4<f32> {
-    let keys = kv + thread % 8u * 4u + vec4(0u, 1u, 2u, 3u);
+// The scores of the tile at key `kv`. Clears `seen` where a bias or a score_mod hides a key. The tile may be written
+// afterwards.
+fn score_tile(block: Block, thread: u32, kv: u32, seen: ptr<function, Seen>) -> Quads {
     var s = products(block, thread, kv);
     // unroll
-    for (var r = 0u; r < 4u; r++) {
-        let scores = score(block_row(block, thread / 8u * 4u + r), keys, s[r], (*seen)[r]);
-        s[r] = scores.s;
-        (*seen)[r] = scores.seen;
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        let row = block_row(block, row_within(thread, r));
+        // unroll
+        for (var n = 0u; n < KEY_VECTORS; n++) {
+            let i = r * KEY_VECTORS + n;
+            let scores = score(row, keys_within(thread, kv, n), s[i], (*seen)[i]);
+            s[i] = scores.s;
+            (*seen)[i] = scores.seen;
+        }
     }
-    workgroupBarrier();  // kv_tile's last readers are done
+    workgroupBarrier();  // the tile's last readers are done
     return s;
 }
 
-// The softmax of a thread's four rows so far: m over all threads' keys; l and whether the row sees a key (1 or 0) over its own.
+// The softmax of a thread's rows so far. m is over the keys of all threads; l and saw (1 if the row sees a key) are over this
+// thread's keys.
 struct Softmax {
-    m: vec4<f32>,    // [row]
-    l: vec4<f32>,    // [row]
-    saw: vec4<f32>,  // [row]
+    m: PerRow,
+    l: PerRow,
+    saw: PerRow,
 }
 
-fn nothing_yet() -> Softmax { return Softmax(vec4(LOWEST), vec4(0.0), vec4(0.0)); }
-
-// Takes a tile's scores in and makes them weights relative to the new maximum. Returns the factor that brings what was
-// accumulated under the old maximum to the new one.
-fn take_in(softmax: ptr<function, Softmax>, s: ptr<function, mat4x4<f32>>, seen: Seen, thread: u32) -> vec4<f32> {
-    let before = (*softmax).m;
-    let tops = largest_of_row(thread, vec4(largest((*s)[0]), largest((*s)[1]), largest((*s)[2]), largest((*s)[3])));
-    var factor = vec4(1.0);
+fn nothing_yet() -> Softmax {
+    var softmax = Softmax();
     // unroll
-    for (var r = 0u; r < 4u; r++) {
-        let m = follow(before[r], tops[r]);
-        factor[r] = rescale(before[r], m);
-        (*s)[r] = weigh((*s)[r], seen[r], m);
-        (*softmax).m[r] = m;
-        (*softmax).l[r] = fma((*softmax).l[r], factor[r], sum((*s)[r]));
-        (*softmax).saw[r] = select((*softmax).saw[r], 1.0, any(seen[r]));
+    for (var a = 0u; a < ROW_VECTORS; a++) { softmax.m[a] = vec4(LOWEST); }
+    return softmax;
+}
+
+// Replaces a tile's scores by weights relative to the new maximum, and updates the state. Returns for each row the factor
+// that rescales sums under the old maximum to the new one.
+fn take_in(softmax: ptr<function, Softmax>, s: ptr<function, Quads>, seen: Seen, thread: u32) -> PerRow {
+    var tops = PerRow();
+    // unroll
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        var top = largest((*s)[r * KEY_VECTORS]);
+        // unroll
+        for (var n = 0u; n < KEY_VECTORS; n++) { top = max(top, largest((*s)[r * KEY_VECTORS + n])); }
+        tops[r / 4u][r % 4u] = top;
+    }
+    tops = largest_of_row(thread, tops);
+    var factor = PerRow();
+    // unroll
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        let before = (*softmax).m[r / 4u][r % 4u];
+        let m = follow(before, tops[r / 4u][r % 4u]);
+        factor[r / 4u][r % 4u] = rescale(before, m);
+        var l = (*softmax).l[r / 4u][r % 4u] * factor[r / 4u][r % 4u];
+        // unroll
+        for (var n = 0u; n < KEY_VECTORS; n++) {
+            let i = r * KEY_VECTORS + n;
+            (*s)[i] = weigh((*s)[i], seen[i], m);
+            l += sum((*s)[i]);
+            (*softmax).saw[r / 4u][r % 4u] = select((*softmax).saw[r / 4u][r % 4u], 1.0, any(seen[i]));
+        }
+        (*softmax).m[r / 4u][r % 4u] = m;
+        (*softmax).l[r / 4u][r % 4u] = l;
     }
     return factor;
 }

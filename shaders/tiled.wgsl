@@ -2,110 +2,133 @@
 //
 //     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
 //
-// grid        (⌈Lq / 32⌉, Hq, B · parts of the keys)
-// workgroup   64 threads, 8 × 8: thread (ty, tx) owns rows 4ty.. of the query block; of S keys 4tx.., of O the
-//             vectors of four columns tx, tx + 8, …; O and the running maximum and sum never leave its registers
-// memory      q_tile 4 KiB (up to 8 KiB where all of Q's rows fit), kv_tile 4 KiB, p_tile 4 KiB: at most 16 KiB
-// barriers    a tile: 2 for each 32 dims of K, 1 or 2 (rows_*.wgsl), 2 for each 4 KiB of V; 3 more with a boolean mask
+// grid        (⌈Lq / ROWS⌉, Hq, B · parts of the keys)
+// workgroup   DOWN × ACROSS threads: thread (y, x) owns a block of S as in tile.wgsl, and of the same rows of O the vectors of
+//             four columns x, x + ACROSS, …; O and the running maximum and sum never leave its registers
+// memory      the larger of the slices of Q and K, and of P with V_KEYS rows of V; or all of Q's rows, and the larger of a slice
+//             of K and of P with V
+// barriers    per tile 2 per slice of K, 2 per V_KEYS keys, 1 (rows_subgroup.wgsl) or 2 (rows_workgroup.wgsl), and
+//             3 more for the vote of tile.wgsl; at the end 2 or 4
 //
 //     for each tile of keys that some row may see:
-//         S ← Q Kᵀ, scaled, capped, biased, masked            tile.wgsl
+//         S ← Q Kᵀ, scaled, capped, biased, masked            tile.wgsl; full tiles run no mask code
 //         m′ ← max(m, rowmax S);  P ← exp(S − m′);  l ← l·exp(m − m′) + rowsum P
 //         O ← O·exp(m − m′) + P V
-//     O ← O / l;  lse ← m + ln l                              a row that saw no key: 0 and −∞
+//     O ← O / l;  lse ← m + ln l                              a row that sees no key: 0 and −∞
 //
 // Online softmax: Milakov & Gimelshein 2018; tiling: Dao et al., FlashAttention, 2022.
 
-// From the host: V_COLUMNS, the vectors of a row of O that a thread holds; V_QUADS, how many times four keys' values are
-// staged together.
-const V_KEYS = V_QUADS * 4u;
-const DIM_V_VECTORS = V_COLUMNS * 8u;
+// From the host: V_COLUMNS, the vectors of four columns of O that a thread holds per row; O_ARRAY, those of all its rows;
+// V_KEYS, the keys whose values are staged together; V_GROUP, the keys per group of `tile`; V_STEP, the keys of one loop
+// iteration; V_LOADS, the keys of which a thread copies its columns; P_AT and V_AT, where the parts of `tile` begin.
+const P_KEYS = GROUP / ROW_VECTORS;                            // keys per group
 
-const_assert V_COLUMNS > 0u && V_KEYS > 0u && BLOCK_KV % V_KEYS == 0u;
-const_assert V_KEYS * DIM_V_VECTORS <= 256u;
+const_assert O_ARRAY == ROW_COUNT * V_COLUMNS && V_GROUP * V_COLUMNS <= GROUP;
+const_assert BLOCK_KV % V_KEYS == 0u && V_KEYS % V_STEP == 0u && V_STEP % P_KEYS == 0u && V_STEP % V_GROUP == 0u;
+const_assert V_LOADS * DOWN == V_KEYS;
 
-var<workgroup> p_tile: array<vec4<f32>, 256>;            // [key / 4][row], four keys of a row together
+// A thread's share of O: [row][column vector], four columns.
+alias Output = array<vec4<f32>, O_ARRAY>;
 
-// Values past the valid keys are zero: they may hold anything.
-fn stage_v(block: Block, thread: u32, kv: u32) {
+// Copies a thread's weights to the tile: [key][row vector].
+fn store_weights(thread: u32, p: Quads) {
     // unroll
-    for (var step = 0u; step < 4u; step++) {
-        let i = step * THREADS + thread;
-        let key = kv + i / DIM_V_VECTORS;
-        let dim = i % DIM_V_VECTORS * 4u;
-        var x = vec4(0.0);
-        if (i < V_KEYS * DIM_V_VECTORS && key < block.site.end && dim < params.dim_v) {
-            x = load_v(v_address(block.site, key) + dim, params.dim_v - dim);
+    for (var n = 0u; n < KEY_VECTORS; n++) {
+        let key = (thread % ACROSS + n * ACROSS) * 4u;
+        let group = P_AT + key / P_KEYS * DOWN + thread / ACROSS;
+        let place = key % P_KEYS * ROW_VECTORS;
+        // unroll
+        for (var j = 0u; j < 4u; j++) {
+            // unroll
+            for (var a = 0u; a < ROW_VECTORS; a++) {
+                let r = a * 4u;
+                tile[group][place + j * ROW_VECTORS + a] =
+                    vec4(p[r * KEY_VECTORS + n][j], p[(r + 1u) * KEY_VECTORS + n][j],
+                         p[(r + 2u) * KEY_VECTORS + n][j], p[(r + 3u) * KEY_VECTORS + n][j]);
+            }
         }
-        kv_tile[i] = x;
     }
 }
 
-// accumulate() for values that a row does not see, and which may hold anything: they are not touched.
-fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    let none = vec4(0.0);
-    return accumulate(mat4x4(select(none, m[0], p.x > 0.0), select(none, m[1], p.y > 0.0),
-                             select(none, m[2], p.z > 0.0), select(none, m[3], p.w > 0.0)), p, sum);
+// Copies the values of V_KEYS keys to the tile: [key][column vector]. Those past the valid keys, and columns past the end, may
+// be anything: the weights of such keys are 0, and such columns are not stored.
+fn stage_v(block: Block, thread: u32, kv: u32) {
+    // unroll
+    for (var step = 0u; step < V_LOADS; step++) {
+        let i = step * DOWN + thread / ACROSS;
+        let at = v_address(block.site, min(kv + i, params.len_kv - 1u));
+        let group = V_AT + i / V_GROUP * ACROSS + thread % ACROSS;
+        // unroll
+        for (var c = 0u; c < V_COLUMNS; c++) {
+            let d = within_row((c * ACROSS + thread % ACROSS) * 4u, params.dim_v);
+            tile[group][i % V_GROUP * V_COLUMNS + c] = load_v(at + d, params.dim_v - d);
+        }
+    }
 }
 
-// A thread's share of O for its four rows.
-alias Output = array<mat4x4<f32>, V_COLUMNS>;                  // [column vector][row], four columns
-
-// O ← O + P V: four keys at a time, whose values are staged as they are needed.
-fn accumulate_values(block: Block, thread: u32, kv: u32, o: ptr<function, Output>) {
-    let row = thread / 8u * 4u;
-    let column = thread % 8u;
-    let all_seen = !HAS_HIDDEN_KEYS && is_full(block, kv);
-    for (var keys_done = 0u; keys_done < BLOCK_KV; keys_done += V_KEYS) {
-        workgroupBarrier();  // kv_tile's last readers are done
-        stage_v(block, thread, kv + keys_done);
-        workgroupBarrier();
+// O ← O + P V for the keys of one loop iteration, from key `first` of the tile, which is `staged` within the staged ones. With
+// `full`, every row sees every key.
+fn accumulate(thread: u32, first: u32, staged: u32, full: bool, o: ptr<function, Output>) {
+    let p_group = P_AT + first / P_KEYS * DOWN + thread / ACROSS;
+    let v_group = V_AT + staged / V_GROUP * ACROSS + thread % ACROSS;
+    // unroll
+    for (var j = 0u; j < V_STEP; j++) {
+        var p = PerRow();
         // unroll
-        for (var i = 0u; i < V_QUADS; i++) {
-            let p = (keys_done / 4u + i) * ROWS + row;
-            let p0 = p_tile[p];
-            let p1 = p_tile[p + 1u];
-            let p2 = p_tile[p + 2u];
-            let p3 = p_tile[p + 3u];
+        for (var a = 0u; a < ROW_VECTORS; a++) { p[a] = tile[p_group + j / P_KEYS * DOWN][j % P_KEYS * ROW_VECTORS + a]; }
+        // unroll
+        for (var c = 0u; c < V_COLUMNS; c++) {
+            let v = tile[v_group + j / V_GROUP * ACROSS][j % V_GROUP * V_COLUMNS + c];
             // unroll
-            for (var c = 0u; c < V_COLUMNS; c++) {
-                let at = i * 4u * DIM_V_VECTORS + c * 8u + column;
-                let v4 = mat4x4(kv_tile[at], kv_tile[at + DIM_V_VECTORS],
-                                kv_tile[at + 2u * DIM_V_VECTORS], kv_tile[at + 3u * DIM_V_VECTORS]);
-                if (all_seen) {
-                    (*o)[c][0] = accumulate(v4, p0, (*o)[c][0]);
-                    (*o)[c][1] = accumulate(v4, p1, (*o)[c][1]);
-                    (*o)[c][2] = accumulate(v4, p2, (*o)[c][2]);
-                    (*o)[c][3] = accumulate(v4, p3, (*o)[c][3]);
+            for (var r = 0u; r < ROW_COUNT; r++) {
+                let weight = p[r / 4u][r % 4u];
+                let i = r * V_COLUMNS + c;
+                if (full) {
+                    (*o)[i] = fma(v, vec4(weight), (*o)[i]);
                 } else {
-                    (*o)[c][0] = accumulate_seen(v4, p0, (*o)[c][0]);
-                    (*o)[c][1] = accumulate_seen(v4, p1, (*o)[c][1]);
-                    (*o)[c][2] = accumulate_seen(v4, p2, (*o)[c][2]);
-                    (*o)[c][3] = accumulate_seen(v4, p3, (*o)[c][3]);
+                    (*o)[i] = fma(seen_value(v, weight), vec4(weight), (*o)[i]);
                 }
             }
         }
     }
 }
 
-// O / l and the statistics of a thread's rows.
+// O ← O + P V.
+fn accumulate_values(block: Block, thread: u32, kv: u32, o: ptr<function, Output>) {
+    let full = !HAS_HIDING_SCORES && is_full(block, kv);
+    for (var done = 0u; done < BLOCK_KV; done += V_KEYS) {
+        workgroupBarrier();  // the values' last readers are done
+        stage_v(block, thread, kv + done);
+        workgroupBarrier();
+        for (var step = 0u; step < V_KEYS; step += V_STEP) {
+            if (full) {
+                accumulate(thread, done + step, step, true, o);
+            } else {
+                accumulate(thread, done + step, step, false, o);
+            }
+        }
+    }
+}
+
+// Stores O / l and the statistics of a thread's rows.
 fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, Output>) {
-    workgroupBarrier();  // kv_tile's last readers are done
+    workgroupBarrier();  // the tile's last readers are done
     let l = sum_of_row(thread, softmax.l);
     workgroupBarrier();
     let saw = largest_of_row(thread, softmax.saw);
     // unroll
-    for (var r = 0u; r < 4u; r++) {
-        let n = thread / 8u * 4u + r;
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        let n = row_within(thread, r);
         let is_real = block.first + n <= block.final_row;
-        let saw_any = saw[r] > 0.0;
+        let saw_any = saw[r / 4u][r % 4u] > 0.0;
         let row = block_row(block, n);
+        let m = softmax.m[r / 4u][r % 4u];
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
-            let dim = (c * 8u + thread % 8u) * 4u;
-            if (is_real && dim < params.dim_v) { store_columns(row, dim, (*o)[c][r], softmax.m[r], l[r], saw_any); }
+            let dim = (c * ACROSS + thread % ACROSS) * 4u;
+            if (is_real && dim < params.dim_v) { store_columns(row, dim, (*o)[r * V_COLUMNS + c], m, l[r / 4u][r % 4u], saw_any); }
         }
-        if (is_real && thread % 8u == 0u) { store_statistics(row, softmax.m[r], l[r], saw_any); }
+        if (is_real && thread % ACROSS == 0u) { store_statistics(row, m, l[r / 4u][r % 4u], saw_any); }
     }
 }
 
@@ -120,20 +143,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     var softmax = nothing_yet();
     var o = Output();
     let keys = key_range(block);
-    for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
+    for (var kv = next_tile(block, keys.x, keys.y); kv < keys.y; kv = next_tile(block, kv + BLOCK_KV, keys.y)) {
         var seen = Seen();
         if (skips(block, thread, kv, &seen)) { continue; }
 
         var p = score_tile(block, thread, kv, &seen);
         let factor = take_in(&softmax, &p, seen, thread);
+        store_weights(thread, p);
         // unroll
-        for (var r = 0u; r < 4u; r++) { p_tile[thread % 8u * ROWS + thread / 8u * 4u + r] = p[r]; }
-        // unroll
-        for (var c = 0u; c < V_COLUMNS; c++) {
-            o[c][0] *= factor[0];
-            o[c][1] *= factor[1];
-            o[c][2] *= factor[2];
-            o[c][3] *= factor[3];
+        for (var r = 0u; r < ROW_COUNT; r++) {
+            // unroll
+            for (var c = 0u; c < V_COLUMNS; c++) { o[r * V_COLUMNS + c] *= factor[r / 4u][r % 4u]; }
         }
         accumulate_values(block, thread, kv, &o);
     }

@@ -1,29 +1,35 @@
-// The attention weights, P = softmax(S), for those who want to look at them.
+// The attention weights.
 //
-// grid        (⌈Lq / 32⌉, Hq, B)
-// workgroup   64 threads, as in tiled.wgsl
-// memory      q_tile and kv_tile, at most 12 KiB
-// barriers    as for S in tile.wgsl, twice over
+//     P = softmax(S),   S = score(Q Kᵀ)                        pieces/score.wgsl
+//
+// grid        (⌈Lq / ROWS⌉, Hq, B)
+// workgroup   DOWN × ACROSS threads, as in tile.wgsl
+// memory      that of tile.wgsl
+// barriers    per tile those of tile.wgsl in each of the two loops, and 1 more in the first; 2 between the loops
 //
 //     for each tile of keys that some row may see:
 //         m′ ← max(m, rowmax S);  l ← l·exp(m − m′) + rowsum exp(S − m′)
 //     for each tile of keys:
-//         P ← exp(S − m) / l                                  0 where the row does not see the key
+//         P ← exp(S − m) / l                                  0 if the row does not see the key
 //
-// S is computed twice rather than kept, so the memory beyond P is none. The maximum and the sum are found here, not taken
-// from an LSE: exp(s − lse) would lose the digits that a large lse has no room for.
+// S is computed twice, so that no memory beyond P is needed. The maximum and the sum are computed here rather than taken
+// from the LSE: exp(s − lse) would lose digits where the LSE is large.
 
 // P of the tile at key `kv`.
-fn weights_of(block: Block, thread: u32, kv: u32, softmax: Softmax) -> mat4x4<f32> {
-    var p = mat4x4<f32>();
+fn weights_of(block: Block, thread: u32, kv: u32, softmax: Softmax) -> Quads {
+    var p = Quads();
     var seen = Seen();
     if (!skips(block, thread, kv, &seen)) {
         let s = score_tile(block, thread, kv, &seen);
         // unroll
-        for (var r = 0u; r < 4u; r++) {
-            let m = softmax.m[r];
-            let total = total_of(block_row(block, thread / 8u * 4u + r), m, softmax.l[r], true);
-            p[r] = select(vec4(0.0), share_of(weigh(s[r], seen[r], m) * total.factor, total.l), seen[r]);
+        for (var r = 0u; r < ROW_COUNT; r++) {
+            let m = softmax.m[r / 4u][r % 4u];
+            let total = total_of(block_row(block, row_within(thread, r)), m, softmax.l[r / 4u][r % 4u], true);
+            // unroll
+            for (var n = 0u; n < KEY_VECTORS; n++) {
+                let i = r * KEY_VECTORS + n;
+                p[i] = select(vec4(0.0), normalized(weigh(s[i], seen[i], m) * total.factor, total.l), seen[i]);
+            }
         }
     }
     return p;
@@ -39,26 +45,29 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
 
     var softmax = nothing_yet();
     let keys = key_range(block);
-    for (var kv = keys.x; kv < keys.y; kv += BLOCK_KV) {
+    for (var kv = next_tile(block, keys.x, keys.y); kv < keys.y; kv = next_tile(block, kv + BLOCK_KV, keys.y)) {
         var seen = Seen();
         if (skips(block, thread, kv, &seen)) { continue; }
         var s = score_tile(block, thread, kv, &seen);
         take_in(&softmax, &s, seen, thread);
     }
-    workgroupBarrier();  // kv_tile's last readers are done
+    workgroupBarrier();  // the tile's last readers are done
     softmax.l = sum_of_row(thread, softmax.l);
 
     for (var kv = 0u; kv < params.len_kv; kv += BLOCK_KV) {
-        var p = mat4x4<f32>();
-        if (kv >= keys.x && kv < keys.y) { p = weights_of(block, thread, kv, softmax); }
-        let key = kv + thread % 8u * 4u;
+        var p = Quads();
+        if (kv >= keys.x && kv < keys.y && kv == next_tile(block, kv, keys.y)) { p = weights_of(block, thread, kv, softmax); }
         // unroll
-        for (var r = 0u; r < 4u; r++) {
-            let n = thread / 8u * 4u + r;
-            if (block.first + n <= block.final_row && key < params.len_kv) {
-                let row = block_row(block, n);
-                let at = address(params.out, row.batch, row.head, row.query);
-                store_out(at + key, params.len_kv - key, p[r]);
+        for (var r = 0u; r < ROW_COUNT; r++) {
+            let n = row_within(thread, r);
+            let row = block_row(block, n);
+            let at = address(params.out, row.batch, row.head, row.query);
+            // unroll
+            for (var i = 0u; i < KEY_VECTORS; i++) {
+                let key = keys_within(thread, kv, i).x;
+                if (block.first + n <= block.final_row && key < params.len_kv) {
+                    store_out(at + key, params.len_kv - key, p[r * KEY_VECTORS + i]);
+                }
             }
         }
     }

@@ -1,16 +1,16 @@
-//! Exact fused scaled dot-product attention for anything that holds a [`wgpu::Device`].
+//! Exact fused scaled dot-product attention for any program that has a [`wgpu::Device`].
 //!
 //! ```text
 //! O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V
 //! ```
 //!
-//! One kernel, no Lq × Lk matrix in memory, recorded into your own command encoder, on Vulkan, Metal, DX12, GL and
-//! WebGPU. Describe, plan, bind, record:
+//! Attention runs as one fused kernel, without an Lq × Lk matrix in memory, and is recorded into your own command
+//! encoder. It runs on Vulkan, Metal, DX12, GL and WebGPU. There are four steps: describe, plan, bind, record.
 //!
 //! ```
 //! use wgpu_attention::{Attention, Diagonal, Operands, Problem, Readback, Shape};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # // A device without a GPU: everything but the arithmetic.
+//! # // A device without a GPU, which does everything except the arithmetic.
 //! # let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
 //! # let buffer = |elements: u64| device.create_buffer(&wgpu::BufferDescriptor {
 //! #     label: None,
@@ -47,64 +47,66 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Nothing here submits, polls, spawns or writes to a queue, except the functions in [`blocking`], for those without an
-//! encoder: host slices in, host vectors out. [`reference`](mod@reference) is the definition in f64 on the CPU; check your
-//! own integration against it.
+//! The library does not submit, poll, spawn or write to a queue. The exceptions are the functions in [`blocking`],
+//! which take host slices and return host vectors, for programs without their own encoder. [`reference`](mod@reference)
+//! is the definition in f64 on the CPU; check your integration against it.
 //!
-//! # What it means
+//! # Semantics
 //!
 //! | question | answer |
 //! |---|---|
-//! | scale | `1/√dim_qk` unless given; at most 2.3e38 in magnitude, and drivers may take one below 1.2e-38 for 0 |
+//! | scale | `1/√dim_qk` unless given; at most 2.3e38 in magnitude, and drivers may treat a magnitude below 1.2e-38 as 0 |
 //! | order | scale → softcap `c·tanh(s/c)` → `score_mod` → + bias → − ALiBi slope · distance → mask → softmax |
-//! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast, with any strides, negative ones too |
-//! | a program in the score | WGSL of yours that becomes part of the kernel: [`programs`] |
+//! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast and may have any strides, including negative ones |
+//! | a program in the score | your WGSL functions, compiled into the kernel: [`programs`] |
+//! | a block mask | part of the mask: an empty tile hides every pair; in a full tile the mask and the `mask_mod` are ignored; in a partial tile they decide for each pair |
 //! | ALiBi | `− slope[h] · \|i + offset − j\|`, measured from the [`Diagonal`] |
-//! | a sink | one more logit a head in the softmax, without a value; it is in the LSE, and is the LSE of a row that sees no key |
-//! | causal, window | measured from the [`Diagonal`]; composed with the mask, `mask_mod` and the lengths by "and" |
+//! | a sink | one extra logit per head in the softmax, without a value; the LSE includes it, and it is the LSE of a row that sees no key |
+//! | causal, window | measured from the [`Diagonal`]; combined with the mask, `mask_mod` and the lengths by "and" |
 //! | window | inclusive: row `i`, standing at key `d`, sees `d − left ..= d + right` |
-//! | a row that sees no key | output exactly 0, LSE −∞ (its sink, where there is one), weights 0 |
+//! | a row that sees no key | output exactly 0; LSE −∞, or the sink if there is one; weights 0 |
 //! | no keys (`len_kv` = 0) | no row sees a key |
-//! | no rows (`batch` or `len_q` = 0) | nothing to do, and no error |
+//! | no rows (`batch` or `len_q` = 0) | nothing is computed; this is not an error |
 //! | a bias of −∞, or a `score_mod` that returns it | hides the key; any finite bias or score, however low, does not |
-//! | NaN or ∞ behind the mask or past the length | never reaches the output |
-//! | NaN or ∞ in a visible key or query | makes the rows that see it NaN, their LSE too, but for a key that scores −∞; never touches another row |
-//! | NaN or ∞ in a visible value | makes the outputs that see it NaN or ∞, unless its weight is 0; never touches another row, nor any LSE |
-//! | a score of −∞ | has weight 0 beside other scores; a row that sees nothing else is NaN, its LSE and weights too |
+//! | NaN or ∞ at a masked position or past the length | never reaches the output |
+//! | NaN or ∞ in a visible key or query | makes the output and the LSE of rows that see it NaN, unless the key scores −∞; other rows are not affected |
+//! | NaN or ∞ in a visible value | makes the outputs that see it NaN or ∞, unless its weight is 0; other rows and all LSEs are not affected |
+//! | a score of −∞ | has weight 0 if the row has other scores; if it has none, its output, LSE and weights are NaN |
 //! | scores | must fit f32: a dot product past 3.4e38 overflows to ±∞ |
-//! | values | are summed before they are divided by the sum of the weights, in f32: safe up to 2e37 / `len_kv` in magnitude |
+//! | values | are summed in f32 and then divided by the sum of the weights: safe up to 2e37 / `len_kv` in magnitude |
 //! | LSE | natural logarithm, f32 |
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
-//! | head sizes | 1 to 576, values' own |
+//! | head sizes | 1 to 576; values may have a different size than keys |
 //! | element types | f32, f16, bf16 storage, none of which needs a device feature; softmax and accumulation in f32 |
-//! | determinism | same inputs, shape and adapter, same bits; a row's bits do not depend on what the rows and batches around it hold |
-//! | size | a problem past the device's binding size, 65 535 workgroups or a driver's patience becomes several dispatches, or an error that says why not |
+//! | determinism | the same inputs, shape and adapter give the same bits; a row's bits do not depend on the contents of other rows and batches |
+//! | size | a problem that exceeds the device's binding size, 65 535 workgroups or the driver's time limit is split into several dispatches, or fails with an error that says why it cannot be |
 //!
 //! # Matrix units
 //!
-//! f16 attention runs on tensor cores, matrix cores and simdgroup matrices where the app opts in to them:
-//! [`blocking::matrix_unit`] has the lines. Weights are then rounded to f16 before they meet the values, as everywhere
-//! that such units are used; scores, softmax and sums stay in f32.
+//! f16 attention runs on tensor cores, matrix cores and simdgroup matrices if the app opts in: see the example at
+//! [`blocking::matrix_unit`]. Weights are then rounded to f16 before they are multiplied by the values, as is usual on
+//! such units; scores, softmax and sums stay in f32.
 //!
 //! # Cost
 //!
-//! Time grows with `B · Hq · Lq · Lk · (Dqk + Dv)` over the tiles that some row may see. Memory beyond the operands is a few
-//! hundred bytes of parameters, and [`Plan::scratch_bytes`] where the keys are split or staged: it grows with the lengths, never
-//! with their product. The first plan of a [`Variant`] compiles a pipeline; later ones share it.
+//! Time grows with `B · Hq · Lq · Lk · (Dqk + Dv)`, counting only the tiles that some row may see. Memory beyond the
+//! operands is a few hundred bytes of parameters, plus [`Plan::scratch_bytes`] if the keys are split or staged. Scratch
+//! grows with the lengths, never with their product. The first plan of a [`Variant`] compiles a pipeline; later plans
+//! share it.
 
 #![forbid(unsafe_code)]
 
-// What is asked.
+// The description of a problem.
 mod problem;
-// Where it runs.
+// The capabilities of a device.
 mod device;
-// Which code runs it.
+// The kernels, and their selection.
 mod kernel;
-// How it is split, cut and compiled.
+// Splitting, cutting and compiling a problem for a device.
 mod plan;
-// How it is bound and recorded.
+// Binding buffers and recording commands.
 mod record;
-// For those on the host.
+// The host-side interface and the reference.
 mod host;
 pub mod programs;
 #[doc(hidden)]
@@ -124,6 +126,7 @@ pub use kernel::variant::Variant;
 pub use plan::scratch::{Scratch, ScratchSize};
 pub use plan::{Attention, Plan};
 pub use problem::Problem;
+pub use problem::block_mask::BlockMask;
 pub use problem::builder::{ProblemBuilder, Slopes};
 pub use problem::dtype::Dtype;
 pub use problem::error::ProblemError;

@@ -1,4 +1,4 @@
-//! For the project's own tests, benchmarks and tools; no part of the public interface.
+//! For the project's own tests, benchmarks and tools; not part of the public interface.
 
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Results};
@@ -14,9 +14,17 @@ use crate::problem::program::BUILTINS;
 /// The variants that compute the weights of a problem, best first.
 ///
 /// # Errors
-/// Why the device can run none of them.
+/// [`PlanError`] if the device can run none of them.
 pub fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     select::weights_candidates(problem, caps)
+}
+
+/// The variant that computes the block mask of a problem.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run it.
+pub fn block_mask(problem: &Problem, caps: &Caps) -> Result<Variant, PlanError> {
+    select::block_mask_variant(problem, caps)
 }
 
 /// Every kernel that a plan for `problem` by `variant` runs, in order.
@@ -27,12 +35,12 @@ pub fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<
     Ok(plan::kernels(problem, variant, caps)?.into_iter().map(|(variant, _)| variant).collect())
 }
 
-/// Compiles other text for a variant than its own.
+/// Compiles `wgsl` for a variant instead of its own text.
 pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) {
     attention.substitute(variant, wgsl);
 }
 
-/// All that its kernel tells of itself but its text, in a line.
+/// A description of a variant's kernel in one line, without its text.
 pub fn describe(variant: &Variant) -> String {
     let buffers = variant.kernel().storage_buffers();
     let Kernel { source, slots, block, needs, work } = variant.kernel();
@@ -51,23 +59,29 @@ pub fn describe(variant: &Variant) -> String {
     )
 }
 
-/// The features that its kernel needs of a device.
+/// The query rows and the threads of one workgroup.
+pub fn block(variant: &Variant) -> [u32; 2] {
+    let Block { rows, threads, .. } = variant.kernel().block;
+    [rows, threads]
+}
+
+/// The features that the kernel of a variant needs from a device.
 pub fn features(variant: &Variant) -> wgpu::Features {
     variant.kernel().needs.features
 }
 
-/// The name of its schedule.
+/// The name of a variant's schedule.
 pub fn schedule(variant: &Variant) -> &'static str {
     variant.schedule_name()
 }
 
-/// Its schedule, the hardware that is written for, and how it moves elements: what is a text of its own, whatever the sizes and
-/// choices that it is written out for.
+/// The schedule of a variant, the hardware that it is written for, and how it moves elements. Variants of one kind have
+/// the same text, apart from sizes and choices.
 pub fn kind(variant: &Variant) -> String {
     format!("{} {}", variant.schedule_kind(), access(variant))
 }
 
-/// How it moves elements: `x4`, `x4w` or `x1`.
+/// How a variant moves elements: `x4`, `x4w` or `x1`.
 pub fn access(variant: &Variant) -> &'static str {
     match variant.choices().access {
         Access::Vec4 => "x4",
@@ -76,17 +90,17 @@ pub fn access(variant: &Variant) -> &'static str {
     }
 }
 
-/// Whether it leaves its results for another kernel to merge.
+/// Whether a variant leaves its results for another kernel to merge.
 pub fn is_partial(variant: &Variant) -> bool {
     variant.choices().results == Results::Partial
 }
 
-/// Whether programs in the score may not declare a name, since the kernels use WGSL's own.
+/// Whether programs in the score may not declare a name, because it is a name of WGSL itself that the kernels use.
 pub fn is_builtin(name: &str) -> bool {
     BUILTINS.contains(&name)
 }
 
-/// Something that a kernel binds.
+/// A resource that a kernel binds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Its `@binding` in group 0.
@@ -95,11 +109,11 @@ pub struct Binding {
     pub name: &'static str,
     /// Whether the kernel writes it.
     pub is_written: bool,
-    /// Whether it is a buffer, and not a texture.
+    /// Whether it is a buffer rather than a texture.
     pub is_buffer: bool,
 }
 
-/// What its kernel binds beside the parameters.
+/// The resources that the kernel of a variant binds besides the parameters.
 pub fn bindings(variant: &Variant) -> Vec<Binding> {
     let of = |(n, slot): (usize, &Slot)| Binding {
         binding: binding(n),

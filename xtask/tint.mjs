@@ -16,7 +16,7 @@ for (const name of readdirSync(folder).filter((name) => name.endsWith('.wgsl')))
   const module = device.createShaderModule({ code: readFileSync(join(folder, name), 'utf8') });
   const { messages } = await module.getCompilationInfo();
   if (messages.length === 0) {
-    device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } });
+    device.createComputePipeline({ layout: 'auto', compute: { module } });
   }
   const error = await device.popErrorScope();
   if (messages.length === 0 && error === null) {

@@ -1,4 +1,4 @@
-//! Which device computes: the adapters there are, the one asked for, and opening it with all it has.
+//! Lists the adapters, finds the requested one, and opens it with all its limits.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -10,38 +10,38 @@ use wgpu_attention::{Caps, MatrixUnit};
 /// An opened adapter.
 #[derive(Debug)]
 pub struct Gpu {
-    /// What it says of itself.
+    /// The adapter's description.
     pub info: AdapterInfo,
     /// The device.
     pub device: wgpu::Device,
     /// Its queue.
     pub queue: wgpu::Queue,
     adapter: Adapter,
-    /// Found when it is first asked for.
+    /// The matrix unit, which is looked for when it is first requested.
     matrix_unit: OnceLock<Result<MatrixUnit, NoMatrixUnit>>,
     /// What wgpu reported outside any call's result, such as running out of memory.
     errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Gpu {
-    /// Opens an adapter with its full limits, what kernels are faster with, matrix units among it, and whatever it has of
-    /// `wanted`.
+    /// Opens an adapter with its full limits, the features that make kernels faster, including matrix units, and those of
+    /// `wanted` that it has.
     ///
     /// # Errors
-    /// Where the driver refuses.
+    /// If the driver refuses.
     pub fn open(adapter: &Adapter, wanted: Features) -> Result<Self> {
         let info = adapter.get_info();
         let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("wgpu-attention"),
             required_features: adapter.features() & (Caps::FEATURES | Caps::MATRIX_FEATURES | wanted),
-            // All it has: large tensors are bound whole where the adapter can.
+            // The full limits, so that large tensors are bound whole if the adapter can do so.
             required_limits: adapter.limits(),
             // SAFETY: faults of wgpu's cooperative matrices may be hit, and will be reported to wgpu.
             #[expect(unsafe_code, reason = "what wgpu asks of those who want cooperative matrices")]
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         }));
-        let (device, queue) = opened.with_context(|| format!("{} does not open", info.name))?;
+        let (device, queue) = opened.with_context(|| format!("cannot open {}", info.name))?;
         let errors = Arc::new(Mutex::new(Vec::new()));
         let log = errors.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -50,10 +50,10 @@ impl Gpu {
         Ok(Self { info, device, queue, adapter: adapter.clone(), matrix_unit: OnceLock::new(), errors })
     }
 
-    /// Opens the adapter asked for, or the best there is; `None` where there is none.
+    /// Opens the requested adapter, or the best one by default. `None` if there is no adapter.
     ///
     /// # Errors
-    /// Where the one asked for is not there or does not open.
+    /// If the requested adapter does not exist or does not open.
     pub fn request(request: Option<&str>, wanted: Features) -> Result<Option<Self>> {
         match request {
             Some(request) => Ok(Some(Self::open(&find(request)?, wanted)?)),
@@ -61,7 +61,7 @@ impl Gpu {
         }
     }
 
-    /// Its matrix unit, tried when first asked for, or why it has none.
+    /// Its matrix unit, which is tried on the first call, or why it has none.
     ///
     /// # Errors
     /// Why it has none.
@@ -69,7 +69,7 @@ impl Gpu {
         self.matrix_unit.get_or_init(|| blocking::matrix_unit(&self.adapter, &self.device, &self.queue)).clone()
     }
 
-    /// What it grants, its matrix unit with it.
+    /// The device's capabilities, including its matrix unit.
     pub fn caps(&self) -> Caps {
         let mut caps = Caps::of(&self.device);
         caps.matrix_unit = self.matrix_unit().ok();
@@ -79,23 +79,23 @@ impl Gpu {
     /// Waits for all that was submitted.
     ///
     /// # Errors
-    /// Where the device stopped.
+    /// If the device stopped.
     pub fn wait(&self) -> Result<()> {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         polled.map(|_| ()).map_err(|error| anyhow!("the device stopped: {error}"))
     }
 
-    /// Whatever wgpu reported since the last call.
+    /// Fails with the errors that wgpu reported since the last call.
     ///
     /// # Errors
     /// If it reported anything.
-    pub fn complaints(&self) -> Result<()> {
+    pub fn take_errors(&self) -> Result<()> {
         let errors = std::mem::take(&mut *self.errors.lock().unwrap_or_else(PoisonError::into_inner));
         ensure!(errors.is_empty(), "{} reported: {}", self.info.name, errors.join("; "));
         Ok(())
     }
 
-    /// The driver's name and version, as far as it tells them.
+    /// The driver's name and version, as far as they are known.
     pub fn driver(&self) -> String {
         format!("{} {}", self.info.driver, self.info.driver_info).trim().to_owned()
     }
@@ -115,7 +115,7 @@ pub fn all_adapters() -> Vec<Adapter> {
     found
 }
 
-/// Those that compute, best first.
+/// The adapters that can compute, best first.
 fn best() -> Vec<Adapter> {
     let mut able = with_compute(adapters(Backends::PRIMARY));
     if able.is_empty() {
@@ -130,8 +130,8 @@ fn with_compute(mut adapters: Vec<Adapter>) -> Vec<Adapter> {
     adapters
 }
 
-/// The adapter asked for by index, backend or part of its name. OpenGL is left alone unless nothing else fits, as its
-/// drivers are slow to start and noisy where there is no display.
+/// Finds an adapter by index, backend or part of its name. OpenGL is tried only if nothing else fits, because its drivers
+/// are slow to start and print warnings if there is no display.
 fn find(request: &str) -> Result<Adapter> {
     let primary = adapters(Backends::PRIMARY);
     if let Some(adapter) = pick(&primary, 0, request) {
@@ -146,10 +146,10 @@ fn find(request: &str) -> Result<Adapter> {
         .map(|(index, info)| format!("{index} = {} ({})", info.name, backend_name(info.backend)))
         .collect();
     let there_is = names.into_iter().chain(["cpu".into()]).collect::<Vec<_>>().join(", ");
-    bail!("--device {request:?} matches nothing here; there is {there_is}")
+    bail!("--device {request:?} matches nothing here; the devices are {there_is}")
 }
 
-/// A number is an index and nothing else: part of a name, it would match by accident.
+/// A number is always an index. As part of a name, it would match by accident.
 fn pick(adapters: &[Adapter], first_index: usize, request: &str) -> Option<Adapter> {
     if let Ok(index) = request.parse::<usize>() {
         return adapters.get(index.checked_sub(first_index)?).cloned();

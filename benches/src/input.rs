@@ -1,45 +1,31 @@
-//! What the kernels compute on: standard normal values, the same in every run, cheap to make for large shapes.
+//! The inputs of the kernels: standard normal values, the same in every run, cheap to make for large shapes.
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, StandardNormal};
-use wgpu_attention::{Inputs, Operand, Problem};
+use truth::{Case, Host};
+use wgpu_attention::{Operand, Problem};
 
 use crate::Workload;
 
-/// A prime, so that a table repeated so often gives rows that differ.
+/// A prime, so that the repeated table gives rows that differ.
 const TABLE: usize = 65_521;
 
-/// The inputs of one problem, rounded as they are stored.
-#[derive(Debug)]
-pub(crate) struct Host {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    mask: Option<Vec<bool>>,
-}
-
-impl Host {
-    pub(crate) fn new(workload: &Workload, problem: &Problem) -> Self {
-        let normal: Vec<f32> = StandardNormal.sample_iter(SmallRng::seed_from_u64(1)).take(TABLE).collect();
-        let dtype = problem.dtype();
-        let table = dtype.decode(&dtype.encode(&normal));
-        let values = |operand, seed: usize| {
-            let count = problem.view(operand).map_or(0, |view| view.end());
-            let count = usize::try_from(count).expect("a tensor that fits the memory");
-            table.iter().copied().cycle().skip(seed).take(count).collect()
-        };
-        let shape = problem.shape();
-        let mask = problem.uses(Operand::Mask).then(|| {
-            let batches = 0..shape.batch;
-            batches.flat_map(|batch| (0..shape.len_kv).map(move |key| key < workload.kept_keys(batch))).collect()
-        });
-        Self { q: values(Operand::Q, 0), k: values(Operand::K, 20_011), v: values(Operand::V, 40_009), mask }
-    }
-
-    pub(crate) fn borrow(&self) -> Inputs<'_> {
-        Inputs { q: &self.q, k: &self.k, v: &self.v, mask: self.mask.as_deref(), ..Inputs::default() }
-    }
+/// The inputs of one problem.
+pub(crate) fn case(workload: &Workload, problem: &Problem) -> Case {
+    let table: Vec<f32> = StandardNormal.sample_iter(SmallRng::seed_from_u64(1)).take(TABLE).collect();
+    let values = |operand, seed: usize| {
+        let count = problem.view(operand).map_or(0, |view| view.end());
+        let count = usize::try_from(count).expect("a tensor that fits the memory");
+        table.iter().copied().cycle().skip(seed).take(count).collect()
+    };
+    let shape = problem.shape();
+    let mask = problem.uses(Operand::Mask).then(|| {
+        let batches = 0..shape.batch;
+        batches.flat_map(|batch| (0..shape.len_kv).map(move |key| key < workload.kept_keys(batch))).collect()
+    });
+    let (q, k, v) = (values(Operand::Q, 0), values(Operand::K, 20_011), values(Operand::V, 40_009));
+    Case::new(problem.clone(), Host { q, k, v, mask, ..Host::default() })
 }
 
 #[cfg(test)]
@@ -52,8 +38,8 @@ mod tests {
     fn inputs_fit_their_problem_and_are_normal() {
         let workload: Workload = "2,4,2,96,200,64,mask".parse().expect("a shape");
         let problem = workload.problem(Dtype::F16).expect("a problem");
-        let host = Host::new(&workload, &problem);
-        host.borrow().check(&problem).expect("inputs that fit");
+        let Case { problem, host } = case(&workload, &problem);
+        host.inputs().check(&problem).expect("inputs that fit");
         let count = host.q.len() as f32;
         let mean = host.q.iter().sum::<f32>() / count;
         let variance = host.q.iter().map(|q| (q - mean).powi(2)).sum::<f32>() / count;

@@ -1,8 +1,8 @@
-//! How fast attention runs on a device, beside limits measured on that device in the same run.
+//! Measures how fast attention runs on a device, next to limits measured on that device in the same run.
 //!
 //! The data flows through the modules in this order: what to measure (`options`, `workload`, `suites`), on what
-//! ([`device`], `input`), how (`timer`, `samples`, `limits`, `guard`, `measure`), and what is told of it (`row`, `table`,
-//! `plot`).
+//! ([`device`], `input`), how (`timer`, `samples`, `limits`, `guard`, `measure`), and how it is reported (`report`, `row`,
+//! `table`, `plot`).
 
 mod options;
 mod suites;
@@ -28,5 +28,5 @@ pub use report::run;
 pub use row::Row;
 pub use workload::Workload;
 
-/// What the harness asks of an adapter beside what the kernels use: its clock, and its widest reads.
+/// The features that only the harness uses: timestamps, and 64-bit integers for the widest reads.
 pub const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SHADER_INT64);

@@ -1,4 +1,4 @@
-//! One shape on one device: every figure that is measured, before it is set against the limits.
+//! Measures one shape on one device: every figure, before it is compared with the limits.
 
 use std::hint::black_box;
 use std::io::IsTerminal as _;
@@ -6,11 +6,11 @@ use std::io::IsTerminal as _;
 use anyhow::{Result, anyhow};
 use wgpu_attention::{Attention, Buffers, Call, Dtype, Operand, PlanError, Problem, Variant};
 
-use crate::input::Host;
+use crate::guard::{self, Guard};
 use crate::limits::Probes;
 use crate::samples::{Effort, Samples};
 use crate::timer::Timer;
-use crate::{Gpu, Workload, guard};
+use crate::{Gpu, Workload, input};
 
 /// What measuring needs.
 #[derive(Debug)]
@@ -25,15 +25,15 @@ pub(crate) struct Bench<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Measurement {
     pub(crate) variant: Variant,
-    /// Of the pass, with warm caches.
+    /// The pass, with warm caches.
     pub(crate) pass: Samples,
-    /// Of the pass, with caches full of something else; for decode shapes.
+    /// The pass, with caches full of something else; for decode shapes.
     pub(crate) cold: Option<Samples>,
     /// From recording to the output on the host.
     pub(crate) wall: Samples,
     /// Planning with the pipeline compiled.
     pub(crate) plan: Samples,
-    /// Recording a call into an encoder of its own.
+    /// Recording a call into a new encoder.
     pub(crate) record: Samples,
     pub(crate) extra_bytes: u64,
 }
@@ -48,7 +48,8 @@ impl<'a> Bench<'a> {
         Ok(Self { gpu, attention: Attention::with_caps(&gpu.device, gpu.caps()), timer, probes })
     }
 
-    /// The variant that is selected, and beside one on a matrix unit the best other; or all that have `text` in their names.
+    /// The selected variant and, if that is on a matrix unit, the best one that is not. If `text` is given, all variants
+    /// with `text` in their names instead.
     pub(crate) fn choose(&self, problem: &Problem, text: Option<&str>) -> Chosen {
         let too_large = problem.views().find(|view| view.size_bytes() > self.attention.caps().buffer_bytes);
         if let Some(view) = too_large {
@@ -56,14 +57,14 @@ impl<'a> Bench<'a> {
         }
         let able = self.attention.candidates(problem).map_err(|error: PlanError| error.to_string())?;
         let Some(text) = text else {
-            // What a matrix unit is worth, the best kernel without it tells.
+            // The best kernel without a matrix unit shows what the unit gains.
             let without = able.iter().find(|variant| able[0].is_on_matrix_unit() && !variant.is_on_matrix_unit());
             return Ok(able.iter().take(1).chain(without).cloned().collect());
         };
         let names: Vec<String> = able.iter().map(Variant::to_string).collect();
         let chosen: Vec<Variant> = able.into_iter().filter(|variant| variant.to_string().contains(text)).collect();
         if chosen.is_empty() {
-            return Err(format!("no variant has {text:?} in its name; there is {}", names.join(", ")));
+            return Err(format!("no variant has {text:?} in its name; the variants are {}", names.join(", ")));
         }
         Ok(chosen)
     }
@@ -74,16 +75,16 @@ impl<'a> Bench<'a> {
         problem: &Problem,
         chosen: &[Variant],
     ) -> Result<Vec<Measurement>> {
-        let host = Host::new(workload, problem);
-        let buffers = host.borrow().upload(&self.gpu.device, problem)?;
-        chosen.iter().map(|variant| self.variant(workload, problem, &host, &buffers, variant)).collect()
+        let case = input::case(workload, problem);
+        let buffers = case.inputs().upload(&self.gpu.device, problem)?;
+        let guard = Guard::new(&case)?;
+        chosen.iter().map(|variant| self.variant(workload, &guard, &buffers, variant)).collect()
     }
 
     fn variant(
         &self,
         workload: &Workload,
-        problem: &Problem,
-        host: &Host,
+        guard: &Guard<'_>,
         buffers: &Buffers,
         variant: &Variant,
     ) -> Result<Measurement> {
@@ -91,10 +92,11 @@ impl<'a> Bench<'a> {
         if std::io::stderr().is_terminal() {
             eprintln!("    compiling and measuring {variant}");
         }
+        let problem = guard.problem();
         let plan = self.attention.plan_variant(problem, variant)?;
         let call = plan.bind(&buffers.operands())?;
         let out = buffers.get(Operand::Out).ok_or_else(|| anyhow!("every problem has an output"))?;
-        guard::check(self.gpu, problem, &host.borrow(), (variant, &call), out)?;
+        guard.check(self.gpu, (variant, &call), out)?;
 
         let once = || self.timer.pass(|pass| call.dispatch(pass));
         let pass = Samples::of(Effort::RUN, once)?;
@@ -107,7 +109,7 @@ impl<'a> Bench<'a> {
             self.record(&call);
             Ok(())
         })?;
-        self.gpu.complaints()?;
+        self.gpu.take_errors()?;
         Ok(Measurement {
             variant: variant.clone(),
             pass,

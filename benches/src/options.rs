@@ -1,4 +1,4 @@
-//! What to measure and where the figures go, as the command line says it.
+//! The command line: what to measure, and where the figures go.
 
 use std::path::PathBuf;
 
@@ -10,28 +10,29 @@ use crate::Workload;
 /// The arguments of a run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Options {
-    /// Which shapes; all of them unless given, or none but those of --shape.
+    /// The suite of shapes to measure. Defaults to all, or to none if --shape is given.
     #[arg(long, value_enum, value_name = "SUITE")]
     pub suite: Option<Suite>,
 
-    /// A shape of your own; may be given several times.
+    /// A shape to measure; may be given several times.
     #[arg(long = "shape", value_name = "B,HQ,HKV,LQ,LK,D[,causal][,mask]")]
     pub shapes: Vec<Workload>,
 
-    /// How the elements are stored: f32, f16, bf16; may be given several times. All unless given, on a CPU f32.
+    /// The element type: f32, f16 or bf16; may be given several times. Defaults to all three, or to f32 on a software GPU.
     #[arg(long = "dtype", value_name = "TYPE", value_parser = dtype)]
     pub dtypes: Vec<Dtype>,
 
-    /// Every variant whose name contains this text; unless given, the one that is selected, and beside one on a matrix unit the
-    /// best other.
+    /// Measure every variant whose name contains this text. Defaults to the selected variant and, if that is on a matrix
+    /// unit, the best one that is not.
     #[arg(long, value_name = "TEXT")]
     pub variant: Option<String>,
 
-    /// Write the figures as an array of rows; - for the standard output, and the table then goes to the standard error.
+    /// Write the figures as a JSON array of rows. With -, they go to the standard output, and the table goes to the
+    /// standard error.
     #[arg(id = "rows", long = "json", value_name = "FILE", value_parser = json_path)]
     pub json: Option<PathBuf>,
 
-    /// Draw them below the limits of the device.
+    /// Plot the figures below the limits of the device.
     #[arg(long, value_name = "FILE.svg", value_parser = svg_path)]
     pub plot: Option<PathBuf>,
 }
@@ -49,7 +50,7 @@ pub enum Suite {
 
 fn dtype(text: &str) -> Result<Dtype, String> {
     let named = Dtype::ALL.into_iter().find(|dtype| dtype.to_string() == text);
-    named.ok_or_else(|| "it is one of f32, f16, bf16".into())
+    named.ok_or_else(|| "it must be f32, f16 or bf16".into())
 }
 
 fn json_path(text: &str) -> Result<PathBuf, String> {
@@ -64,7 +65,7 @@ fn svg_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Told before the measuring, not after it.
+/// Checked before measuring, not after it.
 fn in_a_folder(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.parent() {

@@ -1,4 +1,5 @@
-//! The figures below the roofs of their device: operations a byte against operations a second, both logarithmic.
+//! A roofline plot: the figures below the limits of the device, as operations per second over operations per byte, both
+//! logarithmic.
 
 use std::fmt::Write as _;
 
@@ -12,10 +13,10 @@ const LEFT: f64 = 78.0;
 const RIGHT: f64 = 170.0;
 const TOP: f64 = 72.0;
 const BOTTOM: f64 = 62.0;
-/// Told apart by most people who see colours differently.
+/// Colours that most colour-blind people can tell apart.
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
-/// What the roofs are: GFLOP/s, and GB/s of reading and of copying.
+/// The limits that are drawn as roofs: GFLOP/s, and GB/s of reading and of copying.
 #[derive(Clone, Copy)]
 struct Roofs {
     fma: f64,
@@ -23,7 +24,7 @@ struct Roofs {
     copy: f64,
 }
 
-/// Where a figure stands on the paper.
+/// Maps figures to positions in the plot.
 struct Axes {
     /// Decimal logarithms of the ends.
     x: [f64; 2],
@@ -96,7 +97,7 @@ fn grid(svg: &mut String, axes: &Axes) {
         svg,
         [f64::midpoint(left, right), bottom + 42.0],
         "text-anchor=\"middle\"",
-        "operations a byte (q, k, v, output each once)",
+        "operations per byte (q, k, v and output once each)",
     );
     let centre = f64::midpoint(top, bottom);
     let turned = format!("text-anchor=\"middle\" transform=\"rotate(-90 22 {centre:.1})\"");
@@ -127,7 +128,7 @@ fn draw_roofs(svg: &mut String, axes: &Axes, roofs: Roofs) {
     let label = format!("multiply-add {}FLOP/s", speed(roofs.fma / 1e3));
     text(svg, [axes.x(end) - 6.0, axes.y(roofs.fma) - 7.0], "text-anchor=\"end\"", &label);
     for (rate, name, dash) in [(roofs.read, "read", ""), (roofs.copy, "copy", "stroke-dasharray=\"5 4\"")] {
-        // The slope starts where it enters the paper and ends at the roof.
+        // The slope starts where it enters the plot and ends at the roof.
         let from = start.max(floor / rate);
         let to = (roofs.fma / rate).min(end);
         if from >= to {
@@ -136,7 +137,8 @@ fn draw_roofs(svg: &mut String, axes: &Axes, roofs: Roofs) {
         let ends = [axes.x(from), axes.y(from * rate), axes.x(to), axes.y(to * rate)];
         line(svg, ends, &format!("stroke=\"#333\" stroke-width=\"2\" {dash}"));
         let angle = (ends[3] - ends[1]).atan2(ends[2] - ends[0]).to_degrees();
-        // The slower below its line, the faster above its own: they may lie close together.
+        // The label of the slower one is below its line and that of the faster one above, because the lines may be close
+        // together.
         let below = (name == "read") == (roofs.read <= roofs.copy);
         let (along, off) = if below { (0.3, 15.0) } else { (0.3, -7.0) };
         let at = [ends[0] + along * (ends[2] - ends[0]), ends[1] + along * (ends[3] - ends[1])];
@@ -152,7 +154,7 @@ fn points(svg: &mut String, axes: &Axes, rows: &[Row]) {
         let colour = colour(&families, row.family());
         marker(svg, [x, y], &row.dtype, colour, &format!("{} {:.3} ms", row.variant, row.median_ms));
     }
-    // Last, so that no point covers a name.
+    // Names are drawn last, so that no point covers them.
     let halo = "font-size=\"11\" font-weight=\"600\" stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\"";
     let mut placed: Vec<[f64; 2]> = Vec::new();
     let named = rows.iter().filter_map(|row| Some((row, row.name.as_ref()?)));
@@ -202,7 +204,7 @@ fn colour(families: &[&str], family: &str) -> &'static str {
     COLOURS[at % COLOURS.len()]
 }
 
-/// A circle, a square or a triangle: one for each way to store elements.
+/// A circle, a square or a triangle, depending on the element type.
 fn marker(svg: &mut String, [x, y]: [f64; 2], dtype: &str, colour: &str, tip: &str) {
     let shape = match dtype {
         "f32" => format!("circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\""),

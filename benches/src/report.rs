@@ -1,4 +1,4 @@
-//! A run: measures what was asked for, and tells it as a table, as rows and as a plot.
+//! A run: measures what the options say, and reports it as a table, as rows and as a plot.
 
 use std::io::{IsTerminal as _, Write};
 
@@ -15,8 +15,8 @@ use crate::{Gpu, Options, Row, Suite, Workload, plot, suites};
 /// Measures on `gpu` and writes to `stdout`, and to the files asked for.
 ///
 /// # Errors
-/// Where a kernel is wrong, the device fails or a file cannot be written. A shape that the device refuses is a line of the
-/// table.
+/// If a kernel is wrong, the device fails or a file cannot be written. A shape that the device refuses is not an error but
+/// a line of the table.
 pub fn run(options: &Options, gpu: &Gpu, stdout: &mut dyn Write) -> Result<()> {
     let bench = Bench::new(gpu)?;
     let origin = origin(&bench);
@@ -109,7 +109,7 @@ fn origin(bench: &Bench<'_>) -> Origin {
     }
 }
 
-/// The table, below what it is measured by.
+/// The table, below the limits that it is compared with.
 fn text(bench: &Bench<'_>, options: &Options, origin: &Origin, lines: &[Line]) -> String {
     let Origin { device, driver, backend, timer, date, .. } = origin;
     let mut text = format!("{device} · {backend} · {driver} · {date}\ntimer: {timer}; {}\n", bench.probes.describe());
@@ -119,7 +119,7 @@ fn text(bench: &Bench<'_>, options: &Options, origin: &Origin, lines: &[Line]) -
         let most = speed(middle(&rows, |row| row.matrix_tflops.unwrap_or_default()));
         let matrix = if has_unit { format!("{most}FLOP/s cooperative, ") } else { String::new() };
         text += &format!(
-            "limits, medians of the run: {}FLOP/s multiply-add, {matrix}{:.1} GB/s read, {:.1} GB/s copy, {:.0} µs an empty dispatch\n",
+            "limits, medians of the run: {}FLOP/s multiply-add, {matrix}{:.1} GB/s read, {:.1} GB/s copy, {:.0} µs per empty dispatch\n",
             speed(middle(&rows, |row| row.fma_tflops)),
             middle(&rows, |row| row.read_gbps),
             middle(&rows, |row| row.copy_gbps),

@@ -1,4 +1,4 @@
-//! What is told of one measurement: the figures, what they are a share of, and where they are from.
+//! The report of one measurement: the figures, their shares of the limits, and their origin.
 
 use serde::{Deserialize, Serialize};
 use wgpu_attention::{Problem, Shape};
@@ -8,24 +8,24 @@ use crate::limits::Limits;
 use crate::measure::Measurement;
 use crate::workload::bytes;
 
-/// One variant on one problem. Times in the unit their names end in; shares from 0 to 1.
+/// One variant on one problem. Times are in the unit that the field's name ends in; shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `prefill`, `decode`, or `shape` for one given by hand.
     pub suite: String,
     /// What the shape is called, where it has a name.
     pub name: Option<String>,
-    /// B.
+    /// The number of batches.
     pub batch: u32,
-    /// Hq.
+    /// The number of query heads.
     pub heads_q: u32,
-    /// Hkv.
+    /// The number of KV heads.
     pub heads_kv: u32,
-    /// Lq.
+    /// The number of queries.
     pub len_q: u32,
-    /// Lk.
+    /// The number of keys.
     pub len_k: u32,
-    /// D, of keys and of values.
+    /// The head size, of keys and of values.
     pub dim: u32,
     /// Whether it is causal.
     pub causal: bool,
@@ -33,26 +33,26 @@ pub struct Row {
     pub mask: bool,
     /// How the elements are stored.
     pub dtype: String,
-    /// Which kernel.
+    /// The name of the variant.
     pub variant: String,
     /// The adapter.
     pub device: String,
     /// Time on the device, the median of several runs.
     pub median_ms: f64,
-    /// Operations for each second of it.
+    /// Operations per second of that time.
     pub tflops: f64,
-    /// Bytes of q, k, v and the output, each once, for each second of it.
+    /// Bytes of q, k, v and the output, each once, per second of that time.
     pub gbps: f64,
-    /// `tflops` of `fma_tflops`.
+    /// `tflops` as a share of `fma_tflops`.
     pub share_of_fma: f64,
-    /// `tflops` of `matrix_tflops`, for a kernel on the matrix unit.
+    /// `tflops` as a share of `matrix_tflops`, for a kernel on the matrix unit.
     #[serde(default)]
     pub share_of_matrix: Option<f64>,
-    /// `gbps` of `read_gbps`.
+    /// `gbps` as a share of `read_gbps`.
     pub share_of_read: f64,
     /// The fastest run.
     pub min_ms: f64,
-    /// The slowest.
+    /// The slowest run.
     pub max_ms: f64,
     /// From recording to the output on the host.
     pub wall_ms: f64,
@@ -68,7 +68,7 @@ pub struct Row {
     pub driver: String,
     /// The API it is reached through.
     pub backend: String,
-    /// What `median_ms` is of: `timestamps` around the pass, or `wall` for the submission.
+    /// What `median_ms` times: `timestamps` means the pass, `wall` the submission.
     pub timer: String,
     /// Limit: multiply-adds in registers.
     pub fma_tflops: f64,
@@ -77,11 +77,11 @@ pub struct Row {
     pub matrix_tflops: Option<f64>,
     /// Limit: reading a large buffer in a kernel.
     pub read_gbps: f64,
-    /// Limit: copying one, bytes read and bytes written.
+    /// Limit: copying a large buffer, bytes read and bytes written.
     pub copy_gbps: f64,
     /// An empty dispatch, from recording to completion.
     pub dispatch_us: f64,
-    /// When, in UTC.
+    /// The time of the run, in UTC.
     pub date: String,
     /// The command that measured it.
     pub command: String,
@@ -157,7 +157,7 @@ impl Row {
         &self.variant[..end]
     }
 
-    /// Operations a byte: what decides which limit is the lower.
+    /// Operations per byte, which decide which limit is the lower one.
     pub(crate) fn intensity(&self) -> f64 {
         self.tflops * 1e3 / self.gbps
     }

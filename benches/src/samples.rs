@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Seconds, in order.
+/// Seconds, sorted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Samples(Vec<f64>);
 
@@ -14,18 +14,18 @@ pub(crate) struct Effort {
     warm_up: usize,
     least: usize,
     most: usize,
-    /// After `least` repeats, no new one is begun when so much time has passed.
+    /// After `least` repeats, no new one starts once this much time has passed.
     enough: Duration,
 }
 
-/// Runs longer than this are repeated less: what makes short ones vary is small beside them.
+/// Runs longer than this are repeated less, because they vary less than short ones.
 const LONG: Duration = Duration::from_secs(1);
 const LEAST_LONG: usize = 3;
 
 impl Effort {
     /// For a run on the device.
     pub(crate) const RUN: Self = Self { warm_up: 2, least: 7, most: 31, enough: Duration::from_millis(200) };
-    /// As other projects are measured: median of 7 after 2.
+    /// As other projects are measured: the median of 7 runs after 2 warm-up runs.
     pub(crate) const WALL: Self = Self { warm_up: 2, least: 7, most: 7, enough: Duration::ZERO };
     /// With cold caches, where each run is preceded by one that fills them.
     pub(crate) const COLD: Self = Self { warm_up: 0, least: 7, most: 7, enough: Duration::ZERO };
@@ -36,7 +36,7 @@ impl Effort {
 }
 
 impl Samples {
-    /// Repeats `once`, which tells how many seconds it took.
+    /// Repeats `once`, which returns how many seconds it took.
     pub(crate) fn of(effort: Effort, mut once: impl FnMut() -> Result<f64>) -> Result<Self> {
         let Effort { warm_up, least, most, enough } = effort;
         let start = Instant::now();
@@ -65,7 +65,7 @@ impl Samples {
         })
     }
 
-    /// Those of both.
+    /// The samples of both.
     pub(crate) fn and(&self, other: &Self) -> Self {
         Self::from([self.0.as_slice(), &other.0].concat())
     }

@@ -1,17 +1,17 @@
-//! The shapes that are measured unless others are asked for.
+//! The shapes that are measured by default.
 
 use wgpu::DeviceType;
 
 use crate::{Suite, Workload};
 
-/// Many tokens at once, spread over batches.
+/// The tokens of a prefill shape, over all its batches.
 const TOKENS: u32 = 16 * 1024;
 /// Size of all heads together.
 const WIDTH: u32 = 2048;
-/// KV heads of every decode shape, so that all of one length read as much.
+/// KV heads of every decode shape, so that all shapes of one length read the same amount.
 const KV_HEADS: u32 = 8;
 
-/// The shapes of `suite`, and what was left out where a device is a CPU that plays one.
+/// The shapes of `suite`. A software GPU gets fewer and smaller ones.
 pub(crate) fn shapes(suite: Suite, kind: DeviceType) -> Vec<Workload> {
     let small = kind == DeviceType::Cpu;
     let mut shapes = Vec::new();
@@ -29,7 +29,7 @@ pub(crate) fn shapes(suite: Suite, kind: DeviceType) -> Vec<Workload> {
     distinct(shapes)
 }
 
-/// Each problem once, by its name where it has one: the named come first.
+/// Each problem once. The named shapes come first, so that a problem keeps its name.
 fn distinct(shapes: Vec<Workload>) -> Vec<Workload> {
     let mut distinct: Vec<Workload> = Vec::new();
     for workload in shapes {
@@ -40,10 +40,10 @@ fn distinct(shapes: Vec<Workload>) -> Vec<Workload> {
     distinct
 }
 
-/// What is said where a suite was made small.
-pub(crate) const SMALL: &str = "on a software GPU the suites are small: about two minutes in all, f32 unless --dtype";
+/// Printed if the suites were made small.
+pub(crate) const SMALL: &str = "on a software GPU the suites are small: about two minutes in all, only f32 by default";
 
-/// Those that other projects are measured on too.
+/// The shapes that other projects are measured on, too.
 fn named(suite: &str) -> Vec<Workload> {
     let prefill = |sizes| Workload::new("prefill", sizes);
     let decode = |sizes| Workload::new("decode", sizes);
@@ -66,7 +66,7 @@ fn prefill() -> Vec<Workload> {
             shapes.extend([shape.clone(), shape.causal()]);
         }
     }
-    // The same with shared KV heads; alone they are above.
+    // Shapes with shared KV heads. Those without are above.
     shapes.extend([4, 8].map(|group| Workload::new("prefill", [4, 16, 16 / group, 4096, 4096, 128]).causal()));
     shapes
 }
@@ -82,7 +82,7 @@ fn small_prefill() -> Vec<Workload> {
     shapes
 }
 
-/// One new token before so many thousand keys.
+/// One new token, for each number of keys, which is given in units of 1024.
 fn decode(thousands: &[u32]) -> Vec<Workload> {
     let mut shapes = Vec::new();
     for group in [1, 4, 8] {

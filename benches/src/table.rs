@@ -5,7 +5,7 @@ use wgpu_attention::Dtype;
 
 use crate::{Row, Workload};
 
-/// A line of it: what was measured, or why nothing was.
+/// A line of the table: what was measured, or why nothing was.
 #[derive(Debug)]
 pub(crate) enum Line {
     Measured { shape: String, row: Box<Row> },
@@ -48,7 +48,7 @@ impl Line {
     }
 }
 
-/// Width of a terminal that does not tell its own: none, and lines are as long as they are.
+/// Makes the table. Its lines are not wrapped.
 pub(crate) fn table(lines: &[Line]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -74,13 +74,13 @@ pub(crate) fn table(lines: &[Line]) -> Table {
     table
 }
 
-/// Three digits, whatever the size.
+/// Milliseconds with three digits, whatever their size.
 fn milliseconds(ms: f64) -> String {
     let decimals = if ms < 1.0 { 3 } else { usize::from(ms < 100.0) + usize::from(ms < 10.0) };
     format!("{ms:.decimals$}")
 }
 
-/// In the unit a reader need not count zeros in.
+/// A speed in G or T, so that a reader need not count zeros.
 pub(crate) fn speed(tflops: f64) -> String {
     if tflops < 1.0 { format!("{:.1} G", tflops * 1e3) } else { format!("{tflops:.1} T") }
 }

@@ -1,4 +1,4 @@
-//! How long the device takes for a pass: by its own clock where it has one.
+//! Measures how long the device takes for a pass, by its own clock if it has one.
 
 use std::time::Instant;
 

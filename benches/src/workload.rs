@@ -1,15 +1,15 @@
-//! One shape to measure, and what it costs at least.
+//! One shape to measure, and the least work that it takes.
 
 use std::str::FromStr;
 
 use wgpu_attention::{Diagonal, Dtype, Operand, Problem, ProblemError, ScoreLayout, Shape};
 
-/// A shape, which keys it hides, and the set it belongs to.
+/// A shape, which keys it hides, and the suite it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// `prefill`, `decode`, or `shape` for one given by hand.
     pub suite: &'static str,
-    /// What it is called where other projects are measured on it too.
+    /// Its name, if other projects are measured on it too.
     pub name: Option<&'static str>,
     /// The sizes.
     pub shape: Shape,
@@ -19,11 +19,11 @@ pub struct Workload {
     pub mask: bool,
 }
 
-/// Up to so many queries, time goes to reading the keys and values.
+/// Up to this many queries, most time goes to reading the keys and values.
 const FEW_QUERIES: u32 = 64;
 
 impl Workload {
-    /// With `kv_heads` KV heads and neither causal nor masked.
+    /// A workload that is neither causal nor masked.
     pub(crate) const fn new(suite: &'static str, [batch, heads_q, heads_kv, len_q, len_k, dim]: [u32; 6]) -> Self {
         let shape = Shape::new(batch, heads_q, len_q, dim).kv_heads(heads_kv).kv_len(len_k);
         Self { suite, name: None, shape, causal: false, mask: false }
@@ -41,7 +41,7 @@ impl Workload {
         Self { name: Some(name), ..self }
     }
 
-    /// Whether both ask for the same, whatever they are called.
+    /// Whether both have the same problem, whatever their names.
     pub(crate) fn is_same_problem(&self, other: &Self) -> bool {
         (self.shape, self.causal, self.mask) == (other.shape, other.causal, other.mask)
     }
@@ -51,10 +51,10 @@ impl Workload {
         self.shape.len_q <= FEW_QUERIES && self.shape.len_q < self.shape.len_kv
     }
 
-    /// What the library is asked.
+    /// The problem for the library.
     ///
     /// # Errors
-    /// Where the sizes make no problem.
+    /// If the sizes are not those of a valid problem.
     pub fn problem(&self, dtype: Dtype) -> Result<Problem, ProblemError> {
         let mut problem = Problem::builder(self.shape).dtype(dtype);
         if self.causal {
@@ -66,14 +66,14 @@ impl Workload {
         problem.build()
     }
 
-    /// Keys that batch `batch` keeps where there is a mask: three quarters, then all but five, in turn.
+    /// The keys that a mask keeps in a batch: three quarters in even batches, all but five in odd ones.
     pub(crate) const fn kept_keys(&self, batch: u32) -> u32 {
         let keys = self.shape.len_kv;
         if batch.is_multiple_of(2) { keys - keys / 4 } else { keys.saturating_sub(5) }
     }
 
-    /// Two operations a multiply-add, 2·B·Hq·Lq·Lk·(Dqk + Dv), of which a causal problem is counted for what lies before
-    /// its diagonal: half where there are as many keys as queries. A mask takes nothing off.
+    /// The number of operations, two per multiply-add: 2·B·Hq·Lq·Lk·(Dqk + Dv). A causal problem counts only the part
+    /// before its diagonal: half, if there are as many keys as queries. A mask does not reduce the count.
     pub fn flop(&self) -> f64 {
         let Shape { batch, heads_q, len_q, len_kv, dim_qk, dim_v, .. } = self.shape;
         let [batch, heads, queries, keys] = [batch, heads_q, len_q, len_kv].map(f64::from);
@@ -86,7 +86,7 @@ impl Workload {
     }
 }
 
-/// What of q, k, v and the output crosses memory at least: each once.
+/// The least memory traffic: q, k, v and the output, each once.
 pub(crate) fn bytes(problem: &Problem) -> f64 {
     let tensors = [Operand::Q, Operand::K, Operand::V, Operand::Out];
     tensors.into_iter().filter_map(|operand| problem.view(operand)).map(|view| view.size_bytes() as f64).sum()

@@ -3,48 +3,55 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use wgpu_attention::{Caps, Diagonal, Dtype, Problem, Shape, Slopes, Variant, testing};
+use truth::{Case, Fill};
+use wgpu_attention::{
+    BlockMask, Caps, Diagonal, Dtype, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Variant, testing,
+};
 
-use crate::case::{Case, full};
-use crate::inputs::Fill;
-
-/// `decode` reads 64 keys in each round of its loop. With these it goes round several times, and the last round is not full.
+/// `decode` reads 64 keys per loop iteration. This many keys take several iterations, and the last one is not full.
 const SEVERAL_ROUNDS: u32 = 300;
 /// Enough keys to be split in two parts.
 const TWO_PARTS: u32 = 1100;
 
-/// What a browser's device grants an app that asks for no feature.
+/// The capabilities of a browser's device without optional features.
 pub(crate) fn caps(limits: &wgpu::Limits) -> Caps {
     // Not `Caps::of`: on the software driver it would leave out kernels that a GPU gets.
     Caps::from_limits(limits)
 }
 
+fn drawn(problem: &ProblemBuilder, fill: Fill, seed: u64) -> Case {
+    Case::filled(&problem.build().unwrap(), fill, seed)
+}
+
 /// The cases by name. Each call gives the same numbers.
 ///
 /// Rows of 32 elements, and of 132 weights, are moved four at a time; rows of 30 elements one at a time.
-pub(crate) fn all() -> [(&'static str, Case); 7] {
-    // Selection prefers `decode` for few query rows and `tiled` for many, but both run both.
+pub(crate) fn all() -> [(&'static str, Case); 8] {
+    // Selection prefers `decode` for few query rows and `tiled` for many, but each kernel can run either.
     let few = |len_kv, dim| Problem::builder(Shape::new(1, 4, 2, dim).kv_heads(1).kv_len(len_kv));
     let many = |dim| Shape::new(2, 2, 40, dim).kv_heads(1).kv_len(132);
     let tiled = Problem::builder(many(32)).causal(Diagonal::BottomRight);
-    let scores = full(many(30));
+    let scores = ScoreLayout::broadcast([2, 2, 40, 132]);
     let mask_and_bias = Problem::builder(many(30)).softcap(5.0).mask(scores).bias(Dtype::F32, scores).kv_lengths();
-    // With the LSE, eight storage buffers, which are all that a browser grants.
+    // With the LSE these are eight storage buffers, as many as a browser grants.
     let programs = Problem::builder(many(30)).alibi(Slopes::PerHead).sinks().aux(2).lse();
     let programs = programs
         .score_mod("fn score_mod(score: f32, at: At) -> f32 { return score * aux[at.head]; }")
         .mask_mod("fn mask_mod(at: At) -> bool { return (at.query + 2u * at.key) % 3u != 0u; }");
-    let mut programs = Case::new(programs, Fill::Normal, 7);
-    programs.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
-    programs.programs.mask_mod = Some(Arc::new(|at, _| (at.query + 2 * at.key) % 3 != 0));
+    let mut programs = drawn(&programs, Fill::Normal, 7);
+    programs.host.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
+    programs.host.programs.mask_mod = Some(Arc::new(|at, _| (at.query + 2 * at.key) % 3 != 0));
+    // Random tiles: some are empty, some are full, and in some the mask decides.
+    let tiles = Problem::builder(many(30)).mask(scores).block_mask(BlockMask::new(12, 32).per_batch().per_head());
     [
-        ("tiled, weights", Case::new(tiled.weights(), Fill::Normal, 1)),
-        ("decode", Case::new(few(SEVERAL_ROUNDS, 32), Fill::Staircase, 2)),
-        ("parts and merge", Case::new(few(TWO_PARTS, 32), Fill::Normal, 3)),
-        ("f16", Case::new(few(SEVERAL_ROUNDS, 30).dtype(Dtype::F16), Fill::Normal, 4)),
-        ("bf16", Case::new(few(SEVERAL_ROUNDS, 32).dtype(Dtype::Bf16), Fill::Normal, 5)),
-        ("mask and bias", Case::new(mask_and_bias.lse().weights(), Fill::Normal, 6).lengths(&[130, 97])),
+        ("tiled, weights", drawn(&tiled.weights(), Fill::Normal, 1)),
+        ("decode", drawn(&few(SEVERAL_ROUNDS, 32), Fill::Staircase, 2)),
+        ("parts and merge", drawn(&few(TWO_PARTS, 32), Fill::Normal, 3)),
+        ("f16", drawn(&few(SEVERAL_ROUNDS, 30).dtype(Dtype::F16), Fill::Normal, 4)),
+        ("bf16", drawn(&few(SEVERAL_ROUNDS, 32).dtype(Dtype::Bf16), Fill::Normal, 5)),
+        ("mask and bias", drawn(&mask_and_bias.lse().weights(), Fill::Normal, 6).lengths(&[130, 97])),
         ("programs, ALiBi and sinks", programs),
+        ("block mask", drawn(&tiles, Fill::Normal, 8)),
     ]
 }
 
@@ -75,7 +82,7 @@ mod tests {
     #[test]
     fn the_cases_reach_every_kernel_that_a_browser_gets_and_every_piece_of_it() {
         type Is = fn(&Variant) -> bool;
-        let scores: [(&str, Is); 8] = [
+        let scores: [(&str, Is); 9] = [
             ("elements in fours", |kernel| testing::access(kernel) == "x4"),
             ("elements one at a time", |kernel| testing::access(kernel) == "x1"),
             ("f16", |kernel| kernel.to_string().contains(".f16")),
@@ -87,6 +94,7 @@ mod tests {
             ("programs, ALiBi and sinks", |kernel| {
                 [".score-", ".mask-", ".alibi", ".sinks", ".aux"].iter().all(|word| kernel.to_string().contains(word))
             }),
+            ("a block mask", |kernel| kernel.to_string().contains(".tiles")),
             ("lengths and an LSE", |kernel| [".lengths", ".lse"].iter().all(|word| kernel.to_string().contains(word))),
         ];
         let both = &scores[..2];

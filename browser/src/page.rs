@@ -1,21 +1,20 @@
-//! Runs the cases and posts what comes of them to the server that the page was loaded from.
+//! Runs the cases and posts the results to the server that the page was loaded from.
 
 use std::sync::Arc;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 use wgpu_attention::{Attention, Dtype, Operand, Problem, Readback, Variant};
 
-use crate::case::{Case, indices};
 use crate::cases;
-use crate::comparator::{Expected, Outputs};
+use truth::{Case, Expected, Outputs, indices};
 
 #[wasm_bindgen]
 extern "C" {
-    /// Of `index.html`. What the words mean stands in `xtask/src/browser/report.rs`.
+    /// Defined in `index.html`. `xtask/src/browser/report.rs` says what the words mean.
     fn post(word: &str, text: &str);
 }
 
-/// An output holds this before a kernel writes it: NaN in every element type.
+/// The bytes of an output before a kernel writes it: NaN in every element type.
 const UNWRITTEN: u8 = 0xff;
 
 /// Starts the page.
@@ -32,7 +31,9 @@ async fn run() {
         for variant in cases::one_of_each_kernel(attention.candidates(&case.problem).unwrap()) {
             let outputs = outputs(&attention, &queue, &case, &variant).await;
             match expected.check(&outputs) {
-                Ok(error) => post("right", &format!("{name}: {variant}, error {error:.2} of the tolerance")),
+                Ok(verdict) => {
+                    post("right", &format!("{name}: {variant}, {:.2} of the tolerance", verdict.relative_error()))
+                }
                 Err(wrong) => post("wrong", &format!("{name}: {variant}, {wrong}")),
             }
         }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wgpu_attention::{Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, Shape, Tiles, Window};
+use wgpu_attention::{
+    BlockMask, Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, ProblemError, Shape, Tiles, Window,
+};
 use wgpu_attention_bench::Options;
 
 use crate::values::{diagonal, finite, png_path, positive, shape, window};
@@ -22,8 +24,8 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) heatmap: HeatmapArgs,
 
-    /// Where to compute: part of an adapter's name or its backend, its index in `devices`, or `cpu` for this program's own
-    /// multi-threaded path. The best GPU unless given.
+    /// The device to compute on: part of an adapter's name, a backend, an index from `devices`, or `cpu` for this program's
+    /// own multi-threaded CPU path. Defaults to the best GPU.
     #[arg(long, global = true, value_name = "NAME|INDEX|cpu")]
     pub(crate) device: Option<String>,
 
@@ -31,7 +33,7 @@ pub(crate) struct Cli {
     pub(crate) format: Format,
 }
 
-/// How a command prints; `bench` writes its rows to a file instead.
+/// The output format of a command. `bench` has its own `--json`, which takes a file.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {
     /// Print JSON for scripts.
@@ -43,22 +45,24 @@ pub(crate) struct Format {
 pub(crate) enum Command {
     /// Compute attention over the tensors of a safetensors file.
     ///
-    /// Reads q, k and v (B, H, L, D) and, where present, mask (bool or u8, non-zero = attend), key_padding_mask (B, L; non-zero =
-    /// attend here, too, where torch's MultiheadAttention has it the other way round), bias (added to the scores) and kv_lengths
-    /// (B). A batch of 1 goes with every batch of the others.
+    /// Reads q, k and v (B, H, L, D) and, if present, mask (bool or u8, non-zero = attend), key_padding_mask (B, L;
+    /// non-zero = attend, the opposite of torch's MultiheadAttention), bias (added to the scores) and kv_lengths (B). A
+    /// tensor of batch 1 is broadcast over the batch of the others.
     ///
-    /// Writes output and, when asked, weights in the input's element type, and lse in f32. Tensors of these names in the input, and
-    /// such as begin with expected_, are not read; any other is refused unless --ignore names it.
+    /// Writes output and, on request, weights in the element type of the input, and lse in f32. Input tensors with these
+    /// names, or with a name that starts with expected_, are not read. Any other tensor is an error unless --ignore names
+    /// it.
     Run(RunArgs),
     /// Check every variant this device can run against the f64 reference and against case files.
     Check(CheckArgs),
-    /// List the adapters: what each grants, and the variant it gets.
+    /// List the adapters: the limits and features of each, and the variant it gets.
     Devices(Format),
     /// List the kernel variants for a problem, or print the exact WGSL of one.
     Dump(DumpArgs),
-    /// Measure how fast attention runs here, beside what the device can do at most.
+    /// Measure how fast attention runs, next to the limits of the device.
     ///
-    /// Each figure is a median, and each limit was measured on the same device in the same run, right before and after.
+    /// Each figure is a median. Each limit is measured on the same device in the same run, right before and after the
+    /// figure.
     Bench(Options),
 }
 
@@ -68,11 +72,11 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
 
-    /// Where output, lse and weights go.
+    /// The file to write output, lse and weights to.
     #[arg(short, long, value_name = "OUT.safetensors")]
     pub(crate) output: PathBuf,
 
-    /// Do as if this tensor were not in the file; may be given several times.
+    /// Ignore this tensor of the file; may be given several times.
     #[arg(long, value_name = "TENSOR")]
     pub(crate) ignore: Vec<String>,
 
@@ -82,7 +86,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) programs: ProgramArgs,
 
-    /// Compute on elements stored so; as the file has them unless given.
+    /// The element type to compute on. Defaults to the one in the file.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Storage>,
 
@@ -101,16 +105,22 @@ pub(crate) struct RunArgs {
     pub(crate) format: Format,
 }
 
-/// The user's own programs in the score.
+/// The user's WGSL programs, and the block mask that goes with them.
 #[derive(Debug, Args)]
 pub(crate) struct ProgramArgs {
-    /// WGSL that makes a score of a score: fn score_mod(score: f32, at: At) -> f32. It reads the tensor `aux`, if there is one.
+    /// A WGSL function that modifies each score: fn score_mod(score: f32, at: At) -> f32. It can read the tensor `aux`, if
+    /// there is one.
     #[arg(long, value_name = "FILE.wgsl")]
     score_mod: Option<PathBuf>,
 
-    /// WGSL that says whether a query sees a key: fn mask_mod(at: At) -> bool.
+    /// A WGSL function that decides whether a query sees a key: fn mask_mod(at: At) -> bool.
     #[arg(long, value_name = "FILE.wgsl")]
     mask_mod: Option<PathBuf>,
+
+    /// First evaluate the mask and the mask_mod for each tile of ROWS queries by KEYS keys, and then skip the tiles that
+    /// they hide. KEYS is a multiple of 32.
+    #[arg(long, value_name = "ROWSxKEYS", value_parser = tiles)]
+    block_mask: Option<BlockMask>,
 }
 
 impl ProgramArgs {
@@ -125,7 +135,10 @@ impl ProgramArgs {
             problem = problem.mask_mod(read(path)?);
             problem.build().with_context(|| path.display().to_string())?;
         }
-        Ok(problem)
+        match self.block_mask {
+            Some(tiles) => shared_where_possible(&problem, tiles),
+            None => Ok(problem),
+        }
     }
 
     pub(crate) fn has_any(&self) -> bool {
@@ -133,13 +146,27 @@ impl ProgramArgs {
     }
 }
 
+/// Adds a block mask that batches and heads share where their masks are the same.
+fn shared_where_possible(problem: &ProblemBuilder, tiles: BlockMask) -> Result<ProblemBuilder> {
+    let sharing = [tiles, tiles.per_batch(), tiles.per_head(), tiles.per_batch().per_head()];
+    let problems = sharing.map(|tiles| problem.clone().block_mask(tiles));
+    let is_shared = |problem: &&ProblemBuilder| !matches!(problem.build(), Err(ProblemError::BlockMaskShared { .. }));
+    Ok(problems.iter().find(is_shared).unwrap_or(&problems[3]).clone())
+}
+
+fn tiles(text: &str) -> Result<BlockMask, String> {
+    let sizes = text.split_once('x').and_then(|(rows, keys)| Some((rows.parse().ok()?, keys.parse().ok()?)));
+    let (rows, keys) = sizes.ok_or("give two numbers, such as 128x128")?;
+    Ok(BlockMask::new(rows, keys))
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct HeatmapArgs {
-    /// Draw the attention weights, a panel a head, as a PNG.
+    /// Draw the attention weights as a PNG, one panel per head.
     #[arg(long, value_name = "FILE.png", value_parser = png_path)]
     pub(crate) heatmap: Option<PathBuf>,
 
-    /// Which batch the heat map shows; the first unless given.
+    /// The batch that the heat map shows. Defaults to the first.
     #[arg(long, value_name = "N", requires = "heatmap")]
     pub(crate) heatmap_batch: Option<u32>,
 }
@@ -150,7 +177,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Vec<PathBuf>,
 
-    /// Check the case files alone.
+    /// Skip the built-in cases and check only the case files.
     #[arg(long, requires = "cases")]
     pub(crate) no_built_in: bool,
 
@@ -160,7 +187,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DumpArgs {
-    /// The variant to print, as the list spells it; the list itself unless given.
+    /// The variant to print, spelled as in the list. Without it, print the list.
     #[arg(value_name = "VARIANT")]
     pub(crate) variant: Option<String>,
 
@@ -168,15 +195,15 @@ pub(crate) struct DumpArgs {
     #[arg(long, value_name = "B,H,L,D", default_value = "1,8,1024,64", value_parser = shape)]
     pub(crate) shape: Shape,
 
-    /// KV heads, where the query heads share them.
+    /// The number of KV heads, if query heads share them.
     #[arg(long, value_name = "N")]
     pub(crate) kv_heads: Option<u32>,
 
-    /// Keys, where there are not as many as queries.
+    /// The number of keys, if it differs from the number of queries.
     #[arg(long, value_name = "N")]
     pub(crate) kv_len: Option<u32>,
 
-    /// Size of the values, where it is not the keys'.
+    /// The head size of the values, if it differs from that of the keys.
     #[arg(long, value_name = "N")]
     pub(crate) value_dim: Option<u32>,
 
@@ -186,7 +213,7 @@ pub(crate) struct DumpArgs {
     #[command(flatten)]
     pub(crate) programs: ProgramArgs,
 
-    /// How the elements are stored.
+    /// The element type.
     #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
     pub(crate) dtype: Storage,
 
@@ -194,7 +221,7 @@ pub(crate) struct DumpArgs {
     #[arg(long)]
     pub(crate) mask: bool,
 
-    /// With an additive bias stored so.
+    /// With an additive bias of this element type.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) bias: Option<Storage>,
 
@@ -202,7 +229,7 @@ pub(crate) struct DumpArgs {
     #[arg(long)]
     pub(crate) kv_lengths: bool,
 
-    /// With ALiBi slopes, one a head.
+    /// With ALiBi slopes, one per head.
     #[arg(long)]
     pub(crate) alibi: bool,
 
@@ -210,19 +237,19 @@ pub(crate) struct DumpArgs {
     #[arg(long)]
     pub(crate) sinks: bool,
 
-    /// With a buffer of so many f32 that programs read as `aux`.
+    /// With a buffer of N f32 values that programs read as `aux`.
     #[arg(long, value_name = "N")]
     pub(crate) aux: Option<u64>,
 
-    /// Also writing the log-sum-exp.
+    /// With the log-sum-exp as an output.
     #[arg(long)]
     pub(crate) lse: bool,
 
-    /// The kernel that writes the attention weights, too.
+    /// With the attention weights as an output; adds the kernel that writes them.
     #[arg(long)]
     pub(crate) weights: bool,
 
-    /// As if the device had a matrix unit such as this API's GPUs have; for --dtype f16.
+    /// Assume that the device has the matrix unit of this API's GPUs; for --dtype f16.
     #[arg(long, value_enum, value_name = "API")]
     pub(crate) matrix_unit: Option<MatrixApi>,
 
@@ -230,7 +257,7 @@ pub(crate) struct DumpArgs {
     pub(crate) format: Format,
 }
 
-/// Where matrix units are reached through.
+/// The API that matrix units are reached through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MatrixApi {
     /// 16 × 16, in subgroups of 32.
@@ -249,7 +276,7 @@ impl From<MatrixApi> for MatrixUnit {
     }
 }
 
-/// What the scores go through, shared by the commands that describe a problem.
+/// Options for causality, window, scale and softcap, shared by the commands that describe a problem.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct Semantics {
     /// Hide the keys past the diagonal, which starts at the first key (top-left), ends at the last (bottom-right), or starts at
@@ -257,15 +284,15 @@ pub(crate) struct Semantics {
     #[arg(long, value_name = "top-left|bottom-right|N", value_parser = diagonal, allow_negative_numbers = true)]
     causal: Option<Diagonal>,
 
-    /// Where the diagonal of --window lies without --causal; top-left unless given.
+    /// Where the diagonal of --window lies if --causal is not given. Defaults to top-left.
     #[arg(long, value_name = "top-left|bottom-right|N", value_parser = diagonal, allow_negative_numbers = true)]
     diagonal: Option<Diagonal>,
 
-    /// Show only keys so far before and after the diagonal, inclusive; -1 leaves a side open.
+    /// Show only keys at most L before and R after the diagonal; -1 leaves a side open.
     #[arg(long, value_name = "L,R", value_parser = window, allow_hyphen_values = true)]
     window: Option<Window>,
 
-    /// The factor on the scores; 1/√D unless given.
+    /// The factor applied to the scores. Defaults to 1/√D.
     #[arg(long, value_name = "S", value_parser = finite, allow_hyphen_values = true)]
     scale: Option<f32>,
 
@@ -279,7 +306,7 @@ impl Semantics {
         let (causal, diagonal) = (self.causal, self.diagonal);
         ensure!(
             causal.is_none() || diagonal.is_none() || causal == diagonal,
-            "--causal and --diagonal name different diagonals, and there is one; leave --diagonal out"
+            "--causal and --diagonal name different diagonals, but a problem has only one; leave --diagonal out"
         );
         ensure!(
             diagonal.is_none() || causal.is_some() || self.window.is_some(),

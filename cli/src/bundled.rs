@@ -1,4 +1,4 @@
-//! Without a command: a layer of a real sentence encoder, computed, timed, checked and shown.
+//! What the program does without a command: it computes, times, checks and draws a layer of a real sentence encoder.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -6,49 +6,48 @@ use std::io::Write;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use serde_json::json;
-use wgpu_attention::Problem;
+use truth::{Case, Expected, Verdict, Wrong};
 use wgpu_attention::blocking::Outputs;
 
 use crate::args::HeatmapArgs;
 use crate::device::Engine;
 use crate::heatmap::Maps;
-use crate::host::HostInputs;
 use crate::input::{self, Input};
 use crate::output::Pending;
 use crate::tensors::TensorFile;
 use crate::timing::Timing;
-use crate::tolerance::{Truth, Verdict};
 use crate::{cpu, figure, terminal};
 
-/// Where it comes from: `cli/data/README.md`.
+/// `cli/data/README.md` says where it comes from.
 const FILE: &[u8] = include_bytes!("../data/minilm_layer0.safetensors");
 
-/// The head whose picture says most at a glance; `--heatmap` shows all.
+/// The head that the terminal shows, the one with the clearest pattern. `--heatmap` draws all heads.
 const HEAD: u32 = 5;
 
-/// Whether both the computed output and the model's own are within the tolerance of the reference.
+/// Returns whether both the computed output and the model's own output are within the tolerance of the reference.
 pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<bool> {
     let file = TensorFile::parse(FILE)?;
     let Input { problem, host, shape, .. } = input::read(&file, None)?;
     let batch = args.batch_of(&shape)?;
     let picture = args.heatmap.as_deref().map(Pending::create).transpose()?;
-    let (plain, problem) = (problem.build()?, problem.weights().build()?);
+    let plain = Case::new(problem.build()?, host);
+    let case = plain.with_problem(problem.weights().build()?);
 
     let engine = Engine::open(device)?;
     let progress = engine.progress();
-    let timing = time(&engine, &plain, &host, &progress)?;
-    let outputs = engine.run(&problem, &host.borrow(), &progress)?;
+    let timing = time(&engine, &plain, &progress)?;
+    let outputs = engine.run(&case, &progress)?;
     progress.finish_and_clear();
-    let truth = Truth::new(&problem, &host.borrow(), &host.programs())?;
+    let expected = Expected::new(&case)?;
     let by_model =
         Outputs { out: file.need("output")?.floats()?, lse: None, weights: Some(file.need("weights")?.floats()?) };
     let report = Report {
         device: engine.describe(),
-        variant: engine.variant(&plain)?,
+        variant: engine.variant(&plain.problem)?,
         compiled: if engine.is_gpu() { ", with compilation" } else { "" },
         timing,
-        verdict: truth.judge(&outputs),
-        model: truth.judge(&by_model),
+        verdict: expected.check(&truth::Outputs::of(&case.problem, &outputs)),
+        model: expected.check(&truth::Outputs::of(&case.problem, &by_model)),
         apart: largest_difference(&outputs.out, &by_model.out),
     };
 
@@ -69,12 +68,10 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
     Ok(report.holds())
 }
 
-fn time(engine: &Engine, problem: &Problem, host: &HostInputs, progress: &ProgressBar) -> Result<Timing> {
+fn time(engine: &Engine, case: &Case, progress: &ProgressBar) -> Result<Timing> {
     match engine {
-        Engine::Gpu(gpu) => Timing::on_gpu(gpu, problem, &host.borrow(), progress),
-        Engine::Cpu => {
-            Timing::of(|| cpu::attention(problem, &host.borrow(), &host.programs(), &ProgressBar::hidden()).map(drop))
-        }
+        Engine::Gpu(gpu) => Timing::on_gpu(gpu, case, progress),
+        Engine::Cpu => Timing::of(|| cpu::attention(case, &ProgressBar::hidden()).map(drop)),
     }
 }
 
@@ -86,20 +83,20 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 struct Report {
     device: String,
     variant: String,
-    /// What else the first run did, in words.
+    /// What the first run did besides computing, in words.
     compiled: &'static str,
     timing: Timing,
-    /// What was computed here, against the f64 reference.
-    verdict: Verdict,
-    /// What the model's authors' software computed, against the same.
-    model: Verdict,
-    /// The largest difference between the two.
+    /// The check of the outputs computed here, against the f64 reference.
+    verdict: Result<Verdict, Wrong>,
+    /// The check of the outputs that the model's own software computed, against the same reference.
+    model: Result<Verdict, Wrong>,
+    /// The largest difference between these two outputs.
     apart: f32,
 }
 
 impl Report {
     fn holds(&self) -> bool {
-        self.verdict.holds() && self.model.holds()
+        self.verdict.is_ok() && self.model.is_ok()
     }
 
     fn print(&self, metadata: &HashMap<String, String>, stdout: &mut dyn Write) -> Result<()> {
@@ -121,25 +118,38 @@ impl Report {
             milliseconds(median),
             milliseconds(first)
         )?;
-        writeln!(stdout, "{}     {verdict} against the f64 reference", outcome(verdict))?;
-        writeln!(stdout, "{}     {model} of the model's own output against the same", outcome(model))?;
-        writeln!(stdout, "          this output and the model's differ by {apart:.1e} at most\n")?;
+        writeln!(stdout, "{} against the f64 reference", outcome(verdict))?;
+        writeln!(stdout, "{} for the model's own output, against the same reference", outcome(model))?;
+        writeln!(stdout, "          the two outputs differ by at most {apart:.1e}\n")?;
         Ok(())
     }
 
     fn json(&self) -> serde_json::Value {
         let Self { device, variant, timing: Timing { first, median, runs }, verdict, model, apart, .. } = self;
+        let error = |verdict| measured(verdict).map(|verdict| verdict.error);
+        let allowed = |verdict| measured(verdict).map(|verdict| verdict.allowed);
         json!({
             "device": device,
             "variant": variant,
             "seconds": { "median": median.as_secs_f64(), "runs": runs, "first": first.as_secs_f64() },
-            "error": { "against_reference": verdict.error, "allowed": verdict.allowed, "against_model": apart },
-            "model_error": { "against_reference": model.error, "allowed": model.allowed },
+            "error": { "against_reference": error(verdict), "allowed": allowed(verdict), "against_model": apart },
+            "model_error": { "against_reference": error(model), "allowed": allowed(model) },
             "ok": self.holds(),
         })
     }
 }
 
-fn outcome(verdict: &Verdict) -> &'static str {
-    if verdict.holds() { "ok   " } else { "WRONG" }
+fn outcome(verdict: &Result<Verdict, Wrong>) -> String {
+    match verdict {
+        Ok(verdict) => format!("ok        {verdict}"),
+        Err(wrong) => format!("WRONG     {wrong}"),
+    }
+}
+
+/// The numbers of a verdict, if it has any.
+const fn measured(verdict: &Result<Verdict, Wrong>) -> Option<&Verdict> {
+    match verdict {
+        Ok(verdict) | Err(Wrong::Row { verdict, .. }) => Some(verdict),
+        Err(Wrong::Count { .. } | Wrong::Stray(_)) => None,
+    }
 }

@@ -1,18 +1,15 @@
-//! The definition, [`wgpu_attention::reference`], on all cores: for machines without a GPU driver.
+//! The CPU path, for machines without a GPU driver: runs [`wgpu_attention::reference`] on all cores.
 //!
-//! It reads the values that the tensors can hold and writes such values; all in between is the definition's own f64.
+//! Inputs and outputs are rounded to the element types of the tensors. Everything in between is computed in f64.
 
 use anyhow::{Result, ensure};
 use indicatif::{ParallelProgressIterator as _, ProgressBar};
 use rayon::prelude::*;
+use truth::Case;
 use wgpu_attention::blocking::Outputs;
-use wgpu_attention::reference::Programs;
-use wgpu_attention::{Inputs, Operand, Problem, Shape, reference};
+use wgpu_attention::{Operand, Problem, Shape};
 
-use crate::host::{Stored, as_stored};
-use crate::visibility::place;
-
-/// The most one output may take, in bytes: past it a typing error is likelier than a wish.
+/// The largest size of an output, in bytes. A larger one is more likely a typing error than intended.
 const LARGEST_OUTPUT: u64 = 1 << 31;
 
 /// Where a row's results go. Every row has weights, but they are kept only where the problem asks for them.
@@ -23,13 +20,10 @@ struct Target<'a> {
 }
 
 /// Computes every row.
-pub(crate) fn attention(
-    problem: &Problem,
-    inputs: &Inputs<'_>,
-    programs: &Programs<'_>,
-    progress: &ProgressBar,
-) -> Result<Outputs> {
-    inputs.check(problem)?;
+pub(crate) fn attention(case: &Case, progress: &ProgressBar) -> Result<Outputs> {
+    let case = case.with_block_mask()?;
+    let problem = &case.problem;
+    case.inputs().check(problem)?;
     for view in problem.views().filter(|view| view.operand.is_output()) {
         let (operand, need) = (view.operand, view.size_bytes());
         ensure!(
@@ -38,8 +32,6 @@ pub(crate) fn attention(
              batches at a time"
         );
     }
-    let stored = Stored::new(problem, inputs);
-    let inputs = stored.borrow();
 
     let shape = problem.shape();
     let [dim_v, len_kv] = [shape.dim_v, shape.len_kv].map(|size| size as usize);
@@ -54,7 +46,7 @@ pub(crate) fn attention(
         .map(|(out, lse)| Target { out, lse, weights: weight_rows.as_mut().and_then(Iterator::next) })
         .collect();
     targets.into_par_iter().enumerate().progress_with(progress.clone()).try_for_each(|(index, target)| {
-        let row = reference::row_with(problem, &inputs, programs, position(problem, index))?;
+        let row = case.exact(position(problem, index))?;
         narrow(&row.out, target.out);
         narrow(&[row.lse], std::slice::from_mut(target.lse));
         if let Some(weights) = target.weights {
@@ -64,13 +56,13 @@ pub(crate) fn attention(
     })?;
 
     Ok(Outputs {
-        out: laid_out(problem, as_stored(problem.dtype(), &out).into_owned()),
+        out: laid_out(problem, stored(problem, &out)),
         lse: problem.uses(Operand::Lse).then_some(lse),
-        weights: weights.map(|weights| as_stored(problem.dtype(), &weights).into_owned()),
+        weights: weights.map(|weights| stored(problem, &weights)),
     })
 }
 
-/// Contiguous rows to the problem's own output layout.
+/// Moves contiguous rows to the output layout of the problem.
 fn laid_out(problem: &Problem, rows: Vec<f32>) -> Vec<f32> {
     let Some(view) = problem.view(Operand::Out) else { return rows };
     if view.end() == rows.len() as u64 && view.stride.is_sorted_by(|a, b| a >= b) {
@@ -80,7 +72,7 @@ fn laid_out(problem: &Problem, rows: Vec<f32>) -> Vec<f32> {
     let dim = view.extent[3] as usize;
     for (index, row) in rows.chunks(dim).enumerate() {
         let [batch, head, i] = position(problem, index);
-        let start = place(&view, [batch, head, i, 0]);
+        let start = usize::try_from(view.index([batch, head, i, 0])).unwrap_or(usize::MAX);
         out[start..start + dim].copy_from_slice(row);
     }
     out
@@ -92,6 +84,11 @@ fn position(problem: &Problem, index: usize) -> [u32; 3] {
     let [heads, rows] = [heads_q, len_q].map(|size| size as usize);
     // Each is below an extent that is a u32.
     [index / rows / heads, index / rows % heads, index % rows].map(|i| u32::try_from(i).unwrap_or(u32::MAX))
+}
+
+/// Rounds each value to the nearest one of the problem's element type.
+fn stored(problem: &Problem, values: &[f32]) -> Vec<f32> {
+    problem.dtype().decode(&problem.dtype().encode(values))
 }
 
 fn narrow(wide: &[f64], narrow: &mut [f32]) {
@@ -106,27 +103,24 @@ mod tests {
 
     #[test]
     fn every_result_is_the_definitions_rounded_and_laid_out() {
-        for (name, problem, host) in check::built_in() {
-            let outputs =
-                attention(&problem, &host.borrow(), &host.programs(), &ProgressBar::hidden()).expect("the inputs fit");
-            let stored = Stored::new(&problem, &host.borrow());
-            let exact =
-                reference::attention_with(&problem, &stored.borrow(), &host.programs()).expect("the inputs fit");
-            let narrowed = |values: &[f64]| {
+        for (name, case) in check::built_in() {
+            let problem = &case.problem;
+            let outputs = attention(&case, &ProgressBar::hidden()).expect("the inputs fit");
+            let case = case.with_block_mask().expect("the inputs fit");
+            let rows: Vec<_> = case.rows().map(|at| case.exact(at).expect("there is such a row")).collect();
+            let narrowed = |values: &mut dyn Iterator<Item = &f64>| {
+                let values: Vec<f64> = values.copied().collect();
                 let mut narrowed = vec![0.0; values.len()];
-                narrow(values, &mut narrowed);
+                narrow(&values, &mut narrowed);
                 narrowed
             };
-            let rounded = |values: &[f64]| as_stored(problem.dtype(), &narrowed(values)).into_owned();
-            let view = problem.view(Operand::Out).expect("every problem has one");
-            let dim = view.extent[3] as usize;
-            for (index, row) in rounded(&exact.out).chunks(dim).enumerate() {
-                let [batch, head, i] = position(&problem, index);
-                let start = place(&view, [batch, head, i, 0]);
-                assert_eq!(outputs.out[start..start + dim], *row, "{name}, row {index}");
-            }
-            assert_eq!(outputs.weights, problem.uses(Operand::Weights).then(|| rounded(&exact.weights)), "{name}");
-            assert_eq!(outputs.lse, problem.uses(Operand::Lse).then(|| narrowed(&exact.lse)), "{name}");
+            let rounded = |values: &mut dyn Iterator<Item = &f64>| stored(problem, &narrowed(values));
+            let got = truth::Outputs::of(problem, &outputs);
+            assert_eq!(got.out, rounded(&mut rows.iter().flat_map(|row| &row.out)), "{name}");
+            let weights = rounded(&mut rows.iter().flat_map(|row| &row.weights));
+            assert_eq!(got.weights, problem.uses(Operand::Weights).then_some(weights), "{name}");
+            let lse = narrowed(&mut rows.iter().map(|row| &row.lse));
+            assert_eq!(got.lse, problem.uses(Operand::Lse).then_some(lse), "{name}");
         }
     }
 }

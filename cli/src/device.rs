@@ -1,32 +1,32 @@
-//! What computes: the device asked for or this program's own CPU path, and running a problem on it.
+//! Chooses what computes, a GPU or this program's own CPU path, and runs problems on it.
 
 use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
+use truth::Case;
 use wgpu::{AdapterInfo, DeviceType, Features};
 use wgpu_attention::blocking::{self, Outputs};
-use wgpu_attention::reference::Programs;
 use wgpu_attention::{Attention, BindError, Caps, Inputs, Problem, Variant};
 use wgpu_attention_bench::device::{self, backend_name};
 
 use crate::{cpu, progress};
 
-/// What computes.
+/// What computes: a GPU or the CPU path.
 pub(crate) enum Engine {
     Gpu(Box<Gpu>),
     Cpu,
 }
 
-/// An opened adapter, and attention on it.
+/// An opened adapter, and the library on it.
 pub(crate) struct Gpu {
     pub(crate) opened: device::Gpu,
     pub(crate) attention: Attention,
 }
 
-const NO_ADAPTER: &str = "note: no GPU driver was found, so this runs on the CPU; install your GPU's Vulkan driver \
-     (or mesa-vulkan-drivers for a software one) to use it";
+const NO_ADAPTER: &str = "note: no GPU driver was found, so this runs on the CPU; to use a GPU, install its Vulkan \
+     driver (or mesa-vulkan-drivers, a software GPU)";
 
 impl Engine {
-    /// Opens the device asked for, or the best there is, or falls back to the CPU with a note.
+    /// Opens the requested device, or the best one by default. Falls back to the CPU, with a note, if there is no GPU.
     pub(crate) fn open(request: Option<&str>) -> Result<Self> {
         if request.is_some_and(|request| request.eq_ignore_ascii_case("cpu")) {
             return Ok(Self::Cpu);
@@ -40,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// Progress as this device can tell it: a GPU says nothing before it has finished.
+    /// The progress display. A GPU reports nothing before it has finished, so it gets a spinner.
     pub(crate) fn progress(&self) -> ProgressBar {
         match self {
             Self::Gpu(_) => progress::spinner(),
@@ -48,15 +48,15 @@ impl Engine {
         }
     }
 
-    /// Computes on the best variant, or the CPU path.
-    pub(crate) fn run(&self, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Outputs> {
+    /// Computes with the best variant, or on the CPU path.
+    pub(crate) fn run(&self, case: &Case, progress: &ProgressBar) -> Result<Outputs> {
         match self {
-            Self::Gpu(gpu) => gpu.run(problem, inputs, &gpu.best(problem)?, progress),
+            Self::Gpu(gpu) => gpu.run(case, &gpu.best(&case.problem)?, progress),
             Self::Cpu => {
-                let outputs = cpu::attention(problem, inputs, &Programs::default(), progress);
+                let outputs = cpu::attention(case, progress);
                 outputs.map_err(|error| match error.downcast_ref() {
                     Some(BindError::MissingProgram { function }) => {
-                        anyhow!("`{function}` is WGSL, which --device cpu does not run; it takes a GPU driver")
+                        anyhow!("`{function}` is WGSL, which --device cpu does not run; it needs a GPU driver")
                     }
                     _ => error,
                 })
@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// What computes `problem`, in words: the variant on a GPU.
+    /// The name of what computes `problem`: the variant on a GPU, or [`CPU_PATH`].
     pub(crate) fn variant(&self, problem: &Problem) -> Result<String> {
         match self {
             Self::Gpu(gpu) => Ok(gpu.best(problem)?.to_string()),
@@ -72,12 +72,12 @@ impl Engine {
         }
     }
 
-    /// Whether a first run compiles, uploads and reads back besides computing.
+    /// Whether this is a GPU. Its first run also compiles, uploads and reads back.
     pub(crate) fn is_gpu(&self) -> bool {
         matches!(self, Self::Gpu(_))
     }
 
-    /// The device, its backend and its driver.
+    /// The names of the device, its backend and its driver.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Gpu(gpu) => {
@@ -90,17 +90,17 @@ impl Engine {
     }
 }
 
-/// What a user waits for. Some drivers compile when a kernel is made and some when it first runs.
+/// The progress message of a run. Some drivers compile when the pipeline is created and some when it first runs.
 pub(crate) fn compiling(variant: &Variant) -> String {
     format!("compiling and running {variant}")
 }
 
-/// What stands for a variant where no kernel runs.
+/// The name that replaces a variant's name on the CPU path.
 pub(crate) const CPU_PATH: &str = "cpu.f32";
 
 impl Gpu {
     pub(crate) fn new(opened: device::Gpu) -> Self {
-        // A software GPU has kernels that are faster than its matrices, and takes seconds to try those.
+        // A software GPU has kernels that are faster than its matrix unit, and trying the unit takes seconds.
         let is_software = opened.info.device_type == DeviceType::Cpu;
         let caps = if is_software { Caps::of(&opened.device) } else { opened.caps() };
         Self { attention: Attention::with_caps(&opened.device, caps), opened }
@@ -112,20 +112,22 @@ impl Gpu {
         candidates
             .into_iter()
             .next()
-            .ok_or_else(|| anyhow!("{} runs no such problem; use --device cpu", self.opened.info.name))
+            .ok_or_else(|| anyhow!("{} cannot run this problem; use --device cpu", self.opened.info.name))
     }
 
-    /// Computes on this variant, and says so: the first time it is compiled, which may take long.
-    pub(crate) fn run(
-        &self,
-        problem: &Problem,
-        inputs: &Inputs<'_>,
-        variant: &Variant,
-        progress: &ProgressBar,
-    ) -> Result<Outputs> {
+    /// Computes with this variant and names it in the progress display, because the first run compiles it, which may take
+    /// long.
+    pub(crate) fn run(&self, case: &Case, variant: &Variant, progress: &ProgressBar) -> Result<Outputs> {
         progress.set_message(compiling(variant));
-        let outputs = blocking::attention_with(&self.attention, &self.opened.queue, problem, inputs, variant);
-        self.opened.complaints()?;
+        let (attention, queue) = (&self.attention, &self.opened.queue);
+        let (problem, inputs) = (&case.problem, case.inputs());
+        let tiles = match problem.block_mask() {
+            Some(_) if inputs.block_mask.is_none() => Some(blocking::block_mask(attention, queue, problem, &inputs)?),
+            _ => None,
+        };
+        let inputs = Inputs { block_mask: inputs.block_mask.or(tiles.as_deref()), ..inputs };
+        let outputs = blocking::attention_with(attention, queue, problem, &inputs, variant);
+        self.opened.take_errors()?;
         Ok(outputs?)
     }
 }

@@ -1,4 +1,4 @@
-//! `devices`: each adapter, what it grants, and the variant it gets.
+//! `devices`: lists each adapter with its limits and features, and the variant it gets.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use wgpu_attention_bench::device::{self, all_adapters, backend_name};
 
 use crate::device::Gpu;
 
-/// What stands for a typical problem in the last line.
+/// The typical problem for which the table shows the variant.
 const EXAMPLE: Shape = Shape::new(1, 8, 1024, 64);
 
 #[derive(Serialize)]
@@ -33,11 +33,11 @@ struct Entry {
     timestamps: bool,
     /// The matrix unit that kernels use, or why they use none.
     matrix_unit: String,
-    /// Of the example in f32.
+    /// The variant for the example problem in f32.
     variant: Option<String>,
-    /// Of the same in f16.
+    /// The variant for the example problem in f16.
     variant_f16: Option<String>,
-    /// Where, when and how that kernel's place was earned.
+    /// Where, when and how `variant` was measured to be the preferred one.
     provenance: Option<&'static str>,
     /// Why there is no variant.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,10 +96,10 @@ fn variant(gpu: &Gpu, dtype: Dtype) -> Result<Variant> {
     gpu.best(&Problem::builder(EXAMPLE).dtype(dtype).build()?)
 }
 
-/// What a line of the table says, and of an adapter.
+/// A line of the table: its label, and its value for an adapter.
 type Line<'a> = (&'a str, fn(&Entry) -> String);
 
-/// A column an adapter: there are more things to say of one than adapters in a machine.
+/// One column per adapter, because an adapter has more properties than a machine has adapters.
 fn table(entries: &[Entry]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -118,7 +118,7 @@ fn table(entries: &[Entry]) -> Table {
         ("workgroups per dimension", |e| e.workgroups_per_dimension.to_string()),
         ("storage buffers", |e| e.storage_buffers.to_string()),
         ("f16 arithmetic", |e| yes(e.shader_f16)),
-        ("subgroups", |e| e.subgroups.map_or("no".into(), |[min, max]| format!("of {min} to {max}"))),
+        ("subgroups", |e| e.subgroups.map_or("no".into(), |[min, max]| format!("{min} to {max} lanes"))),
         ("timestamps", |e| yes(e.timestamps)),
         ("matrix unit", |e| e.matrix_unit.clone()),
         (&variant, |e| e.variant.clone().or_else(|| e.refused.clone()).unwrap_or_default()),

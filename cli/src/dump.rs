@@ -13,14 +13,14 @@ const GPU_WORKGROUP_BYTES: u32 = 32 << 10;
 
 pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     let problem = problem(args)?;
-    // The text is the same everywhere; a device only decides which variants it can run.
+    // A variant's text is the same on every device. The device only decides which variants are listed.
     let mut caps = match Engine::open(device)? {
         Engine::Gpu(gpu) => *gpu.attention.caps(),
         Engine::Cpu => Caps::from_limits(&wgpu::Limits::default()),
     };
     if let Some(api) = args.matrix_unit {
         caps.matrix_unit = Some(api.into());
-        // GPUs that have one have so much memory for its tiles.
+        // GPUs with a matrix unit have at least this much workgroup memory, which its tiles need.
         caps.workgroup_bytes = caps.workgroup_bytes.max(GPU_WORKGROUP_BYTES);
     }
     // Each candidate, and the kernels that a plan runs beside it.
@@ -31,6 +31,9 @@ pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mu
                 variants.push(kernel);
             }
         }
+    }
+    if problem.block_mask().is_some() {
+        variants.push(testing::block_mask(&problem, &caps)?);
     }
     let Some(name) = &args.variant else {
         if json {
@@ -43,7 +46,7 @@ pub(crate) fn run(args: &DumpArgs, device: Option<&str>, json: bool, stdout: &mu
     };
     let variant = variants.iter().find(|variant| variant.to_string() == *name).ok_or_else(|| {
         let names: Vec<String> = variants.iter().map(Variant::to_string).collect();
-        anyhow!("no variant of this problem is called {name:?}; there is {}", names.join(", "))
+        anyhow!("no variant of this problem is called {name:?}; the variants are {}", names.join(", "))
     })?;
     let wgsl = variant.wgsl();
     if json {
@@ -60,7 +63,7 @@ fn problem(args: &DumpArgs) -> Result<Problem> {
     shape.len_kv = args.kv_len.unwrap_or(shape.len_kv);
     shape.dim_v = args.value_dim.unwrap_or(shape.dim_v);
     let mut problem = args.semantics.apply(Problem::builder(shape).dtype(args.dtype.into()))?;
-    // Neither layout nor broadcasting is part of a variant.
+    // A variant depends on neither layouts nor broadcasting.
     let scores = ScoreLayout::broadcast([1, 1, shape.len_q, shape.len_kv]);
     if args.mask {
         problem = problem.mask(scores);

@@ -6,7 +6,7 @@ use tiny_skia::{Color, Paint, Pixmap, Rect, Transform};
 use crate::heatmap::{self, Maps, color};
 use crate::lettering::{Anchor, Font, Style};
 
-// Pixels, at about 300 to the inch when printed across a page.
+// In pixels, about 300 per inch when printed across a page.
 const MARGIN: f32 = 56.0;
 const GAP: f32 = 30.0;
 const TITLE: f32 = 40.0;
@@ -20,10 +20,10 @@ const SHORTEST_BAR: f32 = 280.0;
 
 /// The figure as a PNG.
 pub(crate) fn png(maps: &Maps) -> Result<Vec<u8>> {
-    Figure::new(maps)?.draw()?.encode_png().context("the heat map does not encode")
+    Figure::new(maps)?.draw()?.encode_png().context("cannot encode the heat map")
 }
 
-/// Where everything goes.
+/// The layout of the figure.
 struct Figure<'a> {
     maps: &'a Maps,
     regular: Font,
@@ -41,16 +41,16 @@ struct Figure<'a> {
 /// One axis of a panel.
 #[derive(Clone, Copy)]
 struct Axis {
-    /// Pixels a weight, or a group of them.
+    /// Pixels per weight, or per group of weights.
     cell: usize,
-    /// Weights that share a cell, where there are more than pixels.
+    /// Weights per cell, more than 1 if there are more weights than pixels.
     pool: usize,
-    /// Cells.
+    /// The number of cells.
     count: usize,
 }
 
 impl Axis {
-    /// `longest` of both axes sets the scale, but a panel is never thinner than a line of text.
+    /// `longest`, the longer of the two axes, sets the scale, but a panel is never thinner than a line of text.
     fn new(weights: usize, longest: usize, room: usize) -> Self {
         let pool = longest.div_ceil(room);
         let count = weights.div_ceil(pool);
@@ -61,17 +61,17 @@ impl Axis {
         (self.cell * self.count) as f32
     }
 
-    /// Pixels a weight.
+    /// Pixels per weight.
     fn pitch(&self) -> f32 {
         self.cell as f32 / self.pool as f32
     }
 
-    /// Where the middle of a weight is.
+    /// The position of the middle of a weight.
     fn middle(&self, weight: usize) -> f32 {
         (weight as f32 + 0.5) * self.pitch()
     }
 
-    /// Every how many weights there is a label.
+    /// The number of weights from one label to the next.
     fn label_step(&self, label_size: f32, tokens: bool) -> usize {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
         nice_step((label_size * if tokens { 1.15 } else { 2.0 } / self.pitch()).ceil() as usize, tokens)
@@ -83,7 +83,7 @@ impl<'a> Figure<'a> {
         let (regular, medium) = (Font::regular()?, Font::medium()?);
         let (columns, lines) = grid(maps.heads());
         let longest = maps.rows().max(maps.keys());
-        // Tokens want large cells; a long sequence wants the pixels.
+        // The labels of tokens need large cells; a long sequence needs all pixels.
         let (room, smallest) = if maps.has_tokens() { (570, SMALLEST_TEXT) } else { (640, POSITION_TEXT) };
         let room = (2400 / columns as usize).clamp(150, room);
         let (keys, rows) = (Axis::new(maps.keys(), longest, room), Axis::new(maps.rows(), longest, room));
@@ -137,7 +137,7 @@ impl<'a> Figure<'a> {
         self.regular.draw(canvas, self.maps.subtitle(), (x, MARGIN + TITLE + 34.0), below);
     }
 
-    /// One panel with its title, and the labels that fall to it.
+    /// Draws one panel with its title, and with labels if it is at the left or lower edge of the grid.
     fn head(&self, canvas: &mut Pixmap, head: u32) {
         let (column, line) = (head % self.columns, head / self.columns);
         let (x, y) = self.corner(column, line);
@@ -154,7 +154,7 @@ impl<'a> Figure<'a> {
                 self.regular.draw(canvas, text, (x - 14.0, y + self.rows.middle(index)), label);
             }
         }
-        // The lowest panel of each column carries the keys.
+        // The lowest panel of each column carries the key labels.
         if head + self.columns >= self.maps.heads() {
             for (index, text) in self.maps.key_labels().iter().enumerate().step_by(steps[1]) {
                 let turned = Style { turn: -90.0, ..label };
@@ -163,7 +163,7 @@ impl<'a> Figure<'a> {
         }
     }
 
-    /// A square a weight; where several share a pixel, the largest of them shows.
+    /// Draws one cell per weight. If several weights share a cell, it shows the largest.
     fn cells(&self, canvas: &mut Pixmap, head: u32, (x, y): (f32, f32)) {
         let (keys, largest) = (self.maps.keys(), self.maps.largest());
         let Axis { cell: width, pool, count } = self.keys;
@@ -171,7 +171,7 @@ impl<'a> Figure<'a> {
             for column in 0..count {
                 let pooled = rows.chunks(keys).flat_map(|row| row.iter().skip(column * pool).take(pool));
                 let weight = pooled.copied().fold(f32::NAN, f32::max);
-                // White is no weight: nothing but NaN.
+                // A cell in which every weight is NaN is white.
                 let shade = if weight.is_nan() { [255; 3] } else { color(weight, largest).into_array() };
                 let [r, g, b] = shade;
                 let corner = (x + (column * width) as f32, y + (line * self.rows.cell) as f32);
@@ -251,13 +251,13 @@ fn nice_step(least: usize, tokens: bool) -> usize {
     round.find(|&step| step >= least).unwrap_or(least)
 }
 
-/// Zero, and the round numbers up to `largest` that stand at least `gap` of the bar apart.
+/// Zero, and the round numbers up to `largest` that are at least `gap` apart, as a fraction of the bar's height.
 fn ticks(largest: f32, gap: f32) -> Vec<f32> {
     let mut ticks = Vec::new();
     let mut above = 1.0 + gap;
     for power in 0..=6 {
         for digit in [5, 2, 1] {
-            // From text, so that it is the f32 that prints as the round number it stands for.
+            // Parsed from text, so that the f32 prints as this round number.
             let tick: f32 = format!("{digit}e-{power}").parse().unwrap_or(0.0);
             let height = heatmap::height(tick, largest);
             if tick <= largest && height <= above - gap && height >= gap.max(0.09) {

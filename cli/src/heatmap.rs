@@ -1,4 +1,4 @@
-//! What a heat map shows: the attention weights of one batch, a panel a head, and the names along its axes.
+//! The contents of a heat map: the attention weights of one batch, one panel per head, and the labels along its axes.
 
 use std::collections::HashMap;
 
@@ -23,32 +23,32 @@ impl HeatmapArgs {
     }
 }
 
-/// A weight between 0 and `largest` as a colour. The lightness grows evenly with the square root, so that a token that
-/// takes nearly all does not leave the others in the dark.
+/// The colour of a weight between 0 and `largest`. The lightness grows evenly with the square root, so that small weights
+/// stay visible next to a dominant one.
 pub(crate) fn color(weight: f32, largest: f32) -> colorous::Color {
     colorous::VIRIDIS.eval_continuous(f64::from(height(weight, largest)))
 }
 
-/// How far up the colour bar a weight stands, from 0 to 1.
+/// The position of a weight on the colour bar, from 0 at the bottom to 1.
 pub(crate) fn height(weight: f32, largest: f32) -> f32 {
     (weight / largest).clamp(0.0, 1.0).sqrt()
 }
 
-/// What a figure shows.
+/// The contents of a figure.
 pub(crate) struct Maps {
-    /// (heads, rows, keys).
+    /// Weights as (heads, rows, keys).
     weights: Vec<f32>,
     heads: u32,
     rows: usize,
     keys: usize,
-    /// Of rows and keys, which are the same sequence.
+    /// The tokens that label both rows and keys, which are the same sequence.
     tokens: Option<Vec<String>>,
     title: String,
     subtitle: String,
 }
 
 impl Maps {
-    /// Takes the weights (B, H, Lq, Lk) of one batch, cropped to its tokens where the metadata names them.
+    /// Takes one batch of the weights (B, H, Lq, Lk), cropped to its tokens if the metadata names them.
     pub(crate) fn of_batch(weights: &[f32], shape: &Shape, batch: u32, metadata: &HashMap<String, String>) -> Self {
         let tokens = tokens(metadata, batch)
             .filter(|tokens| !tokens.is_empty() && tokens.len() <= shape.len_q as usize && shape.len_q == shape.len_kv);
@@ -98,7 +98,7 @@ impl Maps {
         &self.weights[head as usize * size..][..size]
     }
 
-    /// What the brightest colour stands for: one scale for all heads, so that they can be compared.
+    /// The weight that the brightest colour stands for. All heads share one scale, so that they can be compared.
     pub(crate) fn largest(&self) -> f32 {
         largest(&self.weights)
     }
@@ -111,7 +111,7 @@ impl Maps {
         self.labels(self.keys)
     }
 
-    /// The tokens, or positions where nobody named them.
+    /// The tokens, or the positions if the metadata has no tokens.
     fn labels(&self, count: usize) -> Vec<String> {
         match &self.tokens {
             Some(tokens) => tokens.iter().map(|token| shortened(token)).collect(),
@@ -124,19 +124,19 @@ impl Maps {
     }
 }
 
-/// The largest weight, or 1 where there is none to speak of.
+/// The largest finite weight, or 1 if none is above 0.
 pub(crate) fn largest(weights: &[f32]) -> f32 {
     let largest = weights.iter().copied().filter(|weight| weight.is_finite()).fold(0.0, f32::max);
     if largest > 0.0 { largest } else { 1.0 }
 }
 
-/// The tokens of one batch: metadata `tokens` is a JSON list of lists, one a batch.
+/// The tokens of one batch. The metadata `tokens` is a JSON list of lists, one per batch.
 fn tokens(metadata: &HashMap<String, String>, batch: u32) -> Option<Vec<String>> {
     let all: Vec<Vec<String>> = serde_json::from_str(metadata.get("tokens")?).ok()?;
     all.into_iter().nth(batch as usize)
 }
 
-/// A label that leaves room for the map.
+/// Shortens a label, so that it leaves room for the map.
 fn shortened(token: &str) -> String {
     const MOST: usize = 18;
     if token.chars().count() <= MOST {

@@ -1,38 +1,38 @@
-//! From the tensors of a file to a problem and its inputs.
+//! Turns the tensors of a file into a problem and its inputs.
 
 use anyhow::{Result, bail, ensure};
+use truth::Host;
 use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes};
 
-use crate::host::HostInputs;
 use crate::masks::{self, Operands, Scores};
 use crate::names;
 use crate::tensors::{Tensor, TensorFile};
 
-/// What a file asks for, before the command line has its say.
+/// What a file describes, before the options of the command line are applied.
 pub(crate) struct Input {
-    /// Shape, masks, bias and lengths; no outputs but `output` yet.
+    /// Shape, masks, bias and lengths. `output` is the only output so far.
     pub(crate) problem: ProblemBuilder,
-    pub(crate) host: HostInputs,
+    pub(crate) host: Host,
     pub(crate) shape: Shape,
-    /// How the file stores q, and so what the outputs are written as.
+    /// The element type of q in the file, in which the outputs are written.
     pub(crate) element: Dtype,
 }
 
-/// Reads q, k, v and the optional operands. They are computed on as `dtype`, or as stored.
+/// Reads q, k, v and the optional operands. `dtype` is the element type to compute on, by default the stored one.
 pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input> {
     names::check(file)?;
     let (q, k, v) = (file.need("q")?, file.need("k")?, file.need("v")?);
     let element = q.element()?;
     for (name, other) in [("k", k.element()?), ("v", v.element()?)] {
-        ensure!(other == element, "q is {element} but {name} is {other}; store q, k and v alike");
+        ensure!(other == element, "q is {element} but {name} is {other}; store q, k and v in the same type");
     }
     let shape = shape(&q, &k, &v)?;
     let dtype = dtype.unwrap_or(element);
-    // The library checks this too, but the operands below are worked out from it.
+    // The operands below depend on the shape, so it is checked first.
     let mut problem = batches(Problem::builder(shape).dtype(dtype), &shape, [&q, &k, &v]);
     problem.build()?;
 
-    let mut host = HostInputs { q: q.floats()?, k: k.floats()?, v: v.floats()?, ..HostInputs::default() };
+    let mut host = Host { q: q.floats()?, k: k.floats()?, v: v.floats()?, ..Host::default() };
     let bias = bias(file, &shape)?;
     let bias_element = bias.as_ref().map_or(dtype, |(element, _)| *element);
     let Operands { mask, bias } =
@@ -42,7 +42,7 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
         host.mask = Some(values);
     }
     if let Some(Scores { dims, values }) = bias {
-        // Anything but the elements' own type is exact in f32.
+        // A bias of another type than the elements is stored as f32, which holds it exactly.
         let stored = if bias_element == dtype { dtype } else { Dtype::F32 };
         problem = problem.bias(stored, ScoreLayout::broadcast(dims));
         host.bias = Some(values);
@@ -58,7 +58,7 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
     }
     if let Some(tensor) = file.find("sinks")? {
         let heads = shape.heads_q;
-        ensure!(tensor.shape == [heads], "`sinks` has shape {:?}; it must be [{heads}], one a head", tensor.shape);
+        ensure!(tensor.shape == [heads], "`sinks` has shape {:?}; it must be [{heads}], one per head", tensor.shape);
         problem = problem.sinks();
         host.sinks = Some(tensor.floats()?);
     }
@@ -86,7 +86,7 @@ fn alibi_slopes(tensor: &Tensor<'_>, shape: &Shape) -> Result<(Slopes, Vec<f32>)
     Ok((slopes, tensor.floats()?))
 }
 
-/// The sizes. A batch of 1 goes with every batch of the others.
+/// The sizes. A tensor of batch 1 is broadcast over the batch of the others.
 fn shape(q: &Tensor<'_>, k: &Tensor<'_>, v: &Tensor<'_>) -> Result<Shape> {
     let (q, k, v) = (q.rank4()?, k.rank4()?, v.rank4()?);
     let [_, heads_q, len_q, dim_qk] = q;
@@ -105,7 +105,7 @@ fn shape(q: &Tensor<'_>, k: &Tensor<'_>, v: &Tensor<'_>) -> Result<Shape> {
     Ok(Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v: v[3] })
 }
 
-/// Where q, k and v lie: a batch of 1 that stands for more is read again for each.
+/// Sets the layouts of q, k and v. A batch of 1 that is broadcast has a stride of 0.
 fn batches(problem: ProblemBuilder, shape: &Shape, [q, k, v]: [&Tensor<'_>; 3]) -> ProblemBuilder {
     let layout = |tensor: &Tensor<'_>, heads, len, dim| {
         let own = Layout::bhld(heads, len, dim);
@@ -136,7 +136,7 @@ fn padding(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<Scores<bool>>>
     Ok(Some(Scores { dims: [batch, 1, 1, keys], values: padding.booleans()? }))
 }
 
-/// The bias, and how the file stores it.
+/// The bias, and its element type in the file.
 fn bias(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<(Dtype, Scores<f32>)>> {
     let Some(bias) = file.find("bias")? else { return Ok(None) };
     let scores = Scores { dims: bias.aligned()?, values: bias.floats()? };
@@ -158,14 +158,14 @@ fn check_broadcast<T>(name: &str, tensor: &Scores<T>, shape: &Shape) -> Result<(
 fn kv_lengths(lengths: &Tensor<'_>, shape: &Shape) -> Result<Vec<u32>> {
     ensure!(
         lengths.shape == [shape.batch],
-        "`kv_lengths` has shape {:?}; it must be [{}], one length a batch",
+        "`kv_lengths` has shape {:?}; it must be [{}], one length per batch",
         lengths.shape,
         shape.batch
     );
     let checked = lengths.integers()?.into_iter().enumerate().map(|(batch, length)| match u32::try_from(length) {
         Ok(length) if length <= shape.len_kv => Ok(length),
         _ => bail!(
-            "`kv_lengths` is {length} for batch {batch}; it must be from 0 to the {} keys there are",
+            "`kv_lengths` is {length} for batch {batch}; it must be from 0 to {}, the number of keys",
             shape.len_kv
         ),
     });

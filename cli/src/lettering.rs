@@ -1,4 +1,4 @@
-//! Text as filled outlines, at any size and angle. The font is bundled: a fresh machine may have none.
+//! Text as filled outlines, at any size and angle. The font is bundled, because a fresh machine may have none.
 
 use anyhow::{Context as _, Result};
 use skrifa::instance::{LocationRef, Size};
@@ -7,18 +7,18 @@ use skrifa::outline::{DrawSettings, OutlinePen};
 use skrifa::{FontRef, GlyphId, MetadataProvider as _};
 use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Transform};
 
-/// Where they come from and their licence: `cli/data/README.md`.
+/// Their origin and licence are in `cli/data/README.md`.
 const REGULAR: &[u8] = include_bytes!("../data/Roboto-Regular.ttf");
 const MEDIUM: &[u8] = include_bytes!("../data/Roboto-Medium.ttf");
 
-/// One weight of the font, measured in its own units.
+/// One weight of the font, with metrics in font units.
 pub(crate) struct Font {
     font: FontRef<'static>,
     metrics: Metrics,
     advances: GlyphMetrics<'static>,
 }
 
-/// Which point of the text stands at its position.
+/// The point of the text that lies at its position.
 #[derive(Clone, Copy)]
 pub(crate) enum Anchor {
     Start,
@@ -32,7 +32,7 @@ pub(crate) struct Style {
     pub(crate) size: f32,
     pub(crate) color: Color,
     pub(crate) anchor: Anchor,
-    /// Clockwise, in degrees.
+    /// The rotation, clockwise, in degrees.
     pub(crate) turn: f32,
 }
 
@@ -66,7 +66,7 @@ impl Font {
             Anchor::End => -self.width(text, size),
         };
         let capitals = self.metrics.cap_height.unwrap_or(0.0) * self.scale(size);
-        // Fonts count upwards, pictures downwards.
+        // In fonts y points up, in pictures it points down.
         let place = Transform::from_scale(self.scale(size), -self.scale(size))
             .post_translate(start, capitals / 2.0)
             .post_rotate(turn)
@@ -88,7 +88,7 @@ impl Font {
         }
     }
 
-    /// What stands for letters that the font lacks is its glyph 0.
+    /// The glyph of a letter, or glyph 0 if the font lacks the letter.
     fn glyph(&self, letter: char) -> GlyphId {
         self.font.charmap().map(letter).unwrap_or(GlyphId::NOTDEF)
     }
@@ -102,7 +102,7 @@ impl Font {
     }
 }
 
-/// Glyphs one after another.
+/// Collects the outlines of glyphs side by side.
 struct Outline {
     path: PathBuilder,
     pen: f32,

@@ -1,22 +1,20 @@
-//! Fused attention from the command line: on a file, on the bundled input, and against its own definition.
+//! Fused attention from the command line: on a file, on the bundled input, and checked against the reference.
 //!
-//! The data flows through the modules in this order: `args` (and its `values`), `device`, the inputs (`tensors`, `names`, `masks`, `input`, `host`), what computes
-//! them (`visibility`, `cpu`, `tolerance`, or the library), the commands (`bundled`, `run`, `check`, `devices`, `dump`, `bench`), and
-//! what they leave behind (`output`, `heatmap`, `terminal`, `figure`, `lettering`, `text`, `unfinished`).
+//! The data flows through the modules in this order: `args` (and its `values`), `device`, the inputs (`tensors`, `names`,
+//! `masks`, `input`), what computes (`cpu`, or the library), the commands (`bundled` and its `timing`, `run`, `check`,
+//! `devices`, `dump`, `bench`), and what they print and write (`output`, `unfinished`, `heatmap`, `figure`, `lettering`,
+//! `terminal`, `progress`, `text`).
 
 mod args;
 mod device;
 mod values;
 
-mod host;
 mod input;
 mod masks;
 mod names;
 mod tensors;
 
 mod cpu;
-mod tolerance;
-mod visibility;
 
 mod bench;
 mod bundled;
@@ -43,26 +41,26 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 
-/// Nothing came of it: bad usage, bad input, or a device that failed.
+/// The exit code for bad usage, bad input, or a device that failed.
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are no mistakes; anything else is told in one line.
+        // Help and version are not errors. Any other usage error is printed on one line.
         Err(help) if !help.use_stderr() => help.exit(),
         Err(mistake) => return refuse(&first_paragraph(&mistake.to_string())),
     };
     match dispatch(&cli, &mut std::io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Whoever read our output has seen enough.
+        // The reader of our output closed the pipe, which is not an error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => refuse(&format!("error: {error:#}")),
     }
 }
 
-/// Whether all that was checked held.
+/// Runs the command. Returns whether everything that it checked passed.
 fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
     let (device, json) = (cli.device.as_deref(), cli.format.json);
     ensure!(
@@ -78,7 +76,7 @@ fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
         Some(Command::Bench(options)) => {
             ensure!(
                 !json,
-                "`bench` writes its rows to a file: give --json FILE after `bench`, - for the standard output"
+                "`bench` writes its rows to a file: give --json FILE after `bench`, or - for the standard output"
             );
             bench::run(options, device, stdout)?;
         }
@@ -87,12 +85,12 @@ fn dispatch(cli: &Cli, stdout: &mut dyn Write) -> Result<bool> {
 }
 
 fn refuse(message: &str) -> ExitCode {
-    // A driver's message may have line breaks, and a tensor's name anything; a log wants one line of plain text.
+    // A driver's message may have line breaks, and a tensor's name any character. A log needs one line of plain text.
     eprintln!("{}", text::one_line(message));
     ExitCode::from(REFUSED)
 }
 
-/// What a usage error says before it turns to usage, with the tip if there is one.
+/// The text of a usage error without the usage itself, but with the tip if there is one.
 fn first_paragraph(message: &str) -> String {
     let wanted = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let text = wanted.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");

@@ -1,14 +1,16 @@
-//! `mask`, `key_padding_mask` and `bias` as the two operands that the library has: one boolean mask and one bias.
+//! Turns `mask`, `key_padding_mask` and `bias` into the two operands that the library has: one boolean mask and one bias.
 //!
-//! Where all are given, two of the three become one. Each broadcasts, and joined they have every axis that either has; so
-//! (1, 1, Lq, 1) and (B, 1, 1, Lk) would make a tensor of Lq·Lk elements that nobody gave. There is always a pair that does
-//! not grow so:
+//! If `mask` and the padding are both given, two of the three tensors are joined into one. All of them broadcast, and a
+//! joined tensor has every axis that either part has. So (1, 1, Lq, 1) and (B, 1, 1, Lk) would be joined into a tensor with
+//! Lq·Lk elements, although neither part is that large. There is always a pair that can be joined without such growth:
 //!
-//! - `mask` and the padding join unless `mask` has queries and no keys;
-//! - the padding goes into the bias, as −∞, unless the bias has queries and no keys; where there is no bias it becomes one;
-//! - if both have, `mask` goes into the bias, as −∞, and has no keys there either; the padding is then the mask.
+//! - `mask` and the padding are joined, unless `mask` has a query axis and no key axis;
+//! - otherwise the padding is joined into the bias, as −∞, unless the bias has a query axis and no key axis. If there is no
+//!   bias, the padding becomes one;
+//! - otherwise `mask` is joined into the bias, as −∞. Neither has a key axis, so the bias still has none. The padding
+//!   becomes the mask.
 //!
-//! A bias of −∞ hides a key as a mask does, whatever the other operands hold.
+//! A bias of −∞ hides a key just as a mask does, whatever the other operands hold.
 
 use wgpu_attention::Shape;
 
@@ -20,21 +22,21 @@ pub(crate) struct Scores<T> {
 }
 
 impl<T> Scores<T> {
-    /// Whether each axis is the scores' own or 1.
+    /// Whether each axis is 1 or that of the scores.
     pub(crate) fn broadcasts(&self, shape: &Shape) -> bool {
         let scores = [shape.batch, shape.heads_q, shape.len_q, shape.len_kv];
         self.dims.iter().zip(scores).all(|(&size, want)| size == 1 || size == want)
     }
 }
 
-/// What the library is given.
+/// The operands for the library.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Operands {
     pub(crate) mask: Option<Scores<bool>>,
     pub(crate) bias: Option<Scores<f32>>,
 }
 
-/// Joins what must be joined; all of it must broadcast.
+/// Joins two of the tensors if necessary. All of them must broadcast to the scores.
 pub(crate) fn operands(
     mask: Option<Scores<bool>>,
     padding: Option<Scores<bool>>,
@@ -44,14 +46,14 @@ pub(crate) fn operands(
         (Some(mask), Some(padding)) => (mask, padding),
         (mask, padding) => return Operands { mask: mask.or(padding), bias },
     };
-    // No bias is a bias of nothing.
+    // A missing bias is a bias of 0.
     let bias = bias.unwrap_or(Scores { dims: [1; 4], values: vec![0.0] });
     let pairs = [
         (growth(mask.dims, padding.dims), Pair::MaskPadding),
         (growth(padding.dims, bias.dims), Pair::PaddingBias),
         (growth(mask.dims, bias.dims), Pair::MaskBias),
     ];
-    // The first of those that grow least: a kernel with a mask alone is faster than one with both.
+    // The first of the pairs that grow least. A kernel with a mask alone is faster than one with a mask and a bias.
     match pairs.into_iter().min_by_key(|&(growth, _)| growth).map(|(_, pair)| pair) {
         Some(Pair::PaddingBias) => Operands { bias: Some(joined(&padding, &bias, hidden)), mask: Some(mask) },
         Some(Pair::MaskBias) => Operands { bias: Some(joined(&mask, &bias, hidden)), mask: Some(padding) },
@@ -68,18 +70,18 @@ enum Pair {
     MaskBias,
 }
 
-/// A key that is not attended to has no other bias than −∞, NaN least of all.
+/// The bias of a key that is not attended to becomes −∞, even if it was NaN.
 fn hidden(attend: bool, bias: f32) -> f32 {
     if attend { bias } else { f32::NEG_INFINITY }
 }
 
-/// How many elements two tensors have together beyond those of the larger one.
+/// How many elements the joined tensor has more than the larger of the two.
 fn growth(a: [u32; 4], b: [u32; 4]) -> u64 {
     let count = |dims: [u32; 4]| dims.into_iter().map(u64::from).fold(1, u64::saturating_mul);
     count(common(a, b)).saturating_sub(count(a).max(count(b)))
 }
 
-/// The axes of two tensors that broadcast to the same scores.
+/// The shape of two tensors joined.
 fn common(a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
     std::array::from_fn(|axis| if a[axis] == 1 { b[axis] } else { a[axis] })
 }
@@ -108,7 +110,7 @@ mod tests {
 
     const FULL: [u32; 4] = [2, 3, 5, 7];
 
-    /// Every way to broadcast to the scores.
+    /// Every shape that broadcasts to the scores.
     fn broadcasts() -> impl Iterator<Item = [u32; 4]> {
         (0..16).map(|set| std::array::from_fn(|axis| if set >> axis & 1 == 1 { FULL[axis] } else { 1 }))
     }
@@ -117,7 +119,7 @@ mod tests {
         Scores { dims, values: (0..dims.iter().product()).map(value).collect() }
     }
 
-    /// The tensor as every query and key meets it.
+    /// The tensor, broadcast to every query and key.
     fn full<T: Copy>(tensor: Option<&Scores<T>>, unless_given: T) -> Vec<T> {
         let everywhere = Scores { dims: FULL, values: vec![(); FULL.iter().product::<u32>() as usize] };
         let none = Scores { dims: [1; 4], values: vec![unless_given] };
@@ -162,7 +164,7 @@ mod tests {
         let padding = tensor([2, 1, 1, 7], |i| i % 3 != 1);
         let mask = tensor([2, 1, 5, 7], |i| i % 5 != 2);
         assert_eq!(operands(Some(mask.clone()), Some(padding.clone()), None).bias, None);
-        // Not two copies of a mask that is one for both batches.
+        // A mask that both batches share is not copied for each.
         let shared = tensor([1, 1, 5, 7], |i| i % 5 != 2);
         let both = operands(Some(shared.clone()), Some(padding), None);
         assert_eq!(both.mask, Some(shared));

@@ -1,4 +1,4 @@
-//! What the tensors of a file are called: those this program reads, and what other libraries call them.
+//! The names of tensors: those that this program reads, and those that other libraries use.
 
 use std::fmt::Write as _;
 
@@ -11,20 +11,20 @@ const REQUIRED: [&str; 3] = ["q", "k", "v"];
 
 const OPTIONAL: [&str; 7] = ["mask", "key_padding_mask", "bias", "kv_lengths", "alibi_slopes", "sinks", "aux"];
 
-/// Results, which such files may hold beside the inputs: this program writes them and never reads them.
+/// Results that a file may hold in addition to the inputs. This program writes them and never reads them.
 const RESULTS: [&str; 3] = ["output", "lse", "weights"];
 
-/// So may results to compare with.
+/// The prefix of results to compare with, which a file may hold too.
 const EXPECTED: &str = "expected_";
 
 /// What a name of another library stands for.
 #[derive(Clone, Copy)]
 enum Meaning {
-    /// The tensor that is called so here.
+    /// The tensor that has this name here.
     Tensor(&'static str),
-    /// A bias or a mask, as its type says.
+    /// A bias or a mask, depending on its type.
     BiasOrMask,
-    /// Something that is not a tensor here, or nothing at all; in words.
+    /// Not a tensor of this program. The text says what to do instead.
     Other(&'static str),
 }
 
@@ -33,11 +33,11 @@ use Meaning::{BiasOrMask, Other, Tensor};
 const RAGGED: Meaning = Other("ragged batches are not supported yet; pad the sequences, and give `kv_lengths`");
 const PAGED: Meaning = Other("paged caches are not supported yet; gather the pages into `k` and `v`");
 const PAST: Meaning = Other("a cache is not read apart; put its rows before the new ones in `k` and `v`");
-const ROTARY: Meaning = Other("nothing is rotated here; rotate `q` and `k` before");
+const ROTARY: Meaning = Other("this program applies no rotary embedding; rotate `q` and `k` first");
 const QUANTIZED: Meaning = Other("quantized tensors are not supported yet; store q, k and v as F32, F16 or BF16");
-const DROPOUT: Meaning = Other("nothing is dropped here");
+const DROPOUT: Meaning = Other("this program applies no dropout");
 
-/// As torch, ONNX and ONNX Runtime, flash-attention, xFormers and the models' own code spell them, in lower case.
+/// Names that torch, ONNX and ONNX Runtime, flash-attention, xFormers and the models' own code use, in lower case.
 const FOREIGN: &[(&str, Meaning)] = &[
     ("query", Tensor("q")),
     ("queries", Tensor("q")),
@@ -112,7 +112,7 @@ const FOREIGN: &[(&str, Meaning)] = &[
     ("local_window_size", Other("it is the option --window here")),
 ];
 
-/// Refuses a tensor that would be ignored in silence.
+/// Refuses a tensor that would otherwise be ignored silently.
 pub(crate) fn check(file: &TensorFile<'_>) -> Result<()> {
     for name in file.names() {
         if !is_read(name) && !is_result(name) {
@@ -122,7 +122,7 @@ pub(crate) fn check(file: &TensorFile<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether each of these can be left out.
+/// Fails unless each of these tensors exists and can be left out.
 pub(crate) fn check_ignored(ignored: &[String], file: &TensorFile<'_>) -> Result<()> {
     for name in ignored {
         ensure!(!REQUIRED.contains(&name.as_str()), "--ignore {name}: there is no attention without `{name}`");
@@ -168,12 +168,12 @@ fn bias_or_mask(stored: Stored) -> String {
     let name = match stored {
         Stored::BOOL => "`mask`",
         _ if element(stored).is_some() || stored == Stored::F64 => "`bias`, which is added to the scores,",
-        _ => "`mask`, or if it is (batch, keys) `key_padding_mask`, and a U8 or BOOL",
+        _ => "`mask`, or `key_padding_mask` if its shape is (batch, keys), and stored as U8 or BOOL",
     };
     format!("is {stored:?}, and so is called {name} here")
 }
 
-/// The name that is nearest in letters, if it is near at all.
+/// The known name with the most similar spelling, if any is similar.
 fn nearest(name: &str) -> Option<&'static str> {
     let likeness = |own: &str| strsim::normalized_damerau_levenshtein(name, own);
     let names = REQUIRED.into_iter().chain(OPTIONAL);

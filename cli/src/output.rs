@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all: written beside their place, then renamed into it.
+//! Output files that appear complete or not at all: each is written to a temporary file in the same folder, then renamed.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,11 +13,11 @@ use wgpu_attention::Dtype;
 use crate::tensors::stored;
 use crate::unfinished;
 
-/// A file on its way. Made before the work starts, so that a folder that cannot be written is known at once; gone
-/// without a trace if dropped, or if the program is told to stop.
+/// An unfinished output file. It is created before the work starts, so that a folder that cannot be written is reported at
+/// once. It is removed if it is dropped, or if a signal stops the program.
 pub(crate) struct Pending {
     file: NamedTempFile,
-    /// Where it will be: what a symbolic link points at, so that the link stays.
+    /// The final path. A symbolic link is resolved, so that the link itself stays.
     target: PathBuf,
     /// The path as the user wrote it, for messages.
     shown: PathBuf,
@@ -39,14 +39,14 @@ impl Pending {
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<()> {
-        // `write_all` on the open file: its path may have gone by now.
+        // Writes to the open file, because its path may no longer exist.
         self.file.as_file().write_all(bytes).with_context(|| format!("cannot write {}", self.shown.display()))
     }
 
-    /// Lets the file appear in its place.
+    /// Renames the file to its final path.
     pub(crate) fn finish(self) -> Result<()> {
         let shown = self.shown;
-        // It may have come into being since.
+        // Something else may have been created there since.
         check_replaceable(&shown)?;
         let persisted = self.file.persist(&self.target).map_err(|error| error.error);
         persisted.with_context(|| format!("cannot write {}", shown.display()))?;
@@ -57,18 +57,18 @@ impl Pending {
 /// How many symbolic links may follow one another, as on Linux.
 const MOST_LINKS: usize = 40;
 
-/// Where a file of this name lies: symbolic links are followed, also to what does not exist yet.
+/// The path that `path` leads to through symbolic links. The file there need not exist yet.
 fn destination(path: &Path) -> std::io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
         match path.read_link() {
-            // An absolute one replaces the folder.
+            // An absolute `next` replaces the folder.
             Ok(next) => path = folder(&path).join(next),
             // Not a link, or not there.
             Err(_) => return Ok(path),
         }
     }
-    Err(std::io::Error::other("its symbolic links do not end; name another file"))
+    Err(std::io::Error::other("there are too many symbolic links; name another file"))
 }
 
 fn folder(path: &Path) -> &Path {
@@ -78,7 +78,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Refuses a folder, device, pipe or socket: a file must not take its place.
+/// Refuses a folder, device, pipe or socket, which a file must not replace.
 fn check_replaceable(target: &Path) -> Result<()> {
     let Ok(existing) = target.metadata() else { return Ok(()) };
     let shown = target.display();
@@ -87,7 +87,7 @@ fn check_replaceable(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether two paths lead to the same file, whether or not it exists yet. Hard links do.
+/// Whether two paths lead to the same file, which need not exist yet. Hard links to one file count as the same file.
 pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| {
         let end = destination(path)?;
@@ -116,13 +116,13 @@ fn linked(_: &Path, _: &Path) -> bool {
 /// One tensor to write.
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a str,
-    /// What it is written as.
+    /// The element type it is written in.
     pub(crate) element: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: &'a [f32],
 }
 
-/// Encoded when its turn comes.
+/// Encodes a tensor only when it is written.
 impl View for &Named<'_> {
     fn dtype(&self) -> Stored {
         stored(self.element)

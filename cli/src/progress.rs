@@ -1,15 +1,15 @@
-//! Progress on stderr, which shows only where that is a terminal.
+//! Progress displays on stderr, which are shown only if stderr is a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar over `unit`s, of unknown length until someone sets it, with a message behind it. It goes away when dropped.
+/// A bar that counts `unit`s, followed by a message. Its length is unknown until it is set. It disappears when dropped.
 pub(crate) fn bar(unit: &str) -> ProgressBar {
     shown(&format!("{{spinner}} {{pos}} of {{len}} {unit} {{bar:24}} {{elapsed}} {{wide_msg}}"))
 }
 
-/// A message and how long it has stood. It goes away when dropped.
+/// A message with the elapsed time. It disappears when dropped.
 pub(crate) fn spinner() -> ProgressBar {
     shown("{spinner} {elapsed} {wide_msg}")
 }

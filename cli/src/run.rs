@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use truth::Case;
 use wgpu_attention::blocking::Outputs;
 use wgpu_attention::{Dtype, Problem, Shape};
 
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     let mut problem = args.programs.apply(args.semantics.apply(problem)?)?;
     ensure!(
         host.aux.is_none() || args.programs.has_any(),
-        "{shown}: `aux` is for programs in the score, and there is none; give --score-mod or --mask-mod, or --ignore aux"
+        "{shown}: `aux` is for programs in the score, but there is none; give --score-mod or --mask-mod, or --ignore aux"
     );
     if args.lse {
         problem = problem.lse();
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     if args.weights || args.heatmap.heatmap.is_some() {
         problem = problem.weights();
     }
-    let problem = problem.build()?;
+    let case = Case::new(problem.build()?, host);
     let pending = Pending::create(&args.output)?;
     let picture = args.heatmap.heatmap.as_deref().map(Pending::create).transpose()?;
 
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     let start = Instant::now();
     let outputs = {
         let progress = engine.progress();
-        engine.run(&problem, &host.borrow(), &progress)?
+        engine.run(&case, &progress)?
     };
     let seconds = start.elapsed().as_secs_f64();
 
@@ -60,10 +61,10 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     if let Some(picture) = picture {
         picture.finish()?;
     }
-    report(args, &engine, &problem, seconds, json, stdout)
+    report(args, &engine, &case.problem, seconds, json, stdout)
 }
 
-/// Refuses to overwrite what is being read, before anything is read.
+/// Refuses to overwrite the input or to write both outputs to one file, before anything is read.
 fn check_paths(args: &RunArgs) -> Result<()> {
     let (input, output) = (&args.input, &args.output);
     let clash = |what: &str, path: &Path| format!("{what} and {} are the same file; name another", path.display());
@@ -80,7 +81,7 @@ fn tensors<'a>(args: &RunArgs, shape: &Shape, element: Dtype, outputs: &'a Outpu
     let with = |last: u32| rows.iter().copied().chain([last as usize]).collect();
     let mut tensors = vec![Named { name: "output", element, shape: with(shape.dim_v), values: &outputs.out }];
     if let Some(values) = &outputs.lse {
-        // An LSE has no place in 16 bits: past the range of f16 it would read as a row that sees no key.
+        // An LSE is always f32: beyond the range of f16 it could become −∞, the LSE of a row that sees no key.
         tensors.push(Named { name: "lse", element: Dtype::F32, shape: rows.clone(), values });
     }
     if let Some(values) = outputs.weights.as_ref().filter(|_| args.weights) {

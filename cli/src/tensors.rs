@@ -1,4 +1,4 @@
-//! Tensors out of a safetensors file, converted on demand, with errors that name the tensor and the remedy.
+//! Reads the tensors of a safetensors file and converts them on demand, with errors that name the tensor and the remedy.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use safetensors::{Dtype as Stored, SafeTensors};
 use serde::Deserialize as _;
 use wgpu_attention::Dtype;
 
-/// All of a file that holds `what`. A pipe or a device is no such file: it may never end.
+/// Reads a whole file, which should hold `what`. A pipe or a device is refused, because it may never end.
 pub(crate) fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
     let shown = path.display();
     let read = path.metadata().and_then(|file| file.is_file().then(|| std::fs::read(path)).transpose());
@@ -30,7 +30,7 @@ pub(crate) struct TensorFile<'a> {
     pub(crate) metadata: HashMap<String, String>,
 }
 
-/// One of its tensors, as stored.
+/// A tensor of the file, as stored.
 pub(crate) struct Tensor<'a> {
     name: String,
     pub(crate) stored: Stored,
@@ -45,7 +45,7 @@ impl<'a> TensorFile<'a> {
             Some((name, stored)) => anyhow!(
                 "`{name}` is stored as {stored}, a type this program does not know; convert it to another, such as F32"
             ),
-            // Its source is in its text.
+            // The error's text already contains its source.
             None => {
                 anyhow!("this is not a whole safetensors file ({error}); write it again with a safetensors library")
             }
@@ -53,7 +53,7 @@ impl<'a> TensorFile<'a> {
         Ok(Self { tensors, ignored: Vec::new(), metadata: header.metadata().clone().unwrap_or_default() })
     }
 
-    /// What its tensors are called, in order.
+    /// The names of its tensors, sorted.
     pub(crate) fn names(&self) -> Vec<&str> {
         let mut names = self.tensors.names();
         names.retain(|name| !self.ignored.iter().any(|ignored| ignored == name));
@@ -61,7 +61,7 @@ impl<'a> TensorFile<'a> {
         names
     }
 
-    /// The same file without these tensors.
+    /// The file without these tensors.
     pub(crate) fn ignoring(self, names: &[String]) -> Self {
         Self { ignored: names.to_vec(), ..self }
     }
@@ -84,7 +84,7 @@ impl<'a> TensorFile<'a> {
     }
 }
 
-/// A tensor of a type that safetensors refuses, and that type.
+/// The name and the type of a tensor whose type safetensors does not know.
 fn unknown_type(bytes: &[u8]) -> Option<(String, String)> {
     let (length, rest) = bytes.split_first_chunk()?;
     let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;

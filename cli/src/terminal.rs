@@ -10,7 +10,7 @@ use crate::heatmap::{self, Maps};
 /// Cells are two characters wide, to be about square.
 const SHADES: [&str; 5] = ["  ", "░░", "▒▒", "▓▓", "██"];
 
-/// A row of the map a line, its token before it and the keys' tokens read downwards below.
+/// Prints each row of the map on a line, after its token. The tokens of the keys are printed vertically below.
 pub(crate) fn draw(maps: &Maps, head: u32, stdout: &mut dyn Write) -> Result<()> {
     let (rows, keys) = (maps.row_labels(), maps.key_labels());
     let margin = rows.iter().map(|label| label.chars().count()).max().unwrap_or(0);
@@ -18,7 +18,7 @@ pub(crate) fn draw(maps: &Maps, head: u32, stdout: &mut dyn Write) -> Result<()>
     let largest = heatmap::largest(panel);
     writeln!(
         stdout,
-        "Head {head}: how much each token (row) takes from each (column); the brightest is {largest:.2}.\n"
+        "Head {head}: how much each token (row) attends to each token (column); the brightest cell is {largest:.2}.\n"
     )?;
     for (label, weights) in rows.iter().zip(panel.chunks(maps.keys())) {
         write!(stdout, "{}{label} ", " ".repeat(margin - label.chars().count()))?;

@@ -1,4 +1,4 @@
-//! Text that came from elsewhere, made fit for a terminal or a log.
+//! Makes text from elsewhere safe for a terminal or a log.
 
 /// `text` in one line: white space between words becomes one space, and other control characters are escaped.
 pub(crate) fn one_line(text: &str) -> String {
@@ -6,7 +6,7 @@ pub(crate) fn one_line(text: &str) -> String {
     words.join(" ")
 }
 
-/// A control character as Rust writes it: a terminal would obey it. So are the marks that reorder or hide what follows.
+/// Escapes control characters, which a terminal would obey, and the marks that reorder or hide the text after them.
 fn printable(word: &str) -> String {
     let is_obeyed = |c: char| {
         c.is_control()

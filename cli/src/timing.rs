@@ -1,23 +1,23 @@
-//! How long a problem takes on a GPU, with its buffers already there.
+//! Measures how long a problem takes, on a GPU with its buffers already uploaded.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use wgpu_attention::{Inputs, Problem};
+use truth::Case;
 
 use crate::device::{Gpu, compiling};
 
 /// Wall-clock times from submission to completion.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
-    /// With compilation.
+    /// The first run, which includes compilation.
     pub(crate) first: Duration,
     pub(crate) median: Duration,
     pub(crate) runs: usize,
 }
 
-/// Enough for a median, and not so many that a slow device keeps anyone waiting.
+/// Enough runs for a median. On a slow device the runs end after `PATIENCE`.
 const RUNS: usize = 21;
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -38,10 +38,11 @@ impl Timing {
     }
 
     /// Times the best variant.
-    pub(crate) fn on_gpu(gpu: &Gpu, problem: &Problem, inputs: &Inputs<'_>, progress: &ProgressBar) -> Result<Self> {
+    pub(crate) fn on_gpu(gpu: &Gpu, case: &Case, progress: &ProgressBar) -> Result<Self> {
+        let problem = &case.problem;
         progress.set_message(compiling(&gpu.best(problem)?));
         let device = gpu.attention.device();
-        let buffers = inputs.upload(device, problem)?;
+        let buffers = case.inputs().upload(device, problem)?;
         let mut call = None;
         let timing = Self::of(|| {
             let call = match &call {
@@ -53,7 +54,7 @@ impl Timing {
             gpu.opened.queue.submit([encoder.finish()]);
             gpu.opened.wait()
         });
-        gpu.opened.complaints()?;
+        gpu.opened.take_errors()?;
         timing
     }
 }

@@ -1,4 +1,4 @@
-//! The values of options, read from text, with errors that say what to write.
+//! Parses the values of options, with errors that say what to write.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(crate) fn window(text: &str) -> Result<Window, String> {
     Ok(Window { left: side(left)?, right: side(right)? })
 }
 
-/// One side of a window. The bound is that of the formats it comes from, which store it in an i32.
+/// One side of a window. Its bound is `i32::MAX`, because the formats that it comes from store it in an i32.
 fn side(text: &str) -> Result<Option<u32>, String> {
     let text = text.trim();
     let range = format!("{text:?} is not a whole number from -1 (open) to {}", i32::MAX);

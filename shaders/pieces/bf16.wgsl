@@ -1,4 +1,4 @@
-// bfloat16, two a word: the upper half of a binary32.
+// bfloat16, two per word. Each is the upper half of a binary32.
 fn widen(word: u32) -> vec2<f32> { return bitcast<vec2<f32>>(vec2(word << 16u, word & 0xffff0000u)); }
 
 // Rounds to nearest even; NaN stays NaN.

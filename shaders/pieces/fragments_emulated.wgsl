@@ -1,5 +1,5 @@
-// fragments_unit.wgsl without a matrix unit, for trying the kernel where there is none: slow. A thread holds SUM_WIDTH neighbours
-// of a row of a sum, the row of the left factor and the columns of the right one that they are made of.
+// Emulates fragments_unit.wgsl by threads, to test matrix.wgsl without a matrix unit. Slow. A thread holds SUM_WIDTH
+// neighbouring elements of a row of a sum, that row of the left factor, and those columns of the right one.
 const SUM_WIDTH = max(SIDE * SIDE / SUBGROUP, 4u);
 const THREADS_OF_ROW = SIDE / SUM_WIDTH;
 alias Left = array<f32, SIDE>;                                 // [k]
@@ -10,7 +10,7 @@ var<private> own_row: u32;
 var<private> own_column: u32;
 
 fn begin(thread: u32) {
-    own_row = thread % SUBGROUP / THREADS_OF_ROW % SIDE;      // where threads are more than there is to hold, twice the same
+    own_row = thread % SUBGROUP / THREADS_OF_ROW % SIDE;      // with more threads than elements to hold, some hold the same
     own_column = thread % THREADS_OF_ROW * SUM_WIDTH;
 }
 

@@ -1,5 +1,5 @@
-// Fragments in a matrix unit: a subgroup holds one between its threads, and does the following as one. Places are in
-// tiles, counted in vectors of four.
+// Fragments on a matrix unit. The threads of a subgroup hold a fragment together and call these functions together. `at` is
+// a place in a tile, in vectors of four.
 fn begin(thread: u32) {}
 
 fn zero() -> Sum { return Sum(); }
@@ -9,7 +9,7 @@ fn q_fragment(at: u32) -> Left {                               // [row][dim]
     let stride = K_STRIDE * PER_QUAD;
     return coopLoadT<Left>(&k_tile[at * PER_QUAD], stride);
 }
-fn k_fragment(at: u32) -> Right {                              // [dim][key], of k_tile's transpose
+fn k_fragment(at: u32) -> Right {                              // [dim][key]: the transpose of k_tile
     let stride = K_STRIDE * PER_QUAD;
     return coopLoad<Right>(&k_tile[at * PER_QUAD], stride);
 }
@@ -26,7 +26,7 @@ fn sum_fragment(at: u32) -> Sum {                              // [row][column]
     return coopLoadT<Sum>(&s_tile[at * PER_QUAD], stride);
 }
 fn store_fragment(x: Sum, at: u32) {                           // [row][column]
-    let first = at * PER_QUAD;                                 // named, or naga's SPIR-V writer loses it
+    let first = at * PER_QUAD;                                 // a variable: naga's SPIR-V writer loses the expression
     let stride = S_STRIDE * PER_QUAD;
     coopStoreT(x, &s_tile[first], stride);
 }

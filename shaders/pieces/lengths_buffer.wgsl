@@ -1,3 +1,3 @@
-// Each batch has a number of valid keys.
+// A buffer holds the number of valid keys of each batch.
 
 fn valid_keys(batch: u32) -> u32 { return min(kv_lengths[params.first_batch + batch], params.len_kv); }

@@ -1,4 +1,4 @@
-// The user's program that hides keys.
+// Calls the user's mask_mod.
 const HAS_MASK_MOD = true;
 
 fn allowed(row: Row, keys: vec4<u32>) -> vec4<bool> {

@@ -1,6 +1,6 @@
-// Results as binary16, rows of any length anywhere.
+// Results as binary16; rows of any length, at any offset.
 
-// Rounded by narrow(): a conversion leaves that to the driver.
+// narrow() rounds, because a conversion leaves the rounding to the driver.
 fn store_half(at: u32, x: f32) { out[at] = f16(unpack2x16float(narrow(x)).x); }
 fn store_out(at: u32, count: u32, x: vec4<f32>) {
     store_half(at, x.x);

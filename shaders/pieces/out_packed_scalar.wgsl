@@ -1,5 +1,5 @@
-// Results as two 16-bit elements a word, rows of any length anywhere. Rows may share a word, so a store touches its half alone:
-// two atomics, each on bits no other thread writes.
+// Results as two 16-bit elements per word; rows of any length, at any offset. Rows may share a word, so a store changes
+// only its half of it, by two atomics on bits that no other thread writes.
 
 fn store_half(at: u32, x: f32) {
     let shift = (at & 1u) << 4u;

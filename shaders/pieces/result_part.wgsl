@@ -1,5 +1,5 @@
-// A row's result over a part of the keys, left as it stands for merge.wgsl: the maximum and the sum apart, since a large
-// log-sum-exp has no room for the digits of a small one.
+// Stores a row's state over a part of the keys, for merge.wgsl: (m, l, saw, 0), then O in vectors of four. m and l are
+// separate, because a large log-sum-exp has no room for the digits of a small one.
 
 fn part_at(row: Row) -> u32 {
     return (address(params.part, row.batch, row.head, row.query) >> 2u) + row.part * (1u + (params.dim_v + 3u) / 4u);

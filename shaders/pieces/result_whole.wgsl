@@ -1,8 +1,8 @@
-// A row's result, all of its keys seen. A row that saw no key is 0.
+// Stores a row's result over all keys. The output of a row that sees no key is 0.
 fn store_columns(row: Row, dim: u32, o: vec4<f32>, m: f32, l: f32, saw_any: bool) {
     let at = address(params.out, row.batch, row.head, row.query) + dim;
     let total = total_of(row, m, l, saw_any);
-    store_out(at, params.dim_v - dim, select(vec4(0.0), share_of(o * total.factor, total.l), saw_any));
+    store_out(at, params.dim_v - dim, select(vec4(0.0), normalized(o * total.factor, total.l), saw_any));
 }
 
 fn store_statistics(row: Row, m: f32, l: f32, saw_any: bool) {

@@ -1,12 +1,11 @@
-// Scores: what a product of a query and a key becomes, and whether the query sees the key.
+// Scores: turns the product of a query and a key into a score, which may hide the key.
 //
-//     scale → softcap → score_mod → + bias → − ALiBi → mask           softcap_*.wgsl, score_mod_*.wgsl and so on
+//     scale → softcap → score_mod → + bias → − ALiBi → mask           softcap_*.wgsl, score_mod_*.wgsl and so on; seen.wgsl
 
-// Whether keys are hidden by more than their positions: by what is known before the product, and by anything at all.
-const HAS_MASKS = HAS_MASK || HAS_MASK_MOD;
-const HAS_HIDDEN_KEYS = HAS_MASKS || HAS_BIAS || HAS_SCORE_MOD;
+// Whether a score may hide its key.
+const HAS_HIDING_SCORES = HAS_BIAS || HAS_SCORE_MOD;
 
-// Four scores of a row, and which of them it sees. One that it does not see is LOWEST.
+// Four scores of a row, and which of their keys it sees. The score of a hidden key is LOWEST.
 struct Scores {
     s: vec4<f32>,
     seen: vec4<bool>,
@@ -15,16 +14,7 @@ struct Scores {
 // −∞ hides a key.
 fn hides(x: vec4<f32>) -> vec4<bool> { return bitcast<vec4<u32>>(x) == vec4(0xff800000u); }
 
-// Which of four keys a row sees by position and mask.
-fn sees(row: Row, keys: vec4<u32>) -> vec4<bool> {
-    let j = vec4<i32>(keys);
-    var seen = (j >= vec4(row.first)) & (j <= vec4(row.last));
-    if (HAS_MASK) { seen &= attend(address(params.mask, row.batch, row.head, row.query), within(keys)); }
-    if (HAS_MASK_MOD) { seen &= allowed(row, within(keys)); }
-    return seen;
-}
-
-// The scores that four products of a row are, `seen` by position and mask.
+// The scores of four products of a row. `seen` says which keys it sees by position and by the masks.
 fn score(row: Row, keys: vec4<u32>, products: vec4<f32>, seen: vec4<bool>) -> Scores {
     var scores = Scores(shape_scores(products), seen);
     if (HAS_SCORE_MOD) {

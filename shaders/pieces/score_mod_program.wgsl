@@ -1,4 +1,4 @@
-// The user's program that makes scores of scores.
+// Calls the user's score_mod.
 const HAS_SCORE_MOD = true;
 
 fn modified(row: Row, keys: vec4<u32>, s: vec4<f32>) -> vec4<f32> {

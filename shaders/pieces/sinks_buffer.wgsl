@@ -1,5 +1,5 @@
-// Sinks: a learned logit a head, which takes part in the softmax and has no value. A row that sees no key has its sink's LSE.
-// In natural units, which the sink comes in.
+// Sinks: one learned logit per head, which takes part in the softmax and has no value. The LSE of a row that sees no key is
+// its sink. Everything here is in natural units, as the sinks are.
 fn total_of(row: Row, m: f32, l: f32, saw_any: bool) -> Total {
     let sink = sinks[address(params.sinks, 0u, row.head, 0u)];
     let own = m * params.natural_scale;

@@ -1,7 +1,7 @@
-// Sites: which query rows and keys there are, and which of them may meet by their positions.
+// Sites: the query rows and keys of a workgroup, and which pairs of them the positions allow.
 
-// From the host: GROUPED, whether the query heads that share a KV head are rows of the same workgroups. If so, row n of a KV head
-// is query n / group of head n mod group; if not, of a query head n is the query.
+// From the schedule: GROUPED, whether a workgroup computes rows of all query heads that share a KV head. If so, row n of a
+// KV head is query n / group of the group's head n mod group. If not, row n of a query head is query n.
 
 // What a workgroup works on.
 struct Site {
@@ -26,7 +26,7 @@ fn site_of(workgroup: vec3<u32>) -> Site {
     return Site(batch, head, kv_head, part, begin, end, diagonal);
 }
 
-// How many rows a workgroup's head has, or its heads together.
+// The number of rows of a workgroup's head, or of its group's heads together.
 fn row_count() -> u32 { return select(params.len_q, params.len_q * params.group, GROUPED); }
 
 fn row_of(site: Site, n: u32) -> Row {
@@ -37,20 +37,23 @@ fn row_of(site: Site, n: u32) -> Row {
     return Row(site.batch, head, query, site.part, stands_at + params.band_first, last, stands_at + params.diagonal_offset);
 }
 
-// The keys that some row from `first` to `final_row` may see: from the start of a tile of `tile` keys up to, not including, the last
-// plus one.
+// The keys that some row from `first` to `final_row` may see, as a begin and an exclusive end. The begin is a multiple of
+// `tile`, or the first key of the part.
 fn keys_of(site: Site, first: Row, final_row: Row, tile: u32) -> vec2<u32> {
     let begin = u32(max(first.first, 0)) / tile * tile;
     return vec2(max(begin, site.begin), u32(max(final_row.last + 1, 0)));
 }
 
-// Whether every row from `first` to `final_row` sees `count` keys from `key` on, as far as positions tell.
-fn all_see(first: Row, final_row: Row, key: u32, count: u32) -> bool {
+// Whether every row from `first` to `final_row` sees all of `count` keys from `key` on, by position.
+fn all_in_band(first: Row, final_row: Row, key: u32, count: u32) -> bool {
     return final_row.first <= i32(key) && first.last >= i32(key + count - 1u);
 }
 
-// Keys that can be read; those past the end are unseen.
+// Clamps keys to those that can be read. Keys past the end are never seen.
 fn within(keys: vec4<u32>) -> vec4<u32> { return min(keys, vec4(params.len_kv - 1u)); }
+
+// Clamps a dimension, a multiple of four, to those of a row of `dims`. What is read past the end is never used.
+fn within_row(dim: u32, dims: u32) -> u32 { return min(dim, (dims - 1u) / 4u * 4u); }
 
 fn q_address(row: Row) -> u32 { return address(params.q, row.batch, row.head, row.query); }
 fn k_address(site: Site, key: u32) -> u32 { return address(params.k, site.batch, site.kv_head, key); }

@@ -1,2 +1,2 @@
-// Without a mask none is skipped: only tiles that somebody sees are visited.
-fn nobody_sees(thread: u32, seen: bool) -> bool { return false; }
+// Without a mask and a mask_mod there is no vote: the positions and the block mask have chosen the tiles that are visited.
+fn may_skip(thread: u32, seen: bool) -> bool { return false; }

@@ -1,8 +1,8 @@
 // A cap on the scaled scores: c·tanh(s / c).
 const HAS_SOFTCAP = true;
 
-// WGSL lets tanh overflow, and lose the digits of a small x to the difference of two exponentials. Those are taken from
-// its continued fraction, whose error below ½ is far below f32's.
+// WGSL allows a tanh that overflows, or that loses the digits of a small x to the difference of two exponentials. Below ½
+// this one uses the continued fraction, whose error there is far below f32's.
 fn accurate_tanh(x: vec4<f32>) -> vec4<f32> {
     let y = x * x;
     let small = x * fma(y, y + 105.0, vec4(945.0)) / fma(y, fma(y, vec4(15.0), vec4(420.0)), vec4(945.0));
@@ -11,7 +11,7 @@ fn accurate_tanh(x: vec4<f32>) -> vec4<f32> {
     return select(large, small, y < vec4(0.25));
 }
 
-// The products as scores, in the unit that Params says.
+// Turns products into scores, in the unit that Params defines.
 fn shape_scores(product: vec4<f32>) -> vec4<f32> {
     return params.softcap_scale * accurate_tanh(product * params.score_scale);
 }

@@ -1,17 +1,19 @@
-// State: the algebra of (m, l, O), a row's softmax so far. m is what weights are measured from, the largest score but for a lag;
-// l the sum of the weights; O the sum of the values by weight; and whether the row sees any key at all, which no sum tells.
+// State: the algebra of (m, l, O), a row's softmax so far. m is the running maximum of the scores, or lags behind it; l is
+// the sum of the weights exp(S − m); O is the sum of the values by weight. Whether the row sees any key is kept besides,
+// since no sum tells it.
 //
-// Two such states of a row are brought to one m, and then added: from tile to tile, from thread to thread, and from part to part.
+// To combine two states of a row, both are rescaled to one m and then added: from tile to tile, thread to thread and part
+// to part.
 //
 // Online softmax: Milakov & Gimelshein 2018.
 
-// From the schedule: LAG, how far a score may exceed m before m follows, as a power of two; and RAISE, the power of two that weights
-// are multiplied by, so that a narrow type has its whole range below the largest.
+// From the schedule: LAG, such that m follows once a weight exceeds 2^LAG; RAISE, such that weights are stored multiplied
+// by 2^RAISE, so that a narrow type represents smaller ones.
 
-const LOWEST = -3.4028234e38f;                                 // below every score; never a sign of anything
+const LOWEST = -3.4028234e38f;                                 // below every score; it does not mark a key as hidden
 
-// What weights are measured from once `top` is among the scores. Where weights are raised, their type is narrow, and m follows the
-// first score at once: a scale may be so small that none is a leap above LOWEST.
+// The new m once `top` is among the scores. Raised weights have a narrow type, so there m follows the first score at once:
+// the scale may be so small that no score exceeds LOWEST by the lag.
 fn follow(m: f32, top: f32) -> f32 {
     if (LAG == 0.0) { return max(m, top); }
     let leaps = (top - m) * params.exp2_scale > LAG;
@@ -19,13 +21,13 @@ fn follow(m: f32, top: f32) -> f32 {
     return select(m, top, top > m && (m == LOWEST || leaps));
 }
 
-// The factor that brings what was measured from `before` to m. Scores of which a row sees none leave its bits alone: it is then
-// exactly 1, whatever exp2(0) is.
+// The factor that rescales sums from the m `before` to m. If m has not moved it is exactly 1, whatever exp2(0) is, so a
+// tile of which a row sees nothing does not change the row's bits.
 fn rescale(before: f32, m: f32) -> f32 {
     return select(exp2((before - m) * params.exp2_scale), 1.0, before == m);
 }
 
-// The weights of four scores. What a row does not see has none, however low the scores that it sees.
+// The weights of four scores. A hidden key has weight 0, however low the scores of the other keys are.
 fn weigh(s: vec4<f32>, seen: vec4<bool>, m: f32) -> vec4<f32> {
     let below = s - vec4(m);
     if (RAISE == 0.0) { return select(vec4(0.0), exp2(below * params.exp2_scale), seen); }
@@ -34,3 +36,6 @@ fn weigh(s: vec4<f32>, seen: vec4<bool>, m: f32) -> vec4<f32> {
 
 fn largest(x: vec4<f32>) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
 fn sum(x: vec4<f32>) -> f32 { return (x.x + x.y) + (x.z + x.w); }
+
+// A value, or 0 if its weight is 0: the row may not see it, and it may be NaN.
+fn seen_value(v: vec4<f32>, weight: f32) -> vec4<f32> { return select(vec4(0.0), v, weight > 0.0); }

@@ -1,4 +1,4 @@
-// Tiles as single numbers, where fragments can be read from nothing else: Metal.
+// Tiles as arrays of scalars, for Metal, which reads fragments from nothing else.
 const PER_QUAD = 4u;
 
 var<workgroup> k_tile: array<f16, BLOCK_KV * K_STRIDE * 4u>;   // [key][dim]
@@ -34,7 +34,7 @@ fn scores(at: u32) -> vec4<f32> {
     return vec4(s_tile[at * 4u], s_tile[at * 4u + 1u], s_tile[at * 4u + 2u], s_tile[at * 4u + 3u]);
 }
 
-// Single elements, `i` counted in those.
+// Single elements: `i` counts elements.
 fn k_element(i: u32) -> f32 { return f32(k_tile[i]); }
 fn v_element(i: u32) -> f32 { return f32(v_tile[i]); }
 fn p_element(i: u32) -> f32 { return f32(p_tile[i]); }

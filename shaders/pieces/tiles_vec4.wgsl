@@ -1,4 +1,4 @@
-// Tiles as vectors of four, which threads move whole. A fragment's place and stride are then counted in vectors too.
+// Tiles as arrays of vectors of four, which threads move whole. A fragment's place and stride also count vectors.
 const PER_QUAD = 1u;
 
 var<workgroup> k_tile: array<vec4<f16>, BLOCK_KV * K_STRIDE>;  // [key][dim / 4]
@@ -12,7 +12,7 @@ fn set_p(at: u32, x: vec4<f16>) { p_tile[at] = x; }
 fn set_scores(at: u32, x: vec4<f32>) { s_tile[at] = x; }
 fn scores(at: u32) -> vec4<f32> { return s_tile[at]; }
 
-// Single elements, `i` counted in those.
+// Single elements: `i` counts elements.
 fn k_element(i: u32) -> f32 { return f32(k_tile[i / 4u][i % 4u]); }
 fn v_element(i: u32) -> f32 { return f32(v_tile[i / 4u][i % 4u]); }
 fn p_element(i: u32) -> f32 { return f32(p_tile[i / 4u][i % 4u]); }

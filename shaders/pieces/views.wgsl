@@ -1,4 +1,4 @@
-// Where elements lie.
+// The addresses of elements.
 
 // An operand inside its binding, in elements: offset, then strides of batch, head and row.
 alias View = vec4<u32>;
@@ -7,7 +7,7 @@ fn address(view: View, batch: u32, head: u32, row: u32) -> u32 {
     return view.x + batch * view.y + head * view.z + row * view.w;
 }
 
-// A query row, as far as one part of the keys goes.
+// A query row over one part of the keys.
 struct Row {
     batch: u32,
     head: u32,

@@ -1,8 +1,8 @@
-//! What a device grants, as plain data: selection and planning look at nothing else.
+//! The capabilities of a device, as plain data. Selection and planning use nothing else.
 
 use crate::device::matrix_unit::MatrixUnit;
 
-/// The limits and features of a device that decide which kernels run and how they are cut. May be tightened by hand.
+/// The limits and features of a device that decide which kernels run and how they are cut. An app may tighten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Caps {
@@ -18,59 +18,67 @@ pub struct Caps {
     pub storage_buffers: u32,
     /// `max_compute_workgroup_storage_size`, in bytes.
     pub workgroup_bytes: u32,
-    /// `max_compute_invocations_per_workgroup`, and no more than `max_compute_workgroup_size_x`.
+    /// The smaller of `max_compute_invocations_per_workgroup` and `max_compute_workgroup_size_x`.
     pub invocations: u32,
     /// `max_compute_workgroups_per_dimension`.
     pub workgroups: u32,
     /// `max_texture_dimension_2d`.
     pub texture_side: u32,
-    /// The subgroup size, where the device has `Features::SUBGROUP` and its adapter one size only. Kernels that
-    /// hand values round a subgroup are not built on a guess.
+    /// The subgroup size, if the device has `Features::SUBGROUP` and its adapter has only one size. It is `None` if the
+    /// size is not certain: kernels that exchange values within a subgroup of this size must not rely on a guess.
     pub subgroup_size: Option<u32>,
-    /// The smallest size a subgroup may have, where the device has `Features::SUBGROUP`.
-    pub subgroup_least: Option<u32>,
+    /// The smallest size that a subgroup may have, if the device has `Features::SUBGROUP`.
+    pub min_subgroup_size: Option<u32>,
     /// Whether shaders may use 64-bit integers: `Features::SHADER_INT64`.
     pub has_int64: bool,
-    /// The matrix unit that kernels may use. [`Caps::of`] leaves it `None`: which there is, and whether it works, is found
-    /// by [`blocking::matrix_unit`](crate::blocking::matrix_unit).
+    /// The matrix unit that kernels may use. [`Caps::of`] leaves it `None`;
+    /// [`blocking::matrix_unit`](crate::blocking::matrix_unit) finds the unit and tests whether it works.
     pub matrix_unit: Option<MatrixUnit>,
-    /// Whether the device is a CPU that plays one: what costs time there is another thing.
+    /// Whether the device is a software GPU, whose costs differ from those of a hardware GPU.
     pub is_software: bool,
-    /// How many workgroups keep the device busy. With fewer rows than that, the keys are split over more of them and
-    /// the parts merged. WebGPU does not tell: an estimate from the kind of adapter.
+    /// The number of 32-bit registers that a thread may have. Compilers spill what does not fit. WebGPU does not report this number;
+    /// it is estimated from the adapter, and low if the adapter is unknown.
+    pub thread_registers: u32,
+    /// The number of workgroups that keep the device busy. If the rows make fewer workgroups, the keys are split over
+    /// more of them and the results are merged. WebGPU does not report this number; it is estimated from the type of
+    /// the adapter.
     pub workgroups_to_fill: u32,
-    /// The floating-point operations one dispatch may cost before the work is cut into several.
+    /// The largest number of floating-point operations in one dispatch. Work that costs more is cut into several
+    /// dispatches.
     ///
     /// Drivers kill a dispatch that runs for about two seconds. The default, 2³⁷, is under one second at 150 GFLOP/s,
-    /// which the slowest GPUs in use reach; the cuts cost nothing measurable on faster ones. Some drivers watch a whole
+    /// which the slowest GPUs in use reach; the cuts cost nothing measurable on faster ones. Some drivers time a whole
     /// submission instead: see [`crate::Call::dispatches`].
     pub dispatch_flop: u64,
-    /// How often the loops of one invocation may go round in all.
+    /// The largest number of loop iterations in one invocation, counted over all its loops.
     ///
-    /// Mesa's software drivers (llvmpipe, lavapipe) end every loop after 65 535 rounds, counted over the whole
-    /// invocation, and say nothing. No other driver is known to; there it is `u32::MAX`.
-    pub loop_rounds: u32,
+    /// Mesa's software drivers (llvmpipe, lavapipe) silently end every loop after 65 535 iterations, counted over the
+    /// whole invocation. No other driver is known to do so; there it is `u32::MAX`.
+    pub loop_iterations: u32,
 }
 
 impl Caps {
-    /// What `device` was created with, and what is known of its driver.
+    /// The capabilities of `device`: what it was created with, and what is known of its driver.
     pub fn of(device: &wgpu::Device) -> Self {
         Self::from_facts(&device.adapter_info(), device.features(), &device.limits())
     }
 
-    /// What a device of the adapter `info`, created with `features` and `limits`, would grant. No device is needed: it tells what
-    /// selection does elsewhere, and an app that knows more of its adapter than wgpu does can say so.
+    /// The capabilities of a device of the adapter `info` that is created with `features` and `limits`. No device is
+    /// needed, so it can show what selection would choose on another machine. An app that knows more of its adapter
+    /// than wgpu does can pass that knowledge in `info`.
     pub fn from_facts(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
         let is_llvmpipe = info.name.starts_with("llvmpipe");
         let has_subgroups = features.contains(wgpu::Features::SUBGROUP);
-        // Where an adapter has several sizes, or wgpu does not know, the two ends differ and a driver may choose any between.
+        // If an adapter has several sizes, or wgpu does not know them, the two bounds differ and the driver may choose
+        // any size between them.
         let has_one_size = info.subgroup_min_size == info.subgroup_max_size;
         Self {
-            loop_rounds: if is_llvmpipe { 65_535 } else { u32::MAX },
+            loop_iterations: if is_llvmpipe { 65_535 } else { u32::MAX },
             subgroup_size: (has_subgroups && has_one_size).then_some(info.subgroup_max_size),
-            subgroup_least: has_subgroups.then_some(info.subgroup_min_size),
+            min_subgroup_size: has_subgroups.then_some(info.subgroup_min_size),
             has_int64: features.contains(wgpu::Features::SHADER_INT64),
             is_software: info.device_type == wgpu::DeviceType::Cpu,
+            thread_registers: thread_registers(info),
             workgroups_to_fill: match info.device_type {
                 wgpu::DeviceType::Cpu => 16,
                 wgpu::DeviceType::IntegratedGpu => 128,
@@ -80,15 +88,15 @@ impl Caps {
         }
     }
 
-    /// The features that make kernels faster where an adapter has them; none is needed. Request
-    /// `adapter.features() & Caps::FEATURES` with your own.
+    /// The optional features that make kernels faster. Request `adapter.features() & Caps::FEATURES` along with your
+    /// own.
     pub const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
 
     /// The features that kernels on a matrix unit need. One of them is experimental: see
     /// [`blocking::matrix_unit`](crate::blocking::matrix_unit).
     pub const MATRIX_FEATURES: wgpu::Features = MatrixUnit::FEATURES;
 
-    /// What a device created with `limits` and without features would grant, its driver being free of faults.
+    /// The capabilities of a device created with `limits` and without features, on a driver without known faults.
     pub fn from_limits(limits: &wgpu::Limits) -> Self {
         Self {
             binding_bytes: limits.max_storage_buffer_binding_size,
@@ -101,13 +109,28 @@ impl Caps {
             workgroups: limits.max_compute_workgroups_per_dimension,
             texture_side: limits.max_texture_dimension_2d,
             subgroup_size: None,
-            subgroup_least: None,
+            min_subgroup_size: None,
             has_int64: false,
             matrix_unit: None,
             is_software: false,
+            thread_registers: FEW_REGISTERS,
             workgroups_to_fill: 128,
             dispatch_flop: 1 << 37,
-            loop_rounds: u32::MAX,
+            loop_iterations: u32::MAX,
         }
+    }
+}
+
+/// The fewest registers per thread of the GPUs that can compute fast.
+const FEW_REGISTERS: u32 = 128;
+
+/// The registers per thread of a GPU, by the drivers in Mesa: 255 of NVIDIA and AMD, 192 of Adreno; 128 of Apple, and of
+/// Intel in subgroups of 16.
+fn thread_registers(info: &wgpu::AdapterInfo) -> u32 {
+    let (nvidia, amd, qualcomm) = (0x10de, 0x1002, 0x5143);
+    match info.backend {
+        wgpu::Backend::Vulkan | wgpu::Backend::Dx12 if info.vendor == nvidia || info.vendor == amd => 255,
+        wgpu::Backend::Vulkan | wgpu::Backend::Dx12 if info.vendor == qualcomm => 192,
+        _ => FEW_REGISTERS,
     }
 }

@@ -1,26 +1,26 @@
-//! What multiplies small matrices at once, on devices that have such a thing: tensor cores, matrix cores, simdgroup matrices.
+//! Matrix units, which multiply small matrices in one operation: tensor cores, matrix cores, simdgroup matrices.
 
-/// A matrix unit as kernels use it: f16 factors, f32 sums. Found, and found to work, by
-/// [`blocking::matrix_unit`](crate::blocking::matrix_unit).
+/// A matrix unit as kernels use it: f16 factors, f32 sums. [`blocking::matrix_unit`](crate::blocking::matrix_unit)
+/// finds it and tests that it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatrixUnit {
-    /// The matrices it multiplies.
+    /// The size of the matrices that it multiplies.
     pub fragment: Fragment,
-    /// Threads that hold one between them: the size of a subgroup, which must be the only one the adapter has. A power of two,
-    /// and no less than a fragment's side.
+    /// Number of threads that hold one fragment together: the subgroup size, which must be the only size that the
+    /// adapter has. A power of two, and no less than a fragment's side.
     pub subgroup: u32,
-    /// What fragments can be read from.
+    /// How the workgroup memory that fragments are read from is declared.
     pub tiles: Tiles,
-    /// Who multiplies.
+    /// Whether the unit or the threads multiply.
     pub multiplier: Multiplier,
 }
 
-/// Square matrices of a size.
+/// The size of a fragment, which is a square matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
     /// 8 × 8: Metal, and Mesa's software driver.
     Side8,
-    /// 16 × 16: GPUs by Vulkan.
+    /// 16 × 16: GPUs on Vulkan.
     Side16,
 }
 
@@ -29,31 +29,31 @@ pub enum Fragment {
 pub enum Tiles {
     /// As vectors of four, which threads write whole.
     Vectors,
-    /// As single numbers: Metal reads fragments from nothing else.
+    /// As single numbers: Metal reads fragments from no other type.
     Scalars,
 }
 
-/// Who multiplies fragments.
+/// What multiplies fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Multiplier {
     /// The device's matrix unit.
     Unit,
-    /// The threads, each its share of a fragment: the kernel's whole schedule without a matrix unit, to try it where there
-    /// is none. Slow. Needs `Features::SHADER_F16`.
+    /// The threads, each of which multiplies part of a fragment. The kernel keeps its whole schedule, so that it can be
+    /// tested on a device without a matrix unit. Slow. Needs `Features::SHADER_F16`.
     Emulated,
 }
 
 impl MatrixUnit {
-    /// What kernels that multiply on it need.
+    /// The features that kernels on a matrix unit need.
     pub(super) const FEATURES: wgpu::Features =
         wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 
-    /// Whether kernels can be written for it.
+    /// Whether kernels support a unit of these sizes.
     pub(crate) const fn is_possible(self) -> bool {
         self.subgroup.is_power_of_two() && self.subgroup >= self.fragment.side()
     }
 
-    /// The features without which no kernel that is written for it runs.
+    /// The features that kernels for this unit need.
     pub(crate) const fn features(self) -> wgpu::Features {
         match self.multiplier {
             Multiplier::Unit => Self::FEATURES,
@@ -63,7 +63,7 @@ impl MatrixUnit {
 }
 
 impl Fragment {
-    /// Rows, and columns.
+    /// Number of rows, and of columns.
     pub const fn side(self) -> u32 {
         match self {
             Self::Side8 => 8,

@@ -1,4 +1,4 @@
-//! What a device grants: all that selection and planning know of it.
+//! The capabilities of a device, which are all that selection and planning know of it.
 
 pub(crate) mod caps;
 pub(crate) mod matrix_unit;

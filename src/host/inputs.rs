@@ -1,16 +1,17 @@
-//! Host data for those without buffers of their own, and for the reference.
+//! Host data, for callers without their own buffers and for the reference.
 
 use wgpu::BufferUsages;
 
 use crate::plan::upload::filled;
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
+use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
 
-/// The inputs of a problem as host slices, each laid out as the problem says. Values are given in f32 and stored as the
-/// problem's types.
+/// The inputs of a problem as host slices, each in the layout that the problem describes. Values are given in f32 and
+/// stored as the problem's types.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inputs<'a> {
     /// Queries.
@@ -23,61 +24,89 @@ pub struct Inputs<'a> {
     pub mask: Option<&'a [bool]>,
     /// Additive bias.
     pub bias: Option<&'a [f32]>,
-    /// Valid keys per batch.
+    /// Number of valid keys per batch.
     pub kv_lengths: Option<&'a [u32]>,
     /// `ALiBi` slopes.
     pub alibi_slopes: Option<&'a [f32]>,
-    /// Sinks.
+    /// Sinks, one logit per head.
     pub sinks: Option<&'a [f32]>,
     /// The numbers that programs read.
     pub aux: Option<&'a [f32]>,
+    /// One number per tile of the block mask: see [`BlockMask`](crate::BlockMask).
+    pub block_mask: Option<&'a [u32]>,
 }
 
 impl Inputs<'_> {
-    /// Whether every operand the problem uses is here and long enough, and no other.
+    /// Checks that every input of the problem is given and long enough, and that no other is given.
     ///
     /// # Errors
     /// [`BindError`] names the operand.
     pub fn check(&self, problem: &Problem) -> Result<(), BindError> {
-        let given = [
-            (Operand::Q, Some(self.q.len())),
-            (Operand::K, Some(self.k.len())),
-            (Operand::V, Some(self.v.len())),
-            (Operand::Mask, self.mask.map(<[_]>::len)),
-            (Operand::Bias, self.bias.map(<[_]>::len)),
-            (Operand::KvLengths, self.kv_lengths.map(<[_]>::len)),
-            (Operand::AlibiSlopes, self.alibi_slopes.map(<[_]>::len)),
-            (Operand::Sinks, self.sinks.map(<[_]>::len)),
-            (Operand::Aux, self.aux.map(<[_]>::len)),
-        ];
-        for (operand, got) in given {
-            match (problem.view(operand), got) {
-                (None, None) => {}
+        let outputs = Operand::ALL.into_iter().filter(|operand| operand.is_output());
+        self.check_for(problem, |operand| problem.uses(operand), &outputs.collect::<Vec<_>>())
+    }
+
+    /// Like [`check`](Self::check), for work that reads some operands of a problem; `outputs` are not given.
+    pub(crate) fn check_for(
+        &self,
+        problem: &Problem,
+        reads: impl Fn(Operand) -> bool,
+        outputs: &[Operand],
+    ) -> Result<(), BindError> {
+        for operand in Operand::ALL.into_iter().filter(|operand| !outputs.contains(operand)) {
+            match (problem.view(operand), self.len(operand)) {
                 (None, Some(_)) => return Err(BindError::Unused { operand }),
-                (Some(_), None) => return Err(BindError::Missing { operand }),
-                (Some(view), Some(got)) if view.end() > got as u64 => {
+                (Some(_), None) if reads(operand) => return Err(BindError::Missing { operand }),
+                (Some(view), Some(got)) if reads(operand) && view.end() > got as u64 => {
                     return Err(BindError::TooShort { operand, need: view.end(), got: got as u64 });
                 }
-                (Some(_), Some(_)) => {}
+                _ => {}
             }
         }
         Ok(())
     }
 
-    /// New buffers for every operand of `problem`: the inputs filled, the outputs zero. Submits nothing.
+    /// The number of elements that were given for an operand.
+    fn len(&self, operand: Operand) -> Option<usize> {
+        match operand {
+            Operand::Q => Some(self.q.len()),
+            Operand::K => Some(self.k.len()),
+            Operand::V => Some(self.v.len()),
+            Operand::Mask => self.mask.map(<[_]>::len),
+            Operand::Bias => self.bias.map(<[_]>::len),
+            Operand::KvLengths => self.kv_lengths.map(<[_]>::len),
+            Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
+            Operand::Sinks => self.sinks.map(<[_]>::len),
+            Operand::Aux => self.aux.map(<[_]>::len),
+            Operand::BlockMask => self.block_mask.map(<[_]>::len),
+            Operand::Out | Operand::Lse | Operand::Weights => None,
+        }
+    }
+
+    /// Creates a buffer for every operand of `problem`. The inputs are filled, the outputs are zero. Submits nothing.
     ///
     /// # Errors
-    /// [`BindError`] where the inputs do not fit the problem, or the device is lost.
+    /// [`BindError`] if the inputs do not fit the problem, or the device is lost.
     pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
         self.check(problem)?;
+        self.upload_views(device, problem, problem.views())
+    }
+
+    /// Creates buffers for some operands of a problem, whose inputs were checked.
+    pub(crate) fn upload_views(
+        &self,
+        device: &wgpu::Device,
+        problem: &Problem,
+        views: impl Iterator<Item = View>,
+    ) -> Result<Buffers, BindError> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-        let buffers = problem.views().map(|view| {
+        let buffers = views.map(|view| {
             let operand = view.operand;
             let buffer = match self.encode(problem, operand) {
                 Some(contents) => filled(device, operand.name(), contents, usage),
                 None => Some(device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(operand.name()),
-                    // An output without elements has a buffer too, of one word, which can be read back.
+                    // An output without elements gets a buffer of one word, so that it can be read back.
                     size: view.size_bytes().max(4),
                     usage,
                     mapped_at_creation: false,
@@ -100,12 +129,13 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => Some(Dtype::F32.encode(self.alibi_slopes?)),
             Operand::Sinks => Some(Dtype::F32.encode(self.sinks?)),
             Operand::Aux => Some(Dtype::F32.encode(self.aux?)),
+            Operand::BlockMask => Some(bytemuck::cast_slice(self.block_mask?).to_vec()),
             Operand::Out | Operand::Lse | Operand::Weights => None,
         }
     }
 }
 
-/// A buffer for each operand of a problem; made by [`Inputs::upload`].
+/// A buffer for each operand of a problem; created by [`Inputs::upload`].
 #[derive(Clone, Debug)]
 pub struct Buffers {
     buffers: Vec<(Operand, wgpu::Buffer)>,
@@ -117,7 +147,7 @@ impl Buffers {
         self.buffers.iter().find_map(|(other, buffer)| (*other == operand).then_some(buffer))
     }
 
-    /// All of them, to bind.
+    /// All buffers, as operands to bind.
     pub fn operands(&self) -> Operands<'_> {
         self.buffers.iter().fold(Operands::default(), |operands, (operand, buffer)| {
             operands.with(*operand, buffer.as_entire_buffer_binding())

@@ -1,4 +1,4 @@
-//! For those on the host: slices instead of buffers, and functions that block.
+//! The host-side interface: slices instead of buffers, functions that block, and the reference.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blocking;

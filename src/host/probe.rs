@@ -1,4 +1,4 @@
-//! Whether an adapter's matrix unit is there and right: some drivers advertise what they do not have.
+//! Finds and tests an adapter's matrix unit, since some drivers advertise a unit that they do not have.
 
 use wgpu::{Backend, BufferUsages, CooperativeMatrixProperties, CooperativeScalarType, Features};
 
@@ -6,7 +6,7 @@ use crate::device::caps::Caps;
 use crate::device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 use crate::host::inputs::Inputs;
 use crate::host::reference;
-use crate::host::run::{RunError, attention_with, submit_and_wait, watched};
+use crate::host::run::{RunError, attention_with, submit_and_wait, with_error_scopes};
 use crate::kernel::probe;
 use crate::plan::Attention;
 use crate::plan::upload::filled;
@@ -17,7 +17,7 @@ use crate::problem::shape::Shape;
 use crate::record::error::ReadbackError;
 use crate::record::readback::Readback;
 
-/// Why a device's kernels use no matrix unit.
+/// The reason why the kernels of a device use no matrix unit.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoMatrixUnit {
@@ -27,7 +27,7 @@ pub enum NoMatrixUnit {
         /// The features that are missing.
         missing: Features,
     },
-    /// The adapter has the features that the kernels need, and the device was created without.
+    /// The adapter has the features that the kernels need, but the device was created without them.
     #[error(
         "the device was created without {}; request `adapter.features() & Caps::MATRIX_FEATURES`, with `experimental_features` enabled",
         names(*missing)
@@ -36,28 +36,28 @@ pub enum NoMatrixUnit {
         /// The features that are missing.
         missing: Features,
     },
-    /// The adapter multiplies other matrices.
+    /// The adapter does not multiply matrices of the sizes and types that the kernels use.
     #[error("the adapter does not multiply f16 matrices of 8×8 or 16×16 into f32")]
     Shapes,
-    /// Threads cannot be told to hold a fragment between them.
-    #[error("its subgroups have {least} to {most} threads, and no kernel can tell which")]
+    /// The subgroup size is not known, or cannot hold a fragment.
+    #[error("its subgroups have {least} to {most} threads, and a kernel cannot tell which size it gets")]
     SubgroupSizes {
-        /// The smallest.
+        /// The smallest subgroup size.
         least: u32,
-        /// The largest.
+        /// The largest subgroup size.
         most: u32,
     },
-    /// The driver refused the kernel that tries it.
-    #[error("the driver refused to try it: {0}")]
+    /// The driver refused the test kernel.
+    #[error("the driver refused the test kernel: {0}")]
     Refused(String),
-    /// No kernel can be written for such a unit.
+    /// No kernel supports such a unit.
     #[error(
-        "a subgroup of {subgroup} cannot hold fragments of {side} × {side}: it takes a power of two, and no less than {side}"
+        "a subgroup of {subgroup} cannot hold fragments of {side} × {side}: its size must be a power of two, and at least {side}"
     )]
     Impossible {
-        /// Threads of a subgroup.
+        /// Threads per subgroup.
         subgroup: u32,
-        /// Rows of a fragment.
+        /// Rows per fragment.
         side: u32,
     },
     /// The device was opened on another adapter.
@@ -68,25 +68,25 @@ pub enum NoMatrixUnit {
         /// The name of the adapter given.
         adapter: String,
     },
-    /// It multiplies wrongly.
+    /// The unit multiplies wrongly.
     #[error(
-        "it multiplies wrongly: {wrong} of {of} numbers of a product; a driver that has it in name only, or a fault of it"
+        "it multiplies wrongly: {wrong} of {of} numbers of a product are wrong; the driver advertises a unit that it does not have, or has a fault"
     )]
     Product {
-        /// Numbers of the product that are not what they should be.
+        /// Numbers of the product that are wrong.
         wrong: usize,
         /// Numbers of the product.
         of: usize,
     },
-    /// A short attention on it is wrong.
-    #[error("a short attention on it is wrong by {error:.1e}, {times:.0} times what f16 accounts for")]
+    /// A short attention on the unit is wrong.
+    #[error("a short attention on it is wrong by {error:.1e}, {times:.0} times the tolerance for f16")]
     Attention {
         /// The largest error.
         error: f64,
-        /// Over the tolerance.
+        /// The largest error divided by the tolerance.
         times: f64,
     },
-    /// The attempt did not come to an end.
+    /// The test did not complete.
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -95,17 +95,18 @@ fn names(features: Features) -> String {
     features.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
 }
 
-/// **Blocks and submits.** Finds the matrix unit of `device`, which was opened on `adapter`, and tries it: a product that is
-/// not symmetric through every kind of fragment, then a short attention against [`reference`](crate::reference). Do it once
-/// and keep what it says, in [`Caps::matrix_unit`].
+/// **Blocks and submits.** Finds the matrix unit of `device`, which was opened on `adapter`, and tests it: first a
+/// product that is not symmetric, through every kind of fragment, then a short attention against
+/// [`reference`](crate::reference). Call it once and keep the result in [`Caps::matrix_unit`].
 ///
-/// The device needs [`Caps::MATRIX_FEATURES`], one of which wgpu calls experimental: the app says so when it opens the device, and
-/// by that takes on what [`wgpu::ExperimentalFeatures::enabled`] says of it. Without, nothing else changes.
+/// The device needs [`Caps::MATRIX_FEATURES`], one of which is experimental in wgpu. The app must enable experimental
+/// features when it opens the device, and thereby accepts what [`wgpu::ExperimentalFeatures::enabled`] says of them.
+/// Without them, everything else works as before.
 ///
 /// ```no_run
 /// use wgpu_attention::{Attention, Caps, blocking};
 /// # async fn open(adapter: wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
-/// // The tiles take more than WebGPU's 16 KiB to be at their best.
+/// // The fastest tiles need more than WebGPU's default of 16 KiB.
 /// let max_compute_workgroup_storage_size = adapter.limits().max_compute_workgroup_storage_size;
 /// let required_limits = wgpu::Limits { max_compute_workgroup_storage_size, ..wgpu::Limits::default() };
 /// let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor {
@@ -126,7 +127,7 @@ fn names(features: Features) -> String {
 /// ```
 ///
 /// # Errors
-/// [`NoMatrixUnit`]: what is missing, or what was wrong.
+/// [`NoMatrixUnit`] says what is missing or wrong.
 pub fn matrix_unit(
     adapter: &wgpu::Adapter,
     device: &wgpu::Device,
@@ -151,7 +152,7 @@ fn requested(device: &wgpu::Device, features: Features) -> Result<(), NoMatrixUn
     if missing.is_empty() { Ok(()) } else { Err(NoMatrixUnit::NotRequested { missing }) }
 }
 
-/// What an adapter says it has: the larger fragment where it has both.
+/// The unit that an adapter advertises: the larger fragment if it has both.
 fn advertised(
     properties: &[CooperativeMatrixProperties],
     info: &wgpu::AdapterInfo,
@@ -166,7 +167,8 @@ fn advertised(
     let fragment = [Fragment::Side16, Fragment::Side8].into_iter().find(has).ok_or(NoMatrixUnit::Shapes)?;
     let (least, most) = (info.subgroup_min_size, info.subgroup_max_size);
     let subgroup = match info.backend {
-        // Metal names no size. Every GPU of Apple's that has simdgroup matrices has simdgroups of 32, and the product tells.
+        // Metal reports no size. Every Apple GPU that has simdgroup matrices has simdgroups of 32, and the test product
+        // fails if that is wrong.
         Backend::Metal => 32,
         _ if least == most && least >= fragment.side() => most,
         _ => return Err(NoMatrixUnit::SubgroupSizes { least, most }),
@@ -175,27 +177,28 @@ fn advertised(
     Ok(MatrixUnit { fragment, subgroup, tiles, multiplier: Multiplier::Unit })
 }
 
-/// **Blocks and submits.** Tries a unit that is known already, or an emulated one.
+/// **Blocks and submits.** Tests a unit that is already known, or an emulated one.
 ///
 /// # Errors
-/// [`NoMatrixUnit`]: what was wrong.
+/// [`NoMatrixUnit`] says what is wrong.
 pub fn try_matrix_unit(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
     if !unit.is_possible() {
         return Err(NoMatrixUnit::Impossible { subgroup: unit.subgroup, side: unit.fragment.side() });
     }
     requested(device, unit.features())?;
-    let (tried, refusal) =
-        watched(device, || try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit)));
+    let (tried, refusal) = with_error_scopes(device, || {
+        try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit))
+    });
     match refusal {
         Some(reason) => Err(NoMatrixUnit::Refused(reason.to_string())),
         None => tried,
     }
 }
 
-/// Subgroups that multiply side by side.
+/// Number of subgroups that multiply side by side in the test.
 const SUBGROUPS: u32 = 2;
 
-/// The product of `probe.wgsl`, of small whole numbers, which f16 and f32 hold exactly.
+/// Computes the product of `probe.wgsl` on small whole numbers, which f16 and f32 hold exactly.
 fn try_product(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
     let side = unit.fragment.side() as usize;
     let rows = SUBGROUPS as usize * side;
@@ -262,7 +265,7 @@ fn multiply(
     Ok(values)
 }
 
-/// A short attention: two tiles of keys, one of them cut by the diagonal, and heads that share keys.
+/// Runs a short attention on two tiles of keys, one of them cut by the diagonal, with heads that share keys.
 fn try_attention(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
     let shape = Shape::new(1, 4, 24, 32).kv_heads(2).kv_len(56).value_dim(16);
     let problem = Problem::builder(shape).dtype(Dtype::F16).causal(Diagonal::BottomRight).build();
@@ -280,7 +283,8 @@ fn try_attention(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -
     let Some(variant) = able.iter().find(|variant| variant.is_on_matrix_unit()) else { return Ok(()) };
     let got = attention_with(&attention, queue, &problem, &inputs, variant)?.out;
     let wanted = reference::attention(&problem, &inputs).map_err(RunError::from)?.out;
-    // f16 has eleven digits, of the weights and of the result; values are at most 1. NaN is wrong too.
+    // The weights and the result are rounded to f16, which has eleven binary digits; values are at most 1. NaN is wrong
+    // too.
     let tolerance = 2.0 * 2f64.powi(-11);
     let error = got.iter().zip(wanted).map(|(&got, wanted)| (f64::from(got) - wanted).abs());
     let error = error.fold(0.0, |most: f64, error| if error > most || error.is_nan() { error } else { most });

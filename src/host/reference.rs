@@ -1,44 +1,45 @@
-//! The definition: attention in f64 as the formula says it, one row at a time. No tiling, no online softmax, and nothing
-//! shared with the kernels. Slow, and meant to be: check your own integration against it.
+//! The definition: attention in f64, as the formula says, one row at a time. It uses no tiling and no online softmax,
+//! and shares nothing with the kernels. It is slow by design; check your integration against it.
 
 use crate::host::inputs::Inputs;
 use crate::problem::Problem;
+use crate::problem::block_mask::BlockMask;
 use crate::problem::function::Function;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::problem::positions::Diagonal;
 use crate::record::error::BindError;
 
-/// What one query row gives.
+/// The results of one query row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The output, `dim_v` long; zeros where the row sees no key.
     pub out: Vec<f64>,
-    /// Log-sum-exp of the visible scores, and of the sink if there is one; −∞ where there are none.
+    /// Log-sum-exp of the visible scores, and of the sink if there is one; −∞ if there are neither.
     pub lse: f64,
     /// The attention weights, `len_kv` long; zero where a key is hidden.
     pub weights: Vec<f64>,
 }
 
-/// What all rows give, contiguous in (batch, head, row) order whatever the problem's own output layout.
+/// The results of all rows, contiguous in (batch, head, row) order whatever the problem's output layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
-    /// (B, Hq, Lq, Dv).
+    /// The output (B, Hq, Lq, Dv).
     pub out: Vec<f64>,
-    /// (B, Hq, Lq).
+    /// Log-sum-exp (B, Hq, Lq).
     pub lse: Vec<f64>,
-    /// (B, Hq, Lq, Lk).
+    /// The attention weights (B, Hq, Lq, Lk).
     pub weights: Vec<f64>,
 }
 
-/// Where a score stands, as programs see it.
+/// The position of a score, as programs receive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
     /// The batch.
     pub batch: u32,
     /// The query head.
     pub head: u32,
-    /// The KV head that it reads.
+    /// The KV head that the query head reads.
     pub kv_head: u32,
     /// The query row.
     pub query: u32,
@@ -48,12 +49,12 @@ pub struct At {
     pub diagonal: i32,
 }
 
-/// The programs of a problem as Rust functions: what their WGSL does, in f64.
+/// The programs of a problem as Rust functions, which compute in f64 what the WGSL computes.
 #[derive(Clone, Copy, Default)]
 pub struct Programs<'a> {
-    /// `score_mod`.
+    /// The `score_mod`: the new score.
     pub score_mod: Option<&'a (dyn Fn(f64, At) -> f64 + Sync)>,
-    /// `mask_mod`.
+    /// The `mask_mod`: whether the query sees the key.
     pub mask_mod: Option<&'a (dyn Fn(At) -> bool + Sync)>,
 }
 
@@ -65,7 +66,7 @@ impl std::fmt::Debug for Programs<'_> {
 }
 
 impl Programs<'_> {
-    /// Whether these are the programs that the problem has.
+    /// Checks that these are the programs that the problem has.
     fn check(&self, problem: &Problem) -> Result<(), BindError> {
         let wanted = problem.programs();
         for (function, wanted, given) in [
@@ -82,15 +83,15 @@ impl Programs<'_> {
     }
 }
 
-/// Computes every row. Takes memory of the order of Lq·Lk for the weights.
+/// Computes every row of a problem without programs. Memory grows with Lq·Lk, for the weights.
 ///
 /// # Errors
-/// [`BindError`] where the inputs do not fit the problem.
+/// [`BindError`] if the inputs do not fit the problem.
 pub fn attention(problem: &Problem, inputs: &Inputs<'_>) -> Result<Reference, BindError> {
     attention_with(problem, inputs, &Programs::default())
 }
 
-/// The same for a problem that has programs in its score.
+/// Computes every row of a problem that has programs in its score. Memory grows with Lq·Lk, for the weights.
 ///
 /// # Errors
 /// As for [`attention`].
@@ -112,15 +113,16 @@ pub fn attention_with(problem: &Problem, inputs: &Inputs<'_>, programs: &Program
     Ok(reference)
 }
 
-/// Computes the row of query `i` of `head` in `batch`, for sampling shapes too large to do whole.
+/// Computes the row of one query, `at` being its batch, head and query. It serves to sample problems that are too large
+/// to compute whole.
 ///
 /// # Errors
-/// [`BindError`] where the inputs do not fit the problem, or there is no such row.
+/// [`BindError`] if the inputs do not fit the problem, or there is no such row.
 pub fn row(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 3]) -> Result<Row, BindError> {
     row_with(problem, inputs, &Programs::default(), at)
 }
 
-/// The same for a problem that has programs in its score.
+/// Computes the row of one query, like [`row`], of a problem that has programs in its score.
 ///
 /// # Errors
 /// As for [`row`].
@@ -140,6 +142,45 @@ pub fn row_with(
     Ok(compute_row(problem, inputs, programs, at))
 }
 
+/// Computes the [block mask](crate::BlockMask) of a problem from its mask and its `mask_mod`. The result has one number
+/// per tile: (B or 1, Hq or 1, rows of tiles, tiles). Of the inputs it reads only the mask, and the lengths if the
+/// diagonal depends on them. The result is empty if the problem has no block mask.
+///
+/// # Errors
+/// [`BindError`] if the mask, or those lengths, do not fit the problem.
+pub fn block_mask(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>) -> Result<Vec<u32>, BindError> {
+    let (Some(view), Some(tiles)) = (problem.view(Operand::BlockMask), problem.block_mask()) else {
+        return Ok(Vec::new());
+    };
+    let reads = |operand| match operand {
+        Operand::Mask => true,
+        Operand::KvLengths => problem.diagonal() == Diagonal::BottomRight && programs.mask_mod.is_some(),
+        _ => false,
+    };
+    Inputs { block_mask: None, ..*inputs }.check_for(problem, reads, &[Operand::BlockMask])?;
+    if programs.mask_mod.is_none() && problem.programs().mask_mod.is_some() {
+        return Err(BindError::MissingProgram { function: Function::MaskMod });
+    }
+    let shape = problem.shape();
+    let mut numbers = vec![0; usize::try_from(view.end()).unwrap_or(usize::MAX)];
+    for batch in 0..view.extent[0] {
+        for head in 0..view.extent[1] {
+            for query in 0..shape.len_q {
+                // Only a program reads it.
+                let offset = programs.mask_mod.map_or(0, |_| diagonal_offset(problem, inputs, batch));
+                let diagonal = i64::from(query) + offset;
+                for key in 0..shape.len_kv {
+                    let at = At { batch, head, kv_head: shape.kv_head(head), query, key, diagonal: narrow(diagonal) };
+                    let seen = unmasked(problem, inputs, programs, at);
+                    let tile = place(&view, [batch, head, query / tiles.rows, key / tiles.keys]);
+                    numbers[tile] |= if seen { BlockMask::SEEN } else { BlockMask::HIDDEN };
+                }
+            }
+        }
+    }
+    Ok(numbers)
+}
+
 fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, [batch, head, i]: [u32; 3]) -> Row {
     let shape = problem.shape();
     let kv_head = head / (shape.heads_q / shape.heads_kv);
@@ -153,9 +194,8 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
 
     let mut scores = Vec::new();
     for j in 0..shape.len_kv {
-        let diagonal = i32::try_from(diagonal).unwrap_or(i32::MAX);
-        let at = At { batch, head, kv_head, query: i, key: j, diagonal };
-        if !visible(problem, inputs, [batch, head, i, j]) || programs.mask_mod.is_some_and(|mask_mod| !mask_mod(at)) {
+        let at = At { batch, head, kv_head, query: i, key: j, diagonal: narrow(diagonal) };
+        if !visible(problem, inputs, [batch, head, i, j]) || !may_meet(problem, inputs, programs, at) {
             continue;
         }
         let k = vector(problem, Operand::K, inputs.k, [batch, kv_head, j]);
@@ -173,7 +213,7 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
             score += f64::from(bias[place(&view, [batch, head, i, j])]);
         }
         if let Some(slope) = slope {
-            score -= slope * (f64::from(diagonal) - f64::from(j)).abs();
+            score -= slope * (f64::from(at.diagonal) - f64::from(j)).abs();
         }
         scores.push((j, score));
     }
@@ -198,7 +238,7 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
     row
 }
 
-/// How many keys of a batch are valid.
+/// The number of valid keys of a batch.
 fn valid_keys(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
     let len_kv = problem.shape().len_kv;
     inputs.kv_lengths.map_or(len_kv, |lengths| lengths[batch as usize].min(len_kv))
@@ -213,22 +253,43 @@ fn diagonal_offset(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> i64 {
     }
 }
 
+fn narrow(diagonal: i64) -> i32 {
+    i32::try_from(diagonal).unwrap_or(i32::MAX)
+}
+
+/// Whether the mask and the `mask_mod` let a query see a key.
+fn unmasked(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, at: At) -> bool {
+    let by_mask = match (problem.view(Operand::Mask), inputs.mask) {
+        (Some(view), Some(mask)) => mask[place(&view, [at.batch, at.head, at.query, at.key])],
+        _ => true,
+    };
+    by_mask && programs.mask_mod.is_none_or(|mask_mod| mask_mod(at))
+}
+
+/// Whether the mask, the `mask_mod` and the block mask let a query see a key. An empty tile hides every pair, and a
+/// full tile hides none.
+fn may_meet(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, at: At) -> bool {
+    let (Some(view), Some(tiles), Some(numbers)) =
+        (problem.view(Operand::BlockMask), problem.block_mask(), inputs.block_mask)
+    else {
+        return unmasked(problem, inputs, programs, at);
+    };
+    let number = numbers[place(&view, [at.batch, at.head, at.query / tiles.rows, at.key / tiles.keys])];
+    let (seen, hidden) = (number & BlockMask::SEEN != 0, number & BlockMask::HIDDEN != 0);
+    seen && (!hidden || unmasked(problem, inputs, programs, at))
+}
+
 /// Whether query `i` may see key `j`: within the valid keys, at or before the diagonal if causal, within the window of
-/// it, not masked, and not hidden by a bias of −∞.
+/// it, and not hidden by a bias of −∞.
 fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
     let [batch, _, i, j] = at;
     let (diagonal, key) = (i64::from(i) + diagonal_offset(problem, inputs, batch), i64::from(j));
     let window = problem.window();
-    let unmasked = match (problem.view(Operand::Mask), inputs.mask) {
-        (Some(view), Some(mask)) => mask[place(&view, at)],
-        _ => true,
-    };
     let biased_away = match (problem.view(Operand::Bias), inputs.bias) {
         (Some(view), Some(bias)) => bias[place(&view, at)] == f32::NEG_INFINITY,
         _ => false,
     };
     j < valid_keys(problem, inputs, batch)
-        && unmasked
         && !biased_away
         && (!problem.is_causal() || key <= diagonal)
         && window.left.is_none_or(|left| key >= diagonal - i64::from(left))

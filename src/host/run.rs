@@ -1,4 +1,4 @@
-//! From host slices to host vectors.
+//! Runs attention from host slices to host vectors.
 
 use std::time::{Duration, Instant};
 
@@ -15,18 +15,18 @@ use crate::record::call::Call;
 use crate::record::error::{BindError, ReadbackError};
 use crate::record::readback::Readback;
 
-/// What came back from the device.
+/// The results that were read back from the device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     /// The output, laid out as the problem says; gaps between rows are zero.
     pub out: Vec<f32>,
-    /// Log-sum-exp (B, Hq, Lq), where the problem asks for it.
+    /// Log-sum-exp (B, Hq, Lq), if the problem requests it.
     pub lse: Option<Vec<f32>>,
-    /// Attention weights (B, Hq, Lq, Lk), where the problem asks for them.
+    /// Attention weights (B, Hq, Lq, Lk), if the problem requests them.
     pub weights: Option<Vec<f32>>,
 }
 
-/// Anything that can go wrong from host slices to host vectors.
+/// Any error of the functions that run attention from host slices to host vectors.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -36,7 +36,7 @@ pub enum RunError {
     /// The inputs do not fit the problem.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The result did not come back.
+    /// The result could not be read back.
     #[error(transparent)]
     Readback(#[from] ReadbackError),
     /// A tensor is larger than the device's buffers.
@@ -44,11 +44,11 @@ pub enum RunError {
         "`{operand}` takes {need} bytes, but this device's buffers hold at most {granted}; run fewer heads or batches at a time"
     )]
     BufferTooLarge {
-        /// Which operand.
+        /// The operand that is too large.
         operand: Operand,
-        /// Its size.
+        /// Its size, in bytes.
         need: u64,
-        /// `max_buffer_size`.
+        /// `max_buffer_size` of the device, in bytes.
         granted: u64,
     },
     /// The device stopped answering.
@@ -61,10 +61,10 @@ pub enum RunError {
     Refused(String),
 }
 
-/// **Blocks and submits.** Uploads the inputs, runs the best variant, waits, and reads everything back.
+/// **Blocks and submits.** Uploads the inputs, runs the best variant, waits, and reads the results back.
 ///
 /// # Errors
-/// [`RunError`].
+/// [`RunError`] if the problem cannot be planned, bound, run or read back.
 pub fn attention(
     attention: &Attention,
     queue: &wgpu::Queue,
@@ -74,10 +74,10 @@ pub fn attention(
     attention_with(attention, queue, problem, inputs, &attention.candidates(problem)?[0])
 }
 
-/// **Blocks and submits.** The same with the variant given.
+/// **Blocks and submits.** Uploads the inputs, runs the given variant, waits, and reads the results back.
 ///
 /// # Errors
-/// [`RunError`].
+/// [`RunError`] if the problem cannot be planned, bound, run or read back.
 pub fn attention_with(
     attention: &Attention,
     queue: &wgpu::Queue,
@@ -88,10 +88,42 @@ pub fn attention_with(
     inputs.check(problem)?;
     let device = attention.device();
     fit_buffers(device, problem)?;
-    unless_refused(device, || {
+    refusals_as_errors(device, || {
         let plan = attention.plan_variant(problem, variant)?;
         let buffers = inputs.upload(device, problem)?;
         submit(device, queue, problem, &plan.bind(&buffers.operands())?, &buffers)
+    })
+}
+
+/// **Blocks and submits.** Computes the [block mask](crate::BlockMask) of `problem` from its mask and its `mask_mod`,
+/// one number per tile. Of the inputs it reads only the mask, `aux` and, if the `mask_mod` uses the diagonal, the
+/// lengths.
+///
+/// # Errors
+/// [`RunError`] if the block mask cannot be planned, bound, run or read back.
+pub fn block_mask(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+) -> Result<Vec<u32>, RunError> {
+    let device = attention.device();
+    fit_buffers(device, problem)?;
+    refusals_as_errors(device, || {
+        let plan = attention.plan_block_mask(problem)?;
+        let inputs = Inputs { block_mask: None, ..*inputs };
+        let reads = |operand| plan.operands.iter().any(|bound| bound.view.operand == operand);
+        inputs.check_for(problem, reads, &[Operand::BlockMask])?;
+        let buffers = inputs.upload_views(device, problem, plan.operands.iter().map(|bound| bound.view))?;
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        plan.bind(&buffers.operands())?.encode(&mut encoder);
+        let made = buffers.get(Operand::BlockMask).ok_or(BindError::Missing { operand: Operand::BlockMask })?;
+        let made = Readback::record(device, &mut encoder, made.as_entire_buffer_binding())?;
+        submit_and_wait(device, queue, encoder.finish())?;
+        let mut tiles: Vec<u32> = bytemuck::pod_collect_to_vec(&pollster::block_on(made.bytes())?);
+        let wanted = problem.view(Operand::BlockMask).map_or(0, |view| view.end());
+        tiles.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+        Ok(tiles)
     })
 }
 
@@ -138,23 +170,23 @@ pub(super) fn submit_and_wait(
     Ok(start.elapsed())
 }
 
-/// Does work that submits and waits, and fails where wgpu or the driver refused part of it. Without error scopes, such
-/// errors go to the app's handler alone, and results would be zeros.
-pub(super) fn unless_refused<T>(
+/// Runs `work`, which submits and waits, and fails if wgpu or the driver refused part of it. Without error scopes, such
+/// errors would reach only the app's handler, and results would be zeros.
+pub(super) fn refusals_as_errors<T>(
     device: &wgpu::Device,
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> Result<T, RunError> {
-    let (done, refusal) = watched(device, work);
+    let (done, refusal) = with_error_scopes(device, work);
     match (done, refusal) {
-        // What a result that never came back says, the reason says better.
+        // The reason says more than the error of a readback that never ran.
         (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason.to_string())),
         (done, _) => done,
     }
 }
 
-/// Does work, and returns with what comes of it the first error that wgpu reported meanwhile.
-pub(super) fn watched<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
-    // A driver that refuses what passes wgpu's validation is an internal error.
+/// Runs `work`, and returns its result with an error that wgpu reported meanwhile, if any.
+pub(super) fn with_error_scopes<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+    // If a driver refuses what passes wgpu's validation, wgpu reports an internal error.
     let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
     let scopes = filters.map(|filter| device.push_error_scope(filter));
     let done = work();
@@ -162,7 +194,7 @@ pub(super) fn watched<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> (T,
     (done, errors.into_iter().next())
 }
 
-/// Whether the device has buffers as large as the operands.
+/// Checks that the device can create buffers as large as the operands.
 pub(super) fn fit_buffers(device: &wgpu::Device, problem: &Problem) -> Result<(), RunError> {
     let granted = device.limits().max_buffer_size;
     match problem.views().find(|view| view.size_bytes() > granted) {

@@ -1,12 +1,14 @@
-//! Which candidate is fastest here, by trying them. Selection's table knows kinds of devices; this knows yours.
+//! Finds the fastest candidate by timing each of them. Selection's table knows kinds of devices; tuning measures the
+//! device at hand.
 
 use std::time::Duration;
 
 use crate::host::inputs::{Buffers, Inputs};
-use crate::host::run::{RunError, fit_buffers, submit_and_wait, unless_refused};
+use crate::host::run::{RunError, fit_buffers, refusals_as_errors, submit_and_wait};
 use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
+use crate::problem::block_mask::BlockMask;
 use crate::problem::operand::Operand;
 use crate::record::call::Call;
 
@@ -18,7 +20,8 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// The fastest. Its `Display` is the text to store, which [`Attention::named`](crate::Attention::named) reads.
+    /// The fastest candidate. Its `Display` is the text to store, which [`Attention::named`](crate::Attention::named)
+    /// reads.
     pub fn best(&self) -> &Variant {
         &self.rows[0].0
     }
@@ -29,19 +32,20 @@ impl Tuning {
     }
 }
 
-/// Where the runs of one candidate end: whichever comes first. Enough for a median, and nobody waits long.
+/// The runs of one candidate end at whichever limit comes first. Both give enough runs for a median without a long
+/// wait.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
 const MOST_RUNS: usize = 20;
 
-/// **Blocks and submits.** Runs every candidate for `problem` and times it, on buffers of its own: small numbers,
-/// nothing masked but by the problem itself, every length full. `aux` is made up too, so a `mask_mod` that reads it is timed on
-/// another mask than yours.
+/// **Blocks and submits.** Runs and times every candidate for `problem` on buffers that it fills itself: small numbers,
+/// masks that hide nothing, full lengths. Only the problem itself hides keys. `aux` is filled too, so a `mask_mod` that
+/// reads it is timed on a different mask than yours.
 ///
-/// A time is the wall clock around one submission and the wait for it, so it includes what the driver takes for both,
-/// in which small differences drown. Each candidate is compiled, runs once unmeasured, then up to twenty times or for a
-/// fifth of a second. Leave the device otherwise idle.
+/// A time is the wall-clock time of one submission and the wait for it. It includes the driver's time for both, which
+/// can hide small differences. Each candidate is compiled, runs once unmeasured, and then runs up to twenty times or
+/// for a fifth of a second. Leave the device otherwise idle.
 ///
-/// Tune once for a device, a driver and a problem of the lengths you run, and store the name of the best:
+/// Tune once per device, driver and problem, with the lengths that you run, and store the name of the best variant:
 ///
 /// ```
 /// use wgpu_attention::{Attention, Problem, Shape, blocking};
@@ -51,20 +55,20 @@ const MOST_RUNS: usize = 20;
 /// let problem = Problem::builder(Shape::new(1, 8, 100, 64)).build()?;
 /// let stored = blocking::tune(&attention, &queue, &problem)?.best().to_string();
 ///
-/// // Another day. A name that is no candidate any more is an error, and then it is time to tune again.
+/// // In a later run. It is an error if the name is no longer that of a candidate; then tune again.
 /// let plan = attention.plan_variant(&problem, &attention.named(&problem, &stored)?)?;
 /// # assert_eq!(plan.variant().to_string(), stored);
 /// # Ok(()) }
 /// ```
 ///
 /// # Errors
-/// [`RunError`], also where only one of the candidates cannot be planned.
+/// [`RunError`], even if only one of the candidates cannot be planned.
 pub fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Result<Tuning, RunError> {
     let device = attention.device();
     let candidates = attention.candidates(problem)?;
     fit_buffers(device, problem)?;
-    let mut rows = unless_refused(device, || {
-        let buffers = made_up(device, problem)?;
+    let mut rows = refusals_as_errors(device, || {
+        let buffers = synthetic(device, problem)?;
         let timed = candidates.into_iter().map(|variant| {
             let call = attention.plan_variant(problem, &variant)?.bind(&buffers.operands())?;
             Ok((variant, median(|| time(device, queue, &call))?))
@@ -75,16 +79,17 @@ pub fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Re
     Ok(Tuning { rows })
 }
 
-/// Operands on which no kernel finds anything to leave out: no zeros, nothing masked but by the problem itself.
-fn made_up(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunError> {
+/// Operands on which no kernel can skip work: no zeros, and nothing masked except by the problem itself.
+fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunError> {
     let length = |operand| problem.view(operand).map_or(0, |view| usize::try_from(view.end()).unwrap_or(usize::MAX));
     let elements =
         [Operand::Q, Operand::K, Operand::V, Operand::Bias, Operand::AlibiSlopes, Operand::Sinks, Operand::Aux];
-    // A prime period: neighbouring rows and heads differ.
+    // A prime period, so that neighbouring rows and heads differ.
     let period = (0..61_u8).map(|n| f32::from(n) / 61.0 - 0.49);
     let numbers: Vec<f32> = period.cycle().take(elements.map(length).into_iter().max().unwrap_or(0)).collect();
     let attend = vec![true; length(Operand::Mask)];
     let whole = vec![problem.shape().len_kv; length(Operand::KvLengths)];
+    let partial = vec![BlockMask::SEEN | BlockMask::HIDDEN; length(Operand::BlockMask)];
     let inputs = Inputs {
         q: &numbers[..length(Operand::Q)],
         k: &numbers[..length(Operand::K)],
@@ -95,11 +100,12 @@ fn made_up(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunError
         alibi_slopes: problem.uses(Operand::AlibiSlopes).then_some(&numbers[..length(Operand::AlibiSlopes)]),
         sinks: problem.uses(Operand::Sinks).then_some(&numbers[..length(Operand::Sinks)]),
         aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),
+        block_mask: problem.uses(Operand::BlockMask).then_some(&partial),
     };
     Ok(inputs.upload(device, problem)?)
 }
 
-/// The median of what `run` says, after one run that does not count.
+/// The median of the times that `run` returns, after one run that does not count.
 fn median(mut run: impl FnMut() -> Result<Duration, RunError>) -> Result<Duration, RunError> {
     run()?;
     let mut times = Vec::new();
@@ -112,7 +118,7 @@ fn median(mut run: impl FnMut() -> Result<Duration, RunError>) -> Result<Duratio
     Ok(times[times.len() / 2])
 }
 
-/// Recording is left out: an app records among its own commands.
+/// The time of one submission. It does not include recording, since an app records among its own commands.
 fn time(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call) -> Result<Duration, RunError> {
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     call.encode(&mut encoder);
@@ -123,7 +129,7 @@ fn time(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call) -> Result<Durat
 mod tests {
     use super::*;
 
-    /// How often a run is timed that takes so long each time, and what comes of it. The first run takes longest.
+    /// The number of timed runs if each takes so long, and the median. The first run takes longest.
     fn timed(each: Duration) -> (usize, Duration) {
         let mut runs = 0;
         let median = median(|| {

@@ -1,77 +1,85 @@
-//! What a problem chooses of the alternatives that kernels have. It has forgotten the problem's lengths.
+//! What a problem chooses among the alternatives of a kernel. The choices do not depend on the problem's lengths.
 
+use crate::kernel::MAX_DIM;
+use crate::kernel::record::Counts;
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
 use crate::problem::program::{Programs, fingerprint};
 
-/// What is chosen, whatever the schedule.
+/// The choices that are the same for every schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Choices {
-    /// How the elements are stored.
+    /// The element type of `q`, `k`, `v`, the output and the weights.
     pub(crate) dtype: Dtype,
-    /// How many of them a thread moves at once.
+    /// How a thread moves these elements.
     pub(crate) access: Access,
-    /// Head size of queries and keys, rounded up to what the schedule's arrays come in.
+    /// Head size of queries and keys, rounded up to the step of the schedule.
     pub(crate) dim_qk: u32,
-    /// Head size of values, as far as one dispatch computes them, rounded up likewise.
+    /// Columns of the values that one dispatch computes, rounded up to the step of the schedule.
     pub(crate) dim_v: u32,
-    /// Caps the scores.
+    /// Whether the scores are capped.
     pub(crate) softcap: bool,
-    /// Reads a boolean mask.
+    /// Whether there is a boolean mask.
     pub(crate) mask: bool,
-    /// Reads a bias stored so.
+    /// Queries and keys per tile of the block mask, if there is one.
+    pub(crate) block_mask: Option<[u32; 2]>,
+    /// The element type of the bias, if there is one.
     pub(crate) bias: Option<Dtype>,
-    /// Reads per-batch key lengths.
+    /// Whether there are per-batch key lengths.
     pub(crate) kv_lengths: bool,
-    /// Writes the log-sum-exp.
+    /// Whether the log-sum-exp is written.
     pub(crate) lse: bool,
-    /// Lowers scores by distance.
+    /// Whether `ALiBi` lowers the scores by distance.
     pub(crate) alibi: bool,
-    /// Has a sink in each row's softmax.
+    /// Whether each row's softmax has a sink.
     pub(crate) sinks: bool,
-    /// Calls the user's programs.
+    /// The user's programs that the kernel calls.
     pub(crate) programs: Programs,
-    /// Which read the user's own numbers.
+    /// Whether these programs read `aux`.
     pub(crate) aux: bool,
-    /// Where results go.
+    /// Where the results are written.
     pub(crate) results: Results,
 }
 
-/// Where a kernel leaves the results of its rows.
+/// Where a kernel writes the results of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Results {
-    /// In the output, over all keys.
+    /// To the output, over all keys.
     Whole,
-    /// In a space, over all keys or a part of them, for another kernel to merge.
+    /// To scratch memory, over all keys or a part of them, for another kernel to merge.
     Partial,
 }
 
 /// How a thread moves elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
-    /// Four at a time: every row of every operand starts at a multiple of four elements and is a multiple of four long.
+    /// Four at a time. Every row of every operand must start at a multiple of four elements, and its length must be a
+    /// multiple of four.
     Vec4,
-    /// The same, as 64-bit words: half as many loads, for a driver that takes the numbers of a vector one by one.
+    /// Four at a time, as 64-bit words: half as many loads, for a driver that loads the numbers of a vector one by one.
     Words,
-    /// One at a time, wherever they lie.
+    /// One at a time, at any alignment.
     Scalar,
 }
 
-/// Columns of the values, and so of the output, that a kernel has room for; wider heads are computed in several dispatches.
+/// Columns of the values, and so of the output, that one dispatch computes; wider heads are computed in several
+/// dispatches.
 pub(crate) const VALUE_COLUMNS: u32 = 256;
 
 impl Choices {
-    /// What `problem` chooses for a kernel whose head sizes come in multiples of `dim_step`.
+    /// The choices of `problem` for a kernel whose head sizes are multiples of `dim_step`.
     pub(crate) fn of(problem: &Problem, access: Access, dim_step: u32) -> Self {
         let shape = problem.shape();
         Self {
             dtype: problem.dtype(),
             access,
-            dim_qk: shape.dim_qk.next_multiple_of(dim_step),
+            // Larger head sizes are refused elsewhere.
+            dim_qk: shape.dim_qk.min(MAX_DIM).next_multiple_of(dim_step),
             dim_v: shape.dim_v.min(VALUE_COLUMNS).next_multiple_of(dim_step),
             softcap: problem.softcap().is_some(),
             mask: problem.uses(Operand::Mask),
+            block_mask: problem.block_mask().map(|tiles| [tiles.rows, tiles.keys]),
             bias: problem.bias_dtype(),
             kv_lengths: problem.uses(Operand::KvLengths),
             lse: problem.uses(Operand::Lse),
@@ -83,22 +91,33 @@ impl Choices {
         }
     }
 
-    /// The same without scores: for kernels that only move elements.
+    /// Loop iterations that a block mask adds each time a block of `rows` rows looks up its tiles.
+    pub(crate) fn block_mask_iterations(&self, rows: u32, counts: Counts) -> u32 {
+        let Some([mask_rows, _]) = self.block_mask else { return 0 };
+        match counts {
+            // The rows of tiles, those at the ends of the block, and the iterations in which the loops end.
+            Counts::Rows | Counts::Keys | Counts::MaskRows => rows / mask_rows + 6,
+            // Heads times rows of tiles: at most twice the rows, and per head the same extra iterations as above.
+            Counts::GroupedRows => rows.saturating_mul(8) + 6,
+        }
+    }
+
+    /// These choices without those that concern the scores, for kernels that only move elements.
     pub(crate) fn of_elements(&self) -> Self {
-        let (softcap, mask, bias, kv_lengths) = (false, false, None, false);
+        let (softcap, mask, block_mask, bias, kv_lengths) = (false, false, None, None, false);
         let (alibi, sinks, programs, aux) = (false, false, Programs::default(), false);
         let (lse, results) = (false, Results::Whole);
-        Self { softcap, mask, bias, kv_lengths, alibi, sinks, programs, aux, lse, results, ..self.clone() }
+        Self { softcap, mask, block_mask, bias, kv_lengths, alibi, sinks, programs, aux, lse, results, ..self.clone() }
     }
 }
 
 impl Access {
-    /// Whether rows must lie in fours.
+    /// Whether rows must start at a multiple of four elements and be a multiple of four long.
     pub(crate) const fn is_in_fours(self) -> bool {
         matches!(self, Self::Vec4 | Self::Words)
     }
 
-    /// What a kernel that moves elements so needs.
+    /// The features that a kernel with this access needs.
     pub(crate) const fn features(self) -> wgpu::Features {
         match self {
             Self::Vec4 | Self::Scalar => wgpu::Features::empty(),
@@ -120,6 +139,9 @@ impl std::fmt::Display for Choices {
         }
         if let Some(bias) = self.bias {
             write!(f, ".bias-{bias}")?;
+        }
+        if let Some([rows, keys]) = self.block_mask {
+            write!(f, ".tiles{rows}x{keys}")?;
         }
         let flags = [
             (self.softcap, ".softcap"),

@@ -1,46 +1,64 @@
-//! `decode.wgsl`: few query rows over many keys, those of a group's heads together.
+//! `decode.wgsl`: few query rows over many keys. A block has the rows of all heads of a group.
 
+use crate::device::caps::Caps;
+use crate::kernel::MAX_DIM;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Rounds, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::tiled::Exchange;
-use crate::kernel::{DIM_MOST, DIM_STEP};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
 /// How a workgroup divides the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Decode {
-    /// Query rows, those of the heads of a group among them.
+    /// Query rows per workgroup, counting those of all heads of a group.
     rows: u32,
     /// Threads that share a key.
     share: u32,
-    /// Threads in all.
+    /// Threads per workgroup.
     threads: u32,
     pub(super) exchange: Exchange,
 }
 
-/// Rows a workgroup takes at most: with more, their registers overflow.
-const MOST_ROWS: u32 = 8;
-/// Numbers of Q that a thread keeps, and as many of O.
-const REGISTERS: u32 = 64;
+/// The most rows per workgroup: with more, the registers overflow.
+const MAX_ROWS: u32 = 8;
+/// The same limit on a software GPU. llvmpipe's compile time for a kernel with barriers grows with the square of the
+/// text: 20 s for eight rows.
+const MAX_ROWS_ON_SOFTWARE: u32 = 2;
+/// Numbers of Q that a thread keeps; it keeps as many of O. With twice as many, the compilers for M1 and Adreno spill
+/// registers (benches/NOTES.md).
+const REGISTERS: u32 = 32;
 const THREADS: u32 = 128;
-const SHARE: u32 = 8;
+/// Threads that may share a key.
+const SHARES: [u32; 3] = [8, 16, 32];
 
 impl Decode {
-    /// For a problem, whatever its number of rows.
-    pub(super) fn of(problem: &Problem, exchange: Exchange) -> Self {
+    /// The division of work for a problem on a device, whatever its number of rows.
+    pub(super) fn of(problem: &Problem, caps: &Caps, exchange: Exchange) -> Self {
         let shape = problem.shape();
-        // Few sizes, for few pipelines: a row too many costs little beside what is read for all of them.
+        // Few sizes, for few pipelines: an extra row costs little compared to what is read for all of them.
         let wanted = match shape.len_q.saturating_mul(shape.group()) {
             0..=1 => 1,
-            2..=4 => 4,
-            _ => MOST_ROWS,
+            2 => 2,
+            3..=4 => 4,
+            _ => MAX_ROWS,
         };
         // Larger head sizes are refused elsewhere.
-        let dim = shape.dim_qk.min(DIM_MOST).max(shape.dim_v.min(VALUE_COLUMNS)).next_multiple_of(DIM_STEP);
-        let rows = wanted.min((REGISTERS * SHARE / dim).max(1));
-        Self { rows, share: SHARE, threads: THREADS, exchange }
+        let dim = shape.dim_qk.min(MAX_DIM).max(shape.dim_v.min(VALUE_COLUMNS));
+        let most = if caps.is_software { MAX_ROWS_ON_SOFTWARE } else { MAX_ROWS };
+        let wanted = wanted.min(most);
+        let lanes = match exchange {
+            Exchange::Workgroup => SHARES[2],
+            Exchange::Subgroup => caps.min_subgroup_size.unwrap_or(0),
+        };
+        let mut shares = SHARES.into_iter().filter(|&share| share <= lanes.max(SHARES[0]));
+        // A thread holds whole vectors of four.
+        let per_row = |share: u32| dim.div_ceil(4 * share) * 4;
+        let enough = shares.clone().find(|&share| wanted * per_row(share) <= REGISTERS);
+        let share = enough.or_else(|| shares.next_back()).unwrap_or(SHARES[0]);
+        let rows = wanted.min((REGISTERS / per_row(share).max(1)).max(1));
+        Self { rows, share, threads: THREADS, exchange }
     }
 
     pub(super) fn kernel(self, choices: &Choices) -> Kernel {
@@ -54,10 +72,8 @@ impl Decode {
             Exchange::Subgroup => include_str!("../../shaders/pieces/share_subgroup.wgsl"),
         });
         pieces.file(include_str!("../../shaders/decode.wgsl"));
-        let (q_vectors, v_vectors) = (choices.dim_qk / 4 / share, choices.dim_v / 4 / share);
+        let [q_vectors, v_vectors] = [choices.dim_qk, choices.dim_v].map(|dim| dim.div_ceil(4 * share));
         pieces.constants([
-            ("DIM_QK", choices.dim_qk),
-            ("DIM_V", choices.dim_v),
             ("ROWS", rows),
             ("KEYS", threads / share),
             ("SHARE", share),
@@ -71,16 +87,17 @@ impl Decode {
             slots: pieces.slots,
             block: Block { counts: Counts::GroupedRows, rows, threads, computes_values: true },
             needs: Needs { features: exchange.features(), workgroup_bytes: rows * threads * 16 },
-            work: Work { cost: Cost::Scores, keys: Keys::InParts(self.rounds(choices)), speed: 1 },
+            work: Work { cost: Cost::Scores, keys: Keys::InParts(self.iterations(choices)), speed: 1 },
         }
     }
 
-    /// A round for 4 keys of each thread, with the sums over those that share one inside; two more because what the driver counts is
-    /// measured, not documented. At the end, the sums over the keys.
-    fn rounds(self, choices: &Choices) -> Rounds {
+    /// One iteration per 4 keys of each thread, with an inner loop that sums over the threads that share a key; two
+    /// more, because the driver's counting is measured, not documented. At the end, the sums over the keys.
+    fn iterations(self, choices: &Choices) -> Iterations {
         let keys = self.threads / self.share;
-        let per_tile = (TILE_KEYS / (4 * keys)).max(1) * (1 + self.share + 1) + 2;
-        Rounds { per_tile, besides: (2 + choices.dim_v / 4 / self.share) * (keys + 2) }
+        let tile = TILE_KEYS.max(4 * keys);
+        let per_tile = tile / (4 * keys) * (1 + self.share + 1) + 2;
+        Iterations { tile, per_tile, besides: (2 + choices.dim_v.div_ceil(4 * self.share)) * (keys + 2) }
     }
 }
 

@@ -1,18 +1,18 @@
-//! Why a device cannot run a problem.
+//! Errors in planning: why a device cannot run a problem.
 
 use crate::kernel::variant::Variant;
 use crate::problem::operand::Operand;
 
-/// This device cannot run it. From [`crate::Attention::plan`].
+/// The device cannot run the problem. Returned by [`crate::Attention::plan`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A head size no kernel covers.
-    #[error("{axis} = {dim}, but the kernels cover 1 to {most}; compute larger heads on the host")]
+    /// A head size that no kernel supports.
+    #[error("{axis} = {dim}, but the kernels support 1 to {most}; compute larger heads on the host")]
     HeadSize {
         /// `dim_qk` or `dim_v`.
         axis: &'static str,
-        /// The size asked for.
+        /// The requested size.
         dim: u32,
         /// The largest supported.
         most: u32,
@@ -22,7 +22,7 @@ pub enum PlanError {
         "{variant} needs `{limit}` of at least {need}, but the device grants {granted}; request it in `DeviceDescriptor::required_limits`"
     )]
     Limit {
-        /// Which kernel.
+        /// The kernel that needs more.
         variant: Variant,
         /// The name of the limit in `wgpu::Limits`.
         limit: &'static str,
@@ -36,7 +36,7 @@ pub enum PlanError {
         "`{operand}` needs {need} bytes in one binding even for a single head's rows, but the device binds at most {granted}; request a larger `max_storage_buffer_binding_size`, or if it is a tensor, lay it out as (B, H, L, D)"
     )]
     TooLarge {
-        /// Which operand.
+        /// The operand that is too large.
         operand: Operand,
         /// The smallest slice, in bytes.
         need: u64,
@@ -45,41 +45,44 @@ pub enum PlanError {
     },
     /// The driver would end the kernel's loops early, and the result would be wrong.
     #[error(
-        "len_kv = {len_kv}, but this software driver ends loops early: {variant} is right up to {most} keys; split the keys and merge by LSE, or use another driver"
+        "len_kv = {len_kv}, but this software driver ends loops early: {variant} is correct up to {most} keys; split the keys and merge by LSE, or use another driver"
     )]
     TooManyKeys {
-        /// Which kernel.
+        /// The kernel.
         variant: Variant,
-        /// Keys asked for.
+        /// Keys per head of the problem.
         len_kv: u32,
-        /// Keys it reaches.
+        /// The most keys that the kernel can process.
         most: u32,
     },
-    /// The device gave no buffer for the parameters.
-    #[error("the device gave no buffer: it is lost, destroyed or out of memory; create another")]
+    /// The device could not create a buffer for the parameters.
+    #[error("the device could not create a buffer: it is lost, destroyed or out of memory; create another device")]
     DeviceLost,
-    /// The description asks for an absurd amount of work.
+    /// The problem needs more dispatches than are allowed.
     #[error("this would take more than {most} dispatches; check the shape, or plan parts of it")]
     TooManyDispatches {
-        /// The bound.
+        /// The largest number of dispatches.
         most: usize,
     },
+    /// The problem has no block mask to compute.
+    #[error("the problem has no block mask; add one with `ProblemBuilder::block_mask`")]
+    NoBlockMask,
     /// The pinned variant does not fit the problem.
     #[error("{variant} cannot run this problem, but {selected} can; pin one of `Attention::candidates`")]
     VariantMismatch {
-        /// The variant asked for.
+        /// The requested variant.
         variant: Variant,
-        /// The one selection would take.
+        /// The variant that selection would choose.
         selected: Variant,
     },
-    /// The stored name is no candidate's.
+    /// No candidate has the stored name.
     #[error(
-        "no candidate for this problem is named {name:?}: the device, its driver or this library has changed since it was stored; tune again, or take {selected}, as selection would"
+        "no candidate for this problem is named {name:?}: the device, its driver or this library has changed since it was stored; tune again, or use {selected}, which selection would choose"
     )]
     UnknownVariant {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The one selection would take.
+        /// The variant that selection would choose.
         selected: Variant,
     },
 }

@@ -2,13 +2,13 @@
 
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Rounds, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::slots::{Space, Usage};
 use crate::kernel::stage;
 use crate::problem::operand::Operand;
 
-/// Query rows of a lane and keys of a round: as many as fit the first-level instruction cache, since every number of theirs
-/// is a few instructions of the text (benches/NOTES.md).
+/// Query rows per lane and keys per iteration: as many as fit the first-level instruction cache, since each of their
+/// numbers adds a few instructions to the text (benches/NOTES.md).
 const fn shape(choices: &Choices) -> (u32, u32) {
     match if choices.dim_qk > choices.dim_v { choices.dim_qk } else { choices.dim_v } {
         0..=32 => (6, 2),
@@ -19,14 +19,14 @@ const fn shape(choices: &Choices) -> (u32, u32) {
     }
 }
 
-/// Where a kernel with such an access leaves its results. Storing elements one at a time is so much text, written out for every
-/// number of O, that a software GPU compiles it for half a minute, and again for every head size. The small kernel that
-/// merges does it instead.
+/// Where a kernel with this access writes its results. Storing elements one at a time is unrolled for every number of
+/// O, and a software GPU takes half a minute to compile that much text, once per head size. The small kernel that
+/// merges stores them instead.
 pub(super) const fn results(access: Access) -> Results {
     if access.is_in_fours() { Results::Whole } else { Results::Partial }
 }
 
-/// On subgroups of `size` lanes.
+/// The kernel on subgroups of `size` lanes.
 pub(super) fn kernel(choices: &Choices, size: u32) -> Kernel {
     let (rows, keys) = shape(choices);
     let (q_vectors, v_vectors) = (choices.dim_qk / 4, choices.dim_v / 4);
@@ -47,14 +47,15 @@ pub(super) fn kernel(choices: &Choices, size: u32) -> Kernel {
         ("K_TEXELS", q_vectors / size),
         ("V_TEXELS", v_vectors / size),
     ]);
-    // A round for each so many keys; two more because what the driver counts is measured, not documented.
-    let rounds = Rounds::of_tile(TILE_KEYS / keys + 2);
+    // One iteration per `keys` keys; two more, because the driver's counting is measured, not documented.
+    let of_masks = choices.block_mask_iterations(size * rows, Counts::Rows);
+    let iterations = Iterations::of_tile(TILE_KEYS / keys * (1 + of_masks) + 2);
     let features = wgpu::Features::SUBGROUP | choices.access.features();
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
         block: Block { counts: Counts::Rows, rows: size * rows, threads: size, computes_values: true },
         needs: Needs { features, workgroup_bytes: 0 },
-        work: Work { cost: Cost::Scores, keys: Keys::InParts(rounds), speed: 1 },
+        work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: 1 },
     }
 }

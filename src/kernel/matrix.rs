@@ -1,11 +1,11 @@
-//! `matrix.wgsl`: both products on a matrix unit, the rows of a group's heads together.
+//! `matrix.wgsl`: both products on a matrix unit. A block has the rows of all heads of a group.
 
 use crate::device::caps::Caps;
 use crate::device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 use crate::kernel::DIM_QK_KEPT;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Rounds, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
@@ -13,37 +13,37 @@ use crate::problem::operand::Operand;
 /// How a workgroup divides the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Matrix {
-    /// What multiplies.
+    /// The unit that multiplies.
     unit: MatrixUnit,
-    /// Subgroups of a workgroup, each with rows of its own.
+    /// Subgroups per workgroup, each with its own rows.
     subgroups: u32,
-    /// Fragments that the rows of a subgroup make.
+    /// Fragments of rows per subgroup.
     row_fragments: u32,
-    /// Keys of a tile.
+    /// Keys per tile.
     keys: u32,
 }
 
-/// Which of a unit's shapes.
+/// How many rows a workgroup processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// As many fragments of them to a subgroup as registers hold: each key that is read serves more rows.
+    /// As many fragments of rows per subgroup as registers hold, so that each key that is read serves more rows.
     ManyFragments,
-    /// One fragment of them to a subgroup: more subgroups at a time.
+    /// One fragment of rows per subgroup, so that more subgroups run at a time.
     OneFragment,
-    /// One fragment of them in all, in workgroups of one subgroup.
+    /// One fragment of rows per workgroup, which has one subgroup.
     OneSubgroup,
 }
 
-/// Head sizes come in whole fragments of either size.
+/// Head sizes are rounded up to whole fragments of either size.
 pub(super) const DIM_STEP: u32 = 16;
-/// Registers of a thread for Q and O. GPUs have at most 255, and the rest of the kernel wants its share.
+/// Registers per thread for Q and O. GPUs have at most 255, and the rest of the kernel needs some of them.
 const REGISTERS: u32 = 192;
-/// Subgroups and keys of a tile, best first. Fewer keys take less memory but more barriers.
+/// Subgroups per workgroup and keys per tile, best first. Fewer keys take less memory but more barriers.
 const SHAPES: [(u32, u32); 4] = [(4, 32), (4, 16), (2, 16), ONE_SUBGROUP];
-/// For few rows: what a subgroup by itself can hold of the next tile while it works on this one.
+/// For few rows: the keys of the next tile that one subgroup can hold while it processes this tile.
 const ONE_SUBGROUP: (u32, u32) = (1, 16);
 
-/// For a problem on such a device, whatever its number of rows.
+/// The division of work for a problem on a device, whatever its number of rows; `None` if there is none.
 pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
     let unit = caps.matrix_unit.filter(|unit| unit.is_possible() && problem.dtype() == Dtype::F16)?;
     let [dim_qk, dim_v] = [problem.shape().dim_qk, problem.shape().dim_v.min(VALUE_COLUMNS)];
@@ -63,7 +63,7 @@ pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
     };
     let shapes = if rows == Rows::OneSubgroup { &[ONE_SUBGROUP][..] } else { &SHAPES };
     let mut shapes = shapes.iter().map(|&(subgroups, keys)| {
-        // And no more threads share a row than it has vectors of four keys.
+        // A row must not be shared by more threads than it has vectors of four keys.
         let row_fragments = row_fragments.unwrap_or(1).max(most * 4 / keys);
         Matrix { unit, subgroups, row_fragments, keys }
     });
@@ -74,7 +74,7 @@ pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
 }
 
 impl Matrix {
-    /// Query rows of a workgroup.
+    /// Query rows per workgroup.
     const fn rows(&self) -> u32 {
         self.subgroups * self.row_fragments * self.unit.fragment.side()
     }
@@ -83,14 +83,14 @@ impl Matrix {
         self.subgroups * self.unit.subgroup
     }
 
-    /// Tiles of K, V, weights and scores, their rows padded by 16 bytes; and the marks.
+    /// The tiles of K, V, weights and scores, with rows padded by 16 bytes, and the marks.
     const fn workgroup_bytes(&self, dim_qk: u32, dim_v: u32) -> u32 {
         let (rows, keys) = (self.rows(), self.keys);
         2 * keys * (dim_qk + 8 + dim_v + 8) + rows * (2 * (keys + 8) + 4 * (keys + 4)) + 4 * (4 + keys)
     }
 }
 
-/// How many times as fast as other kernels those on a matrix unit are at least.
+/// Kernels on a matrix unit are at least this many times as fast as others.
 const SPEED: u64 = 8;
 
 pub(super) fn kernel(choices: &Choices, matrix: Matrix) -> Kernel {
@@ -125,19 +125,22 @@ pub(super) fn kernel(choices: &Choices, matrix: Matrix) -> Kernel {
         ("K_MOVES", (keys * choices.dim_qk / 4).div_ceil(threads)),
         ("V_MOVES", (keys * choices.dim_v / 4).div_ceil(threads)),
     ]);
-    let rounds =
-        Rounds { per_tile: TILE_KEYS / keys * tile_rounds(choices, matrix), besides: other_rounds(choices, matrix) };
+    let iterations = Iterations {
+        tile: TILE_KEYS,
+        per_tile: TILE_KEYS / keys * tile_iterations(choices, matrix),
+        besides: other_iterations(choices, matrix),
+    };
     let workgroup_bytes = matrix.workgroup_bytes(choices.dim_qk, choices.dim_v);
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
         block: Block { counts: Counts::GroupedRows, rows: matrix.rows(), threads, computes_values: true },
         needs: Needs { features: unit.features(), workgroup_bytes },
-        work: Work { cost: Cost::Scores, keys: Keys::InParts(rounds), speed: SPEED },
+        work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: SPEED },
     }
 }
 
-/// How fragments are kept and multiplied.
+/// Adds the functions that hold and multiply fragments.
 pub(super) fn fragments(unit: MatrixUnit, pieces: &mut Pieces) {
     pieces.file(match unit.tiles {
         Tiles::Vectors => include_str!("../../shaders/pieces/tiles_vec4.wgsl"),
@@ -150,7 +153,8 @@ pub(super) fn fragments(unit: MatrixUnit, pieces: &mut Pieces) {
                 Fragment::Side16 => include_str!("../../shaders/pieces/fragments_16.wgsl"),
             });
             pieces.file(include_str!("../../shaders/pieces/fragments_unit.wgsl"));
-            // Whole subgroups take the branches around fragments, which the analysis does not know.
+            // All threads of a subgroup take the same branches around fragments, which the uniformity analysis does not
+            // know.
             pieces.source.directives =
                 "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n";
         }
@@ -161,25 +165,27 @@ pub(super) fn fragments(unit: MatrixUnit, pieces: &mut Pieces) {
     }
 }
 
-/// Rounds of its loops for a tile of its own, at most: the loop over tiles, and that over a thread's keys where some value is not
-/// finite; one more for each loop, in which it ends, and one because what a driver counts is measured, not documented.
-fn tile_rounds(choices: &Choices, matrix: Matrix) -> u32 {
+/// An upper bound on the loop iterations per tile of the kernel: the loop over tiles, and the loop over a thread's keys
+/// if some value is not finite. Each loop has one more, in which it ends, and one because the driver's counting is
+/// measured, not documented.
+fn tile_iterations(choices: &Choices, matrix: Matrix) -> u32 {
     let own_keys = matrix.keys * matrix.rows() / matrix.threads();
-    3 + own_keys + 2 + emulated_rounds(choices, matrix, matrix.keys / matrix.unit.fragment.side())
+    let of_masks = 2 * choices.block_mask_iterations(matrix.rows(), Counts::GroupedRows);
+    3 + own_keys + 2 + of_masks + emulated_iterations(choices, matrix, matrix.keys / matrix.unit.fragment.side())
 }
 
-/// Those at the beginning and the end.
-fn other_rounds(choices: &Choices, matrix: Matrix) -> u32 {
+/// An upper bound on the loop iterations before the first tile and after the last.
+fn other_iterations(choices: &Choices, matrix: Matrix) -> u32 {
     let chunks = choices.dim_v.div_ceil(matrix.keys);
     let own_vectors = matrix.keys * matrix.rows() / matrix.threads() / 4;
     let staging = matrix.rows().div_ceil(matrix.keys);
-    // Q is loaded, and O laid out, in fewer fragments than a tile of as many keys as a fragment multiplies.
-    staging + 64 + chunks * (own_vectors + 3) + emulated_rounds(choices, matrix, 1)
+    // Loading Q and laying out O takes fewer fragments than a tile with one fragment of keys.
+    staging + 64 + chunks * (own_vectors + 3) + emulated_iterations(choices, matrix, 1)
 }
 
-/// Those of emulated fragments, for so many fragments of keys: each load is a loop over a side, of loops over a
-/// thread's columns, and so is each product.
-fn emulated_rounds(choices: &Choices, matrix: Matrix, key_fragments: u32) -> u32 {
+/// The loop iterations of emulated fragments, for `key_fragments` fragments of keys. Each load and each product is a
+/// loop over a side, which contains loops over a thread's columns.
+fn emulated_iterations(choices: &Choices, matrix: Matrix, key_fragments: u32) -> u32 {
     if matrix.unit.multiplier == Multiplier::Unit {
         return 0;
     }
@@ -188,12 +194,12 @@ fn emulated_rounds(choices: &Choices, matrix: Matrix, key_fragments: u32) -> u32
     let one = side * (width + 3) + 2;
     let fragments = (choices.dim_qk + choices.dim_v) / side;
     let products = key_fragments * fragments * (1 + matrix.row_fragments) * one;
-    // Loads of P, stores of S, and O stored and taken back.
+    // Loads of P, stores of S, and stores and loads of O.
     products + matrix.row_fragments * (key_fragments * 2 + 2 * fragments) * (side + width)
 }
 
 impl Matrix {
-    /// Its name without how a workgroup divides the work.
+    /// Its name, without the division of work.
     pub(super) fn kind(&self) -> String {
         let unit = self.unit;
         let scalars = if unit.tiles == Tiles::Scalars { "-scalars" } else { "" };

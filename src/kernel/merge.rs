@@ -1,4 +1,4 @@
-//! `merge.wgsl`: combines the parts of split keys, a vector of four columns of a row to a thread.
+//! `merge.wgsl`: combines the parts of split keys. Each thread computes a vector of four columns of a row.
 
 use crate::kernel::choices::Choices;
 use crate::kernel::pieces::{Form, Pieces};

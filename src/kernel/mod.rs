@@ -1,10 +1,10 @@
-//! Which code runs a problem. A kernel is a value ([`record`]), made by one function in the file of its schedule; nothing outside
-//! this folder asks which schedule it is.
+//! The kernels, and their selection. A kernel is a value ([`record`]) that one function in the file of its schedule
+//! creates. Code outside this folder does not depend on the schedule.
 //!
-//! In reading order: what a kernel binds ([`slots`]), what it tells of itself ([`record`]) and the numbers it is given ([`params`]);
-//! how its [`text`] is put together; the [`choices`] a problem makes and the [`pieces`] of text that stand for each; the
-//! schedules, one to a file, and the list of them ([`schedule`]); a [`variant`], which is a schedule with its choices; and
-//! which variants suit a problem and a device ([`select`]).
+//! In reading order: the resources that a kernel binds ([`slots`]), its properties ([`record`]) and its parameters
+//! ([`params`]); how its [`text`] is assembled; the [`choices`] that a problem makes and the [`pieces`] of text for
+//! each; the schedules, one per file, and the list of them ([`schedule`]); a [`variant`], which is a schedule with its
+//! choices; and the selection of variants for a problem and a device ([`select`]).
 
 pub(crate) mod choices;
 mod pieces;
@@ -13,6 +13,7 @@ pub(crate) mod record;
 pub(crate) mod slots;
 pub(crate) mod text;
 
+mod block_mask;
 mod decode;
 mod lanes;
 mod matrix;
@@ -29,9 +30,9 @@ pub(crate) mod error;
 pub(crate) mod select;
 pub(crate) mod variant;
 
-/// Head sizes are rounded up to a multiple of this: fewer pipelines, and whole vectors everywhere.
+/// Head sizes are rounded up to a multiple of this, for fewer pipelines and whole vectors everywhere.
 const DIM_STEP: u32 = 32;
 /// The largest head size.
-const DIM_MOST: u32 = 576;
-/// The largest head size of queries and keys for kernels that keep whole rows of them where there is little room.
+const MAX_DIM: u32 = 576;
+/// The largest head size of queries and keys for kernels that keep whole rows of them in limited space.
 const DIM_QK_KEPT: u32 = 256;

@@ -1,5 +1,5 @@
-//! What varies from one dispatch to the next of the same pipeline. Everything that changes code or arrays is a `const` in the
-//! shader's text.
+//! The parameters that vary between dispatches of one pipeline. Everything that changes code or arrays is a `const` in
+//! the shader's text.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -39,35 +39,37 @@ params! {
     bias: [u32; 4] = "vec4<u32>",
     alibi: [u32; 4] = "vec4<u32>",
     sinks: [u32; 4] = "vec4<u32>",
-    /// Of split keys: statistics and columns of each part of a row, in turn.
+    /// All tiles of the block mask, whatever the dispatch.
+    block_mask: [u32; 4] = "vec4<u32>",
+    /// Split keys: for each part of a row, its statistics and then its columns.
     part: [u32; 4] = "vec4<u32>",
-    /// Of staged keys and values, in keys.
+    /// Staged keys and values; offset and strides are in keys.
     staged: [u32; 4] = "vec4<u32>",
-    /// Query rows of this dispatch; keys, where it stages them.
+    /// Query rows of this dispatch, or keys if it stages them.
     len_q: u32 = "u32",
     len_kv: u32 = "u32",
     dim_qk: u32 = "u32",
     dim_v: u32 = "u32",
-    /// Query heads per KV head; a dispatch starts at a group's first, or stays in one.
+    /// Query heads per KV head. A dispatch starts at the first head of a group, or stays within one group.
     group: u32 = "u32",
     /// The first query row of this dispatch, within the sequence.
     first_row: u32 = "u32",
-    /// The first batch of this dispatch, of all there are.
+    /// The first batch of this dispatch, within the problem.
     first_batch: u32 = "u32",
-    /// The first query head of this dispatch, of all there are.
+    /// The first query head of this dispatch, within the problem.
     first_head: u32 = "u32",
     /// Strides along the keys.
     mask_key: u32 = "u32",
     bias_key: u32 = "u32",
-    /// Row i sees keys i + first ..= i + last, counted from the end of the keys where `band_from_end` is 1 and not 0.
+    /// Row i sees keys i + first ..= i + last; if `band_from_end` is 1, the number of valid keys is added to both ends.
     band_first: i32 = "i32",
     band_last: i32 = "i32",
     band_from_end: u32 = "u32",
-    /// Row i stands at key i + diagonal_offset, counted likewise.
+    /// Row i stands at key i + diagonal_offset; if `band_from_end` is 1, the number of valid keys is added.
     diagonal_offset: i32 = "i32",
-    /// S = score_scale · Q Kᵀ, or softcap_scale · tanh(score_scale · Q Kᵀ), plus any bias, in a unit that costs least:
-    /// P = exp2(exp2_scale · (S − max S)), and natural_scale · S is the score in natural units. The difference is taken
-    /// before the scale is put on, which keeps the digits of large scores.
+    /// S = score_scale · Q Kᵀ, or softcap_scale · tanh(score_scale · Q Kᵀ), plus any bias, in the unit that costs
+    /// least: P = exp2(exp2_scale · (S − max S)), and natural_scale · S is the score in natural units. The difference
+    /// is taken before the scale is applied, which keeps the digits of large scores.
     score_scale: f32 = "f32",
     softcap_scale: f32 = "f32",
     exp2_scale: f32 = "f32",
@@ -75,7 +77,7 @@ params! {
     /// WGSL has no literals for these.
     negative_infinity: f32 = "f32",
     nan: f32 = "f32",
-    /// Workgroups that see the keys of a row between them, and how many keys each sees.
+    /// Number of workgroups that share the keys of a row, and number of keys that each processes.
     parts: u32 = "u32",
     part_keys: u32 = "u32",
     padding: [u32; 2] = "vec2<u32>",

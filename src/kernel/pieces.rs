@@ -1,4 +1,4 @@
-//! Which piece of text stands for which choice, and what it binds.
+//! The piece of text for each choice, and what it binds.
 
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::record::{Constant, File, Source};
@@ -7,24 +7,24 @@ use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
 use crate::problem::program::AT;
 
-/// A kernel's text and bindings, growing piece by piece.
+/// A kernel's text and bindings, to which pieces are added one by one.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     pub(super) source: Source,
     pub(super) slots: Vec<Slot>,
 }
 
-/// How a kernel sees 16-bit elements.
+/// How a kernel reads 16-bit elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Widened to f32, without a device feature.
     Wide,
-    /// As f16, which they are stored as.
+    /// As f16, without conversion.
     Half,
 }
 
 impl Pieces {
-    /// What every kernel has, and the conversions of its elements.
+    /// Starts with the pieces that every kernel has, and those that convert its elements.
     pub(super) fn new(choices: &Choices) -> Self {
         let mut pieces = Self::default();
         pieces.file(include_str!("../../shaders/pieces/views.wgsl"));
@@ -54,12 +54,12 @@ impl Pieces {
         self.source.constants.push((name, Constant::Bool(value)));
     }
 
-    /// Binds a space.
+    /// Binds scratch memory.
     pub(super) fn space(&mut self, space: Space, usage: Usage) {
         self.slots.push(Slot::of_space(space, usage));
     }
 
-    /// Reads queries, keys or values: `load_q` and so on.
+    /// Adds the functions that read queries, keys or values: `load_q` and so on.
     pub(super) fn inputs<const N: usize>(&mut self, operands: [Operand; N], choices: &Choices, form: Form) {
         let (text, wgsl) = match (choices.dtype, form, choices.access) {
             (Dtype::F32, _, Access::Vec4) => {
@@ -93,7 +93,7 @@ impl Pieces {
         }
     }
 
-    /// Writes the output or the weights: `store_out`.
+    /// Adds the function that writes the output or the weights: `store_out`.
     pub(super) fn output(&mut self, operand: Operand, choices: &Choices, form: Form) {
         let (text, wgsl) = match (choices.dtype, form, choices.access) {
             (Dtype::F32, _, Access::Vec4 | Access::Words) => {
@@ -106,7 +106,7 @@ impl Pieces {
             (_, Form::Wide, Access::Scalar) => {
                 (include_str!("../../shaders/pieces/out_packed_scalar.wgsl"), "array<atomic<u32>>")
             }
-            // No atomics, whose scope naga declares wrongly beside matrices.
+            // Without atomics: naga declares their scope wrongly beside matrices.
             (_, Form::Half, Access::Scalar) => {
                 (include_str!("../../shaders/pieces/out_half_scalar.wgsl"), "array<f16>")
             }
@@ -115,7 +115,7 @@ impl Pieces {
         self.slots.push(Slot::of(operand, wgsl));
     }
 
-    /// Which rows and keys there are, what becomes of a product of Q and K, which keys a row sees, and the algebra of its softmax.
+    /// Adds the pieces for the positions of rows and keys, for scores, for masks, and for the algebra of the softmax.
     pub(super) fn scores(&mut self, choices: &Choices) {
         self.file(include_str!("../../shaders/pieces/site.wgsl"));
         self.file(include_str!("../../shaders/pieces/score.wgsl"));
@@ -125,12 +125,7 @@ impl Pieces {
         } else {
             include_str!("../../shaders/pieces/softcap_none.wgsl")
         });
-        if choices.mask {
-            self.file(include_str!("../../shaders/pieces/mask_bytes.wgsl"));
-            self.slots.push(Slot::of(Operand::Mask, "array<u32>"));
-        } else {
-            self.file(include_str!("../../shaders/pieces/mask_none.wgsl"));
-        }
+        self.masks(choices);
         match choices.bias {
             None => self.file(include_str!("../../shaders/pieces/bias_none.wgsl")),
             Some(Dtype::F32) => {
@@ -149,6 +144,19 @@ impl Pieces {
             self.file(include_str!("../../shaders/pieces/alibi_none.wgsl"));
         }
         self.programs(choices);
+        self.lengths(choices);
+    }
+
+    /// Adds the pieces for the positions of rows and keys and for masks, without scores.
+    pub(super) fn pairs(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/site.wgsl"));
+        self.masks(choices);
+        self.programs(choices);
+        self.lengths(choices);
+    }
+
+    /// Adds the number of valid keys per batch.
+    fn lengths(&mut self, choices: &Choices) {
         if choices.kv_lengths {
             self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
             self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
@@ -157,7 +165,25 @@ impl Pieces {
         }
     }
 
-    /// The user's programs.
+    /// Adds the mask and the block mask, but not the user's `mask_mod`.
+    fn masks(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/seen.wgsl"));
+        if choices.mask {
+            self.file(include_str!("../../shaders/pieces/mask_bytes.wgsl"));
+            self.slots.push(Slot::of(Operand::Mask, "array<u32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/mask_none.wgsl"));
+        }
+        if let Some([rows, keys]) = choices.block_mask {
+            self.file(include_str!("../../shaders/pieces/block_mask_tiles.wgsl"));
+            self.slots.push(Slot::of(Operand::BlockMask, "array<u32>"));
+            self.constants([("MASK_ROWS", rows), ("MASK_KEYS", keys)]);
+        } else {
+            self.file(include_str!("../../shaders/pieces/block_mask_none.wgsl"));
+        }
+    }
+
+    /// Adds the user's programs.
     fn programs(&mut self, choices: &Choices) {
         let programs = &choices.programs;
         self.file(if programs.score_mod.is_some() {
@@ -180,7 +206,7 @@ impl Pieces {
         }
     }
 
-    /// What a row's softmax comes to once all keys are in it.
+    /// Adds the functions that finish a row's softmax after all keys, including the sinks.
     pub(super) fn total(&mut self, choices: &Choices) {
         self.file(include_str!("../../shaders/pieces/finish.wgsl"));
         if choices.sinks {
@@ -191,7 +217,7 @@ impl Pieces {
         }
     }
 
-    /// Where the results of a row go.
+    /// Adds the functions that write the results of a row.
     pub(super) fn results(&mut self, choices: &Choices, form: Form) {
         if choices.results == Results::Partial {
             self.file(include_str!("../../shaders/pieces/result_part.wgsl"));

@@ -1,11 +1,11 @@
-//! `probe.wgsl`: a product that shows whether a matrix unit is right.
+//! `probe.wgsl`: a product that shows whether a matrix unit multiplies correctly.
 
 use crate::device::matrix_unit::MatrixUnit;
 use crate::kernel::matrix::fragments;
 use crate::kernel::pieces::Pieces;
 use crate::kernel::text::assemble;
 
-/// Its text, for `subgroups` that multiply side by side.
+/// The text of the test, for `subgroups` subgroups that multiply side by side.
 pub(crate) fn text(unit: MatrixUnit, subgroups: u32) -> String {
     let mut pieces = Pieces::default();
     pieces.file(include_str!("../../shaders/probe.wgsl"));

@@ -1,4 +1,4 @@
-//! What planning and recording need to know of a kernel.
+//! The properties of a kernel that planning and recording need.
 
 use crate::kernel::slots::{Slot, Space};
 use crate::problem::operand::Operand;
@@ -6,13 +6,13 @@ use crate::problem::operand::Operand;
 /// A kernel, whatever its schedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    /// What its text is made of.
+    /// The parts of its text.
     pub(crate) source: Source,
-    /// What it binds. The first has `@binding(1)`: 0 is the parameters'.
+    /// The resources that it binds. The first has `@binding(1)`, since binding 0 is the parameters.
     pub(crate) slots: Vec<Slot>,
-    /// What a workgroup covers.
+    /// What one workgroup processes.
     pub(crate) block: Block,
-    /// What it needs of a device.
+    /// What it needs from a device.
     pub(crate) needs: Needs,
     /// What it costs.
     pub(crate) work: Work,
@@ -21,11 +21,11 @@ pub(crate) struct Kernel {
 /// Whole files, and the constants generated for them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Source {
-    /// What must stand before everything else.
+    /// The directives, which must precede everything else.
     pub(crate) directives: &'static str,
     pub(crate) constants: Vec<(&'static str, Constant)>,
     pub(crate) files: Vec<File>,
-    /// The user's text, in which any name may be declared; empty where there is none.
+    /// The user's text, which may declare any name; empty if there is none.
     pub(crate) programs: String,
 }
 
@@ -33,8 +33,8 @@ pub(crate) struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct File {
     pub(crate) text: &'static str,
-    /// The operand that the file is written out for: its `DATA` is that operand's binding, and its `load` has the operand's name
-    /// added.
+    /// The operand that the file is copied for: `DATA` becomes that operand's binding, and `load` becomes `load_` and
+    /// the operand's name.
     pub(crate) of: Option<&'static str>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Constant {
     Bool(bool),
 }
 
-/// As WGSL spells it, but for the suffix that tells its type.
+/// As WGSL writes it, without the suffix for its type.
 impl std::fmt::Display for Constant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -55,16 +55,16 @@ impl std::fmt::Display for Constant {
     }
 }
 
-/// What a workgroup covers.
+/// What one workgroup processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// What its rows are.
+    /// What its rows are: see [`Counts`].
     pub(crate) counts: Counts,
-    /// How many of them.
+    /// Rows per workgroup.
     pub(crate) rows: u32,
-    /// Threads of a workgroup.
+    /// Threads per workgroup.
     pub(crate) threads: u32,
-    /// Whether it computes columns of the values, of which there may be more than one dispatch has room for.
+    /// Whether it computes columns of the values, which may need several dispatches.
     pub(crate) computes_values: bool,
 }
 
@@ -73,13 +73,15 @@ pub(crate) struct Block {
 pub(crate) enum Counts {
     /// The query rows of one query head.
     Rows,
-    /// Those of all query heads that share a KV head.
+    /// The query rows of all query heads that share a KV head.
     GroupedRows,
     /// The keys of a KV head.
     Keys,
+    /// The query rows of a head of the block mask.
+    MaskRows,
 }
 
-/// What a kernel needs of a device.
+/// What a kernel needs from a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
     pub(crate) features: wgpu::Features,
@@ -91,9 +93,9 @@ pub(crate) struct Needs {
 pub(crate) struct Work {
     /// What a row costs.
     pub(crate) cost: Cost,
-    /// How its loops go over the keys.
+    /// How its loops iterate over the keys.
     pub(crate) keys: Keys,
-    /// How many times as fast as other kernels it is at least, on a GPU.
+    /// On a GPU, it is at least this many times as fast as other kernels.
     pub(crate) speed: u64,
 }
 
@@ -102,46 +104,51 @@ pub(crate) struct Work {
 pub(crate) enum Cost {
     /// Both products with every key.
     Scores,
-    /// One for each element that is copied.
+    /// A few per key, to evaluate its masks.
+    Masks,
+    /// One per element that is copied.
     Copies,
-    /// Two for each column of each part of the keys.
+    /// Two per column of each part of the keys.
     Parts,
 }
 
-/// How a kernel's loops go over the keys.
+/// How a kernel's loops iterate over the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keys {
-    /// Several workgroups may see a part each.
-    InParts(Rounds),
-    /// One workgroup sees them all.
-    AllAtOnce(Rounds),
-    /// There is no such loop.
+    /// Several workgroups may process a part each.
+    InParts(Iterations),
+    /// One workgroup processes them all.
+    AllAtOnce(Iterations),
+    /// It has no loop over the keys.
     None,
 }
 
-/// How often a kernel's loops go round, for drivers that end them early.
+/// An upper bound on the loop iterations of a kernel, for drivers that end loops early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rounds {
-    /// For each tile of [`TILE_KEYS`] keys.
+pub(crate) struct Iterations {
+    /// Keys per tile. Parts of the keys begin at multiples of it.
+    pub(crate) tile: u32,
+    /// Iterations per tile.
     pub(crate) per_tile: u32,
-    /// And at most so many besides.
+    /// Further iterations, at most.
     pub(crate) besides: u32,
 }
 
-/// What keys are counted in, in every schedule.
+/// Most schedules count keys in tiles of this many.
 pub(crate) const TILE_KEYS: u32 = 32;
-/// More than the loops of most schedules that do not go over the keys.
-const OTHER_ROUNDS: u32 = 64;
+/// More iterations than most schedules spend in loops that do not iterate over the keys.
+const OTHER_ITERATIONS: u32 = 64;
 
-impl Rounds {
-    /// For a kernel that has few loops but those over the keys.
+impl Iterations {
+    /// For a kernel with few loops other than those over the keys.
     pub(crate) const fn of_tile(per_tile: u32) -> Self {
-        Self { per_tile, besides: OTHER_ROUNDS }
+        Self { tile: TILE_KEYS, per_tile, besides: OTHER_ITERATIONS }
     }
 
-    /// How many keys a workgroup may see before a driver that ends loops after `rounds` ends its own: whole tiles.
-    pub(crate) fn most_keys(self, rounds: u32) -> u32 {
-        (rounds.saturating_sub(self.besides) / self.per_tile).saturating_mul(TILE_KEYS) / TILE_KEYS * TILE_KEYS
+    /// The number of keys that a workgroup can process on a driver that ends loops after `rounds` iterations: whole
+    /// tiles.
+    pub(crate) fn most_keys(self, iterations: u32) -> u32 {
+        (iterations.saturating_sub(self.besides) / self.per_tile).saturating_mul(self.tile) / self.tile * self.tile
     }
 }
 
@@ -151,12 +158,12 @@ impl Kernel {
         self.slots.iter().filter_map(Slot::operand)
     }
 
-    /// Whether it binds a space.
+    /// Whether it binds a kind of scratch memory.
     pub(crate) fn binds(&self, space: Space) -> bool {
         self.slots.iter().any(|slot| slot.space() == Some(space))
     }
 
-    /// The storage buffers it binds.
+    /// The number of storage buffers that it binds.
     pub(crate) fn storage_buffers(&self) -> usize {
         self.slots.iter().filter(|slot| slot.is_buffer()).count()
     }
@@ -168,9 +175,9 @@ mod tests {
 
     #[test]
     fn keys_that_loops_reach_are_whole_tiles_and_do_not_wrap() {
-        let rounds = Rounds { per_tile: 3, besides: 10 };
+        let iterations = Iterations { tile: 32, per_tile: 3, besides: 10 };
         for (most, keys) in [(0, 0), (12, 0), (13, 32), (15, 32), (16, 64), (u32::MAX, u32::MAX / 32 * 32)] {
-            assert_eq!(rounds.most_keys(most), keys, "{most}");
+            assert_eq!(iterations.most_keys(most), keys, "{most}");
         }
     }
 }

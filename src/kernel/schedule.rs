@@ -1,5 +1,5 @@
-//! The schedules: who multiplies what, in which order, with which memory. Each is a file here and one in `shaders`; this is the
-//! list of them.
+//! The list of the schedules. A schedule says what each thread computes, in which order and with which memory. Each has
+//! a file here and a file in `shaders`.
 
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Choices, Results};
@@ -7,38 +7,40 @@ use crate::kernel::decode::Decode;
 use crate::kernel::matrix::Matrix;
 use crate::kernel::record::Kernel;
 use crate::kernel::streams::Streams;
-use crate::kernel::tiled::Exchange;
-use crate::kernel::{DIM_STEP, lanes, matrix, merge, stage, tiled};
+use crate::kernel::tiled::{Exchange, Tiled};
+use crate::kernel::{DIM_STEP, block_mask, lanes, matrix, merge, stage, tiled};
 
-/// A schedule, with what it can do in several ways.
+/// A schedule with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Schedule {
     /// K and V tiles through workgroup memory.
-    Tiled(Exchange),
-    /// Few query rows, those of a group's heads together.
+    Tiled(Tiled),
+    /// Few query rows; a block has those of all heads of a group.
     Decode(Decode),
-    /// The same on software GPUs.
+    /// Few query rows on software GPUs; a block has those of all heads of a group.
     Streams(Streams),
     /// Many query rows on software GPUs, on subgroups of `size` lanes.
     Lanes {
-        /// Lanes of a subgroup.
+        /// Lanes per subgroup.
         size: u32,
     },
     /// Both products on a matrix unit.
     Matrix(Matrix),
-    /// The attention weights.
+    /// Computes the attention weights.
     Weights,
     /// Copies keys and values to textures.
     Stage,
     /// Combines the results of split keys.
     Merge,
+    /// Computes the block mask.
+    BlockMask,
 }
 
 impl Schedule {
-    /// The kernel for such choices.
+    /// The kernel for `choices`.
     pub(super) fn kernel(self, choices: &Choices) -> Kernel {
         match self {
-            Self::Tiled(exchange) => tiled::kernel(choices, exchange),
+            Self::Tiled(tiled) => tiled.kernel(choices),
             Self::Decode(decode) => decode.kernel(choices),
             Self::Streams(streams) => streams.kernel(choices),
             Self::Lanes { size } => lanes::kernel(choices, size),
@@ -46,10 +48,11 @@ impl Schedule {
             Self::Weights => tiled::weights(choices),
             Self::Stage => stage::kernel(choices),
             Self::Merge => merge::kernel(choices),
+            Self::BlockMask => block_mask::kernel(choices),
         }
     }
 
-    /// Its name, without the ways in which it does what it can do in several.
+    /// Its name, without its parameters.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Tiled(_) => "tiled",
@@ -60,31 +63,33 @@ impl Schedule {
             Self::Weights => "weights",
             Self::Stage => "stage",
             Self::Merge => "merge",
+            Self::BlockMask => "block_mask",
         }
     }
 
-    /// Its name and that of the hardware it is written for: what is a text of its own, whatever the sizes in it.
+    /// Its name, and the hardware that it is written for. Schedules of one kind have the same text, apart from sizes.
     pub(super) fn kind(self) -> String {
         match self {
             Self::Decode(decode) => format!("{}{}", self.name(), decode.exchange.suffix()),
             Self::Streams(streams) => format!("{}{}", self.name(), streams.size),
             Self::Matrix(matrix) => matrix.kind(),
-            Self::Tiled(_) | Self::Lanes { .. } | Self::Weights | Self::Stage | Self::Merge => self.to_string(),
+            Self::Tiled(tiled) => tiled.kind(),
+            Self::Lanes { .. } | Self::Weights | Self::Stage | Self::Merge | Self::BlockMask => self.to_string(),
         }
     }
 
-    /// How it can move elements on such a device, best first. With shuffles, in fours or not at all: fewer kernels, and problems
-    /// that do not lie in fours are few.
+    /// How it can move elements on a device, best first. Schedules that use shuffles move elements only in fours. This
+    /// keeps the kernels few, and few problems need single elements.
     pub(super) fn accesses(self, caps: &Caps) -> &'static [Access] {
         match self {
-            Self::Tiled(Exchange::Subgroup) => &[Access::Vec4],
+            Self::Tiled(tiled) if tiled.exchange == Exchange::Subgroup => &[Access::Vec4],
             Self::Decode(decode) if decode.exchange == Exchange::Subgroup => &[Access::Vec4],
             Self::Streams(_) | Self::Lanes { .. } if caps.has_int64 => &[Access::Words, Access::Scalar],
             _ => &[Access::Vec4, Access::Scalar],
         }
     }
 
-    /// Where it leaves the results of its rows, as long as one workgroup sees all of a row's keys.
+    /// Where it writes the results of its rows, if one workgroup processes all keys of a row.
     pub(super) const fn results(self, access: Access) -> Results {
         match self {
             Self::Lanes { .. } => lanes::results(access),
@@ -97,7 +102,7 @@ impl Schedule {
         matches!(self, Self::Matrix(_))
     }
 
-    /// What head sizes are rounded up to.
+    /// Head sizes are rounded up to a multiple of this.
     pub(super) const fn dim_step(self) -> u32 {
         match self {
             Self::Matrix(_) => matrix::DIM_STEP,
@@ -109,12 +114,12 @@ impl Schedule {
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tiled(exchange) => write!(f, "{}{}", self.name(), exchange.suffix()),
+            Self::Tiled(tiled) => write!(f, "{tiled}"),
             Self::Decode(decode) => write!(f, "{decode}"),
             Self::Streams(streams) => write!(f, "{streams}"),
             Self::Lanes { size } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
-            Self::Weights | Self::Stage | Self::Merge => f.write_str(self.name()),
+            Self::Weights | Self::Stage | Self::Merge | Self::BlockMask => f.write_str(self.name()),
         }
     }
 }

@@ -7,19 +7,19 @@ use crate::kernel::error::PlanError;
 use crate::kernel::record::{Kernel, Keys};
 use crate::kernel::schedule::Schedule;
 use crate::kernel::streams::{self, Streams};
-use crate::kernel::tiled::Exchange;
+use crate::kernel::tiled::{Exchange, Tiled};
 use crate::kernel::variant::Variant;
-use crate::kernel::{DIM_MOST, DIM_QK_KEPT, matrix};
+use crate::kernel::{DIM_QK_KEPT, MAX_DIM, matrix};
 use crate::problem::Problem;
 
-/// One line of the table. The first that suits a problem and a device is preferred.
+/// A row of the table. The first row that suits a problem and a device is preferred.
 struct Row {
-    /// The schedule it is about.
+    /// Whether a schedule is the one that this row offers.
     is: fn(&Schedule) -> bool,
-    /// That schedule for a problem on a device, where there is one.
+    /// The schedule for a problem on a device, if there is one.
     schedule: fn(&Problem, &Caps) -> Option<Schedule>,
     suits: fn(&Problem, &Caps) -> bool,
-    /// Why this row stands where it does: device, date and command of the measurement, or that there was none.
+    /// Why this row has its position: device, date and command of the measurement, or that there was none.
     provenance: &'static str,
 }
 
@@ -67,16 +67,34 @@ const TABLE: &[Row] = &[
         provenance: "not measured on a GPU",
     },
     Row {
-        is: |schedule| matches!(schedule, Schedule::Tiled(Exchange::Workgroup)),
-        schedule: |_, _| Some(Schedule::Tiled(Exchange::Workgroup)),
-        suits: |_, _| true,
-        provenance: "runs everywhere; not measured on a GPU",
+        is: |schedule| is_tiled(schedule, Exchange::Subgroup),
+        schedule: |problem, caps| Tiled::large(problem, caps, Exchange::Subgroup).map(Schedule::Tiled),
+        suits: |_, caps| !caps.is_software,
+        provenance: BY_COMPILERS,
     },
     Row {
-        is: |schedule| matches!(schedule, Schedule::Tiled(Exchange::Subgroup)),
-        schedule: |_, _| Some(Schedule::Tiled(Exchange::Subgroup)),
-        suits: |_, caps| has_eight_lanes(caps) && !caps.is_software,
-        provenance: "one barrier fewer per tile; not measured on a GPU",
+        is: |schedule| is_tiled(schedule, Exchange::Workgroup) && !is_plain(schedule),
+        schedule: |problem, caps| Tiled::large(problem, caps, Exchange::Workgroup).map(Schedule::Tiled),
+        suits: |_, caps| !caps.is_software,
+        provenance: BY_COMPILERS,
+    },
+    Row {
+        is: |schedule| is_tiled(schedule, Exchange::Subgroup),
+        schedule: |problem, caps| Tiled::for_gpu(problem, caps, Exchange::Subgroup).map(Schedule::Tiled),
+        suits: |_, caps| !caps.is_software,
+        provenance: BY_COMPILERS,
+    },
+    Row {
+        is: |schedule| is_tiled(schedule, Exchange::Workgroup) && !is_plain(schedule),
+        schedule: |problem, caps| Tiled::for_gpu(problem, caps, Exchange::Workgroup).map(Schedule::Tiled),
+        suits: |_, caps| !caps.is_software,
+        provenance: BY_COMPILERS,
+    },
+    Row {
+        is: is_plain,
+        schedule: |problem, _| Some(Schedule::Tiled(Tiled::plain(problem))),
+        suits: |_, _| true,
+        provenance: "runs everywhere; not measured on a GPU",
     },
     Row {
         is: is_streams,
@@ -107,6 +125,8 @@ const TABLE: &[Row] = &[
 const ON_LAVAPIPE: &str = "lavapipe (Mesa 22.3.6): benches/NOTES.md";
 const BY_ARITHMETIC: &str = "a matrix unit, by arithmetic (benches/NOTES.md); not measured on a GPU";
 const FOR_ANY_ROWS: &str = "right for any number of rows, and slower than the others for many";
+const BY_COMPILERS: &str =
+    "by the compilers of four makers, 27 November 2026 (benches/NOTES.md); not measured on a GPU";
 
 fn is_streams(schedule: &Schedule) -> bool {
     matches!(schedule, Schedule::Streams(_))
@@ -116,28 +136,37 @@ fn is_on_matrices(schedule: &Schedule) -> bool {
     matches!(schedule, Schedule::Matrix(_))
 }
 
+fn is_tiled(schedule: &Schedule, exchange: Exchange) -> bool {
+    matches!(schedule, Schedule::Tiled(tiled) if tiled.exchange == exchange)
+}
+
+/// Whether it is the shape of `tiled` that every device gets.
+fn is_plain(schedule: &Schedule) -> bool {
+    matches!(schedule, Schedule::Tiled(tiled) if tiled.is_plain())
+}
+
 fn is_decode(schedule: &Schedule, exchange: Exchange) -> bool {
     matches!(schedule, Schedule::Decode(decode) if decode.exchange == exchange)
 }
 
-/// Query rows of a KV head up to which a matrix unit saves no time, since reading K and V is what takes it.
+/// Query rows per KV head up to which a matrix unit saves no time, because reading K and V takes most of it.
 const ROWS_OF_A_THREAD: u32 = 4;
 
-/// Subgroup sizes of software GPUs that kernels are written for; the text of a kernel grows with them.
+/// Subgroup sizes of software GPUs that the kernels support; the text of a kernel grows with the size.
 const LANES: [u32; 2] = [4, 8];
 
 fn software_lanes(caps: &Caps) -> Option<u32> {
     caps.subgroup_size.filter(|size| caps.is_software && LANES.contains(size))
 }
 
-/// Not where [`streams`] does the same, with subgroups and so much sooner.
+/// `None` if [`streams`] applies, which does the same work with subgroups and is much faster.
 fn decode(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Schedule> {
-    software_lanes(caps).is_none().then(|| Schedule::Decode(Decode::of(problem, exchange)))
+    software_lanes(caps).is_none().then(|| Schedule::Decode(Decode::of(problem, caps, exchange)))
 }
 
-/// What [`Exchange::Subgroup`] needs.
+/// Whether subgroups have at least eight lanes, the fewest that [`Exchange::Subgroup`] needs.
 fn has_eight_lanes(caps: &Caps) -> bool {
-    caps.subgroup_least.is_some_and(|least| least >= 8)
+    caps.min_subgroup_size.is_some_and(|least| least >= 8)
 }
 
 fn streams(problem: &Problem, caps: &Caps) -> Option<Schedule> {
@@ -148,28 +177,28 @@ fn on_matrices(problem: &Problem, caps: &Caps, rows: matrix::Rows) -> Option<Sch
     matrix::of(problem, caps, rows).map(Schedule::Matrix)
 }
 
-/// Whether a lane has room for whole rows of Q and O, and one texture for all the values.
+/// Whether a lane can hold whole rows of Q and O, and one texture can hold all the values.
 fn fits_lanes(problem: &Problem) -> bool {
     problem.shape().dim_qk <= DIM_QK_KEPT && problem.shape().dim_v <= VALUE_COLUMNS
 }
 
-/// Query rows of a KV head.
+/// Query rows per KV head.
 fn rows_together(problem: &Problem) -> u32 {
     let shape = problem.shape();
     shape.len_q.saturating_mul(shape.group())
 }
 
-/// Query rows of a KV head up to which a GPU takes longer to read K and V than to compute with them.
+/// Query rows per KV head up to which a GPU takes longer to read K and V than to compute with them.
 const FEW_ROWS: u32 = 16;
 
 fn few_rows(problem: &Problem) -> bool {
     rows_together(problem) <= FEW_ROWS
 }
 
-/// Whether reading K and V once for every few rows takes less time than staging them for blocks of many.
+/// Whether reading K and V once per block of few rows takes less time than staging them for blocks of many rows.
 ///
-/// A block of [`Schedule::Streams`] costs 2 where staging costs 3 and a block of [`Schedule::Lanes`] 3 (lavapipe, D 128:
-/// benches/NOTES.md).
+/// In relative time, a block of [`Schedule::Streams`] costs 2, staging costs 3, and a block of [`Schedule::Lanes`]
+/// costs 3 (lavapipe, D 128: benches/NOTES.md).
 fn few_for_streams(problem: &Problem) -> bool {
     let shape = problem.shape();
     let streams = rows_together(problem).div_ceil(streams::rows(problem));
@@ -177,21 +206,21 @@ fn few_for_streams(problem: &Problem) -> bool {
     2 * u64::from(streams) <= 3 + 3 * lanes
 }
 
-/// Query rows of a block of [`Schedule::Lanes`], about.
+/// The approximate number of query rows per block of [`Schedule::Lanes`].
 const LANES_ROWS: u32 = 24;
 
 impl Variant {
-    /// Why selection prefers this kernel where it does.
+    /// Why selection ranks this kernel as it does.
     pub fn provenance(&self) -> &'static str {
         let row = TABLE.iter().find(|row| (row.is)(&self.schedule()));
         row.map_or("the only kernel for its purpose", |row| row.provenance)
     }
 }
 
-/// Every variant that can compute the output of `problem` on such a device, best first.
+/// Every variant that can compute the output of `problem` on a device with these capabilities, best first.
 ///
 /// # Errors
-/// Why the device can run none of them.
+/// [`PlanError`] if the device can run none of them.
 pub fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     let rows = TABLE.iter().filter(|row| (row.suits)(problem, caps));
     runnable(rows.filter_map(|row| (row.schedule)(problem, caps)), problem, caps)
@@ -200,9 +229,19 @@ pub fn candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanEr
 /// The variants that compute the weights of `problem`, best first.
 ///
 /// # Errors
-/// Why the device can run none of them.
+/// [`PlanError`] if the device can run none of them.
 pub(crate) fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     runnable([Schedule::Weights].into_iter(), problem, caps)
+}
+
+/// The variant that computes the block mask of `problem`.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run it, or if the problem has no block mask.
+pub(crate) fn block_mask_variant(problem: &Problem, caps: &Caps) -> Result<Variant, PlanError> {
+    let variant = Variant::of_block_mask(problem).ok_or(PlanError::NoBlockMask)?;
+    check(&variant, &variant.kernel(), problem, caps)?;
+    Ok(variant)
 }
 
 fn runnable(
@@ -237,7 +276,7 @@ fn runnable(
     }
 }
 
-/// Whether a device can run a variant for `problem`.
+/// Checks that a device can run a variant for `problem`.
 fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
     let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
     let limits = [
@@ -252,11 +291,12 @@ fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> 
             return Err(PlanError::Limit { variant, limit, need, granted });
         }
     }
-    // One workgroup sees so many keys, and as many as a grid counts see the parts between them.
+    // The most keys that one workgroup can process. If the keys can be split, as many workgroups as a grid counts
+    // process that many each.
     let len_kv = problem.shape().len_kv;
     let most = match kernel.work.keys {
-        Keys::InParts(rounds) => rounds.most_keys(caps.loop_rounds).saturating_mul(caps.workgroups),
-        Keys::AllAtOnce(rounds) => rounds.most_keys(caps.loop_rounds),
+        Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
+        Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),
         Keys::None => u32::MAX,
     };
     if len_kv > most {
@@ -268,8 +308,8 @@ fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> 
 fn head_sizes(problem: &Problem) -> Result<(), PlanError> {
     let shape = problem.shape();
     for (axis, dim) in [("dim_qk", shape.dim_qk), ("dim_v", shape.dim_v)] {
-        if dim > DIM_MOST {
-            return Err(PlanError::HeadSize { axis, dim, most: DIM_MOST });
+        if dim > MAX_DIM {
+            return Err(PlanError::HeadSize { axis, dim, most: MAX_DIM });
         }
     }
     Ok(())
@@ -283,10 +323,11 @@ mod tests {
     #[test]
     fn a_variant_tells_the_provenance_of_the_row_that_chose_it() {
         let gpu = Caps::from_limits(&wgpu::Limits::default());
-        let with_subgroups = Caps { subgroup_least: Some(8), ..gpu };
+        let with_subgroups = Caps { min_subgroup_size: Some(8), ..gpu };
+        let with_registers = Caps { thread_registers: 255, ..with_subgroups };
         let software = Caps { is_software: true, subgroup_size: Some(8), ..with_subgroups };
-        for (len_q, caps) in [1, 500].into_iter().flat_map(|len_q| [gpu, with_subgroups, software].map(|c| (len_q, c)))
-        {
+        let all = [gpu, with_subgroups, with_registers, software];
+        for (len_q, caps) in [1, 500].into_iter().flat_map(|len_q| all.map(|caps| (len_q, caps))) {
             let problem = Problem::builder(Shape::new(1, 2, len_q, 64).kv_len(500)).build().expect("valid");
             for variant in candidates(&problem, &caps).expect("runs everywhere") {
                 let of_its_row = |row: &&Row| (row.schedule)(&problem, &caps) == Some(variant.schedule());

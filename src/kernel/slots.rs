@@ -1,13 +1,14 @@
-//! What kernels bind. A binding is a position in a kernel's list, and the declarations in its text are printed from that list.
+//! The resources that kernels bind. A binding is a position in a kernel's list of slots, and the declarations in its
+//! text are printed from that list.
 
 use std::fmt::Write as _;
 
 use crate::problem::operand::Operand;
 
-/// `@binding` of the parameters; that of slot `n` is one more than `n`.
+/// `@binding` of the parameters; slot `n` has the binding `n + 1`.
 pub(crate) const PARAMS_BINDING: u32 = 0;
 
-/// Something that a kernel binds.
+/// A resource that a kernel binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) resource: Resource,
@@ -16,41 +17,46 @@ pub(crate) struct Slot {
     wgsl: &'static str,
 }
 
-/// What is bound.
+/// The resource of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
-    /// A buffer of the caller's.
+    /// A buffer of the caller.
     Operand(Operand),
-    /// What one kernel leaves for another.
+    /// Scratch memory that one kernel writes and another reads.
     Space(Space),
 }
 
-/// What one kernel leaves for another.
+/// Scratch memory that one kernel writes and another reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
     /// Each row's result over each part of the keys.
     Partial,
-    /// The keys, four elements to a texel.
+    /// The keys, four elements per texel.
     StagedK,
-    /// The values, likewise.
+    /// The values, four elements per texel.
     StagedV,
 }
 
-/// What a kernel does with what it binds.
+/// How a kernel uses a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Usage {
     Read,
     Write,
 }
 
-/// Texels of the staged keys and values.
+/// The texel format of the staged keys and values.
 pub(crate) const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 impl Slot {
-    /// A buffer of the caller's, whose elements the shader sees as `wgsl`.
+    /// A buffer of the caller, which the shader declares as `wgsl`.
     pub(crate) const fn of(operand: Operand, wgsl: &'static str) -> Self {
         let usage = if operand.is_output() { Usage::Write } else { Usage::Read };
         Self { resource: Resource::Operand(operand), usage, wgsl }
+    }
+
+    /// A buffer of the caller that a kernel writes for other kernels to read.
+    pub(crate) const fn made(operand: Operand, wgsl: &'static str) -> Self {
+        Self { resource: Resource::Operand(operand), usage: Usage::Write, wgsl }
     }
 
     pub(crate) const fn of_space(space: Space, usage: Usage) -> Self {
@@ -89,7 +95,8 @@ impl Slot {
                 min_binding_size: None,
             };
         }
-        // Read as storage, not sampled: without levels of detail to choose from, a software GPU does half the work.
+        // A storage texture, not a sampled one: without levels of detail to choose from, a software GPU does half the
+        // work.
         wgpu::BindingType::StorageTexture {
             access: if read_only {
                 wgpu::StorageTextureAccess::ReadOnly
@@ -101,8 +108,8 @@ impl Slot {
         }
     }
 
-    /// Its name in the shader. A kernel writes one tensor in the elements' type, so the output and the weights, which
-    /// different kernels write, share a name.
+    /// Its name in the shader. The output and the weights share a name: different kernels write them, and each kernel
+    /// writes only one tensor in the elements' type.
     pub(crate) const fn name(&self) -> &'static str {
         match self.resource {
             Resource::Operand(Operand::Weights) => Operand::Out.name(),
@@ -113,7 +120,7 @@ impl Slot {
         }
     }
 
-    /// What lies where in it.
+    /// The shape, for the comment beside the declaration.
     const fn shape(&self) -> &'static str {
         match self.resource {
             Resource::Operand(operand) => operand.shape(),
@@ -128,7 +135,7 @@ pub(crate) fn binding(n: usize) -> u32 {
     PARAMS_BINDING + 1 + u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// The declarations of all that a kernel binds.
+/// The declarations of all resources that a kernel binds.
 pub(crate) fn declarations(slots: &[Slot]) -> String {
     let mut text = format!("@group(0) @binding({PARAMS_BINDING}) var<uniform> params: Params;\n");
     for (n, slot) in slots.iter().enumerate() {

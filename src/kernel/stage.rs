@@ -1,4 +1,4 @@
-//! `stage.wgsl`: copies keys and values to textures, a key to a thread.
+//! `stage.wgsl`: copies keys and values to textures, one key per thread.
 
 use crate::device::caps::Caps;
 use crate::kernel::choices::Choices;
@@ -8,13 +8,13 @@ use crate::kernel::slots::{Space, Usage};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
-/// Keys of a workgroup.
+/// Keys per workgroup.
 const KEYS: u32 = 64;
 
-/// Texels of a texture's row: every device has twice as many, and a power of two of keys fits.
+/// The most texels in a row of a texture. Every device supports twice as many, and a row holds a power of two of keys.
 const WIDTH: u32 = 4096;
 
-/// How many keys, of so many elements each, share a row of a texture.
+/// The number of keys, of `dim` elements each, that share a row of a texture.
 const fn keys_per_row(dim: u32) -> u32 {
     1 << (WIDTH / (dim / 4)).ilog2()
 }
@@ -25,12 +25,12 @@ pub(super) fn sizes(choices: &Choices, problem: &Problem) -> [[u32; 2]; 2] {
     let keys = u64::from(shape.batch).saturating_mul(shape.heads_kv.into()).saturating_mul(shape.len_kv.into());
     [choices.dim_qk, choices.dim_v].map(|dim| {
         let height = keys.div_ceil(keys_per_row(dim).into());
-        // A texture has at least one row, even where there are no keys.
+        // A texture has at least one row, even if there are no keys.
         [keys_per_row(dim) * (dim / 4), u32::try_from(height).unwrap_or(u32::MAX).max(1)]
     })
 }
 
-/// Whether textures on such a device hold all keys and values.
+/// Whether textures on the device can hold all keys and values.
 pub(super) fn fits(choices: &Choices, problem: &Problem, caps: &Caps) -> bool {
     sizes(choices, problem).iter().flatten().all(|&side| side <= caps.texture_side)
 }

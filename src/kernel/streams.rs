@@ -1,29 +1,31 @@
-//! `streams.wgsl`: few query rows on software GPUs, those of a group's heads together. A workgroup is one subgroup.
+//! `streams.wgsl`: few query rows on software GPUs. A block has the rows of all heads of a group. A workgroup is one
+//! subgroup.
 
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Rounds, TILE_KEYS, Work};
-use crate::kernel::{DIM_MOST, DIM_STEP};
+use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::{DIM_STEP, MAX_DIM};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
 /// How a workgroup divides the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Streams {
-    /// Lanes of a subgroup.
+    /// Lanes per subgroup.
     pub(super) size: u32,
-    /// Query rows of a workgroup.
+    /// Query rows per workgroup.
     rows: u32,
 }
 
-/// Numbers of Q that every lane keeps, and as many of O: with more, the text no longer pays for the reading it saves.
+/// Numbers of Q that every lane keeps; it keeps as many of O. With more, the longer text costs more than the saved
+/// reads gain.
 const NUMBERS: u32 = 512;
 
-/// Query rows of a workgroup for a problem, whatever its number of rows.
+/// Query rows per workgroup for a problem, whatever its number of rows.
 pub(super) fn rows(problem: &Problem) -> u32 {
     let shape = problem.shape();
     // Larger head sizes are refused elsewhere.
-    let dim = shape.dim_qk.min(DIM_MOST).max(shape.dim_v.min(VALUE_COLUMNS)).next_multiple_of(DIM_STEP);
+    let dim = shape.dim_qk.min(MAX_DIM).max(shape.dim_v.min(VALUE_COLUMNS)).next_multiple_of(DIM_STEP);
     match shape.len_q.saturating_mul(shape.group()) {
         0..=1 => 1,
         2 => 2,
@@ -32,7 +34,7 @@ pub(super) fn rows(problem: &Problem) -> u32 {
 }
 
 impl Streams {
-    /// For a problem on subgroups of `size` lanes.
+    /// The division of work for a problem on subgroups of `size` lanes.
     pub(super) fn of(problem: &Problem, size: u32) -> Self {
         Self { size, rows: rows(problem) }
     }
@@ -55,15 +57,15 @@ impl Streams {
             ("K_TEXELS", q_vectors / size),
             ("V_TEXELS", v_vectors / size),
         ]);
-        // A round for a key to each lane; two more because what the driver counts is measured, not documented.
-        let rounds = Rounds::of_tile(TILE_KEYS.div_ceil(size) + 2);
+        // One iteration per key of each lane; two more, because the driver's counting is measured, not documented.
+        let iterations = Iterations::of_tile(TILE_KEYS.div_ceil(size) + 2);
         let features = wgpu::Features::SUBGROUP | choices.access.features();
         Kernel {
             source: pieces.source,
             slots: pieces.slots,
             block: Block { counts: Counts::GroupedRows, rows, threads: size, computes_values: true },
             needs: Needs { features, workgroup_bytes: 0 },
-            work: Work { cost: Cost::Scores, keys: Keys::InParts(rounds), speed: 1 },
+            work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: 1 },
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A kernel's text: the generated constants and declarations, then whole files one after another (WGSL's module scope has no
-//! order), with the loops unrolled that keep an array in registers.
+//! Assembles a kernel's text: the generated constants and declarations, then whole files one after another (WGSL's
+//! module scope has no order). Loops that keep an array in registers are unrolled.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 use crate::problem::program::{AT, is_word};
 
-/// The WGSL of a kernel, complete.
+/// The complete WGSL of a kernel.
 pub(crate) fn text(name: &str, kernel: &Kernel) -> String {
     assemble(name, &kernel.source, &format!("{}\n{}", Params::WGSL, declarations(&kernel.slots)))
 }
 
-/// The constants, what is `declared` besides, and the files.
+/// Joins the constants, the further declarations in `declared`, and the files.
 pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
     let Source { directives, constants, files, programs } = source;
     let mut text = String::new();
@@ -42,13 +42,13 @@ pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
     format!("// {name}\n\n{directives}\n{own}")
 }
 
-/// Whether a name is the programs' as well as the kernel's: `At` and its members, the programs themselves, and what they read.
+/// Whether the programs and the kernel share a name: `At` and its members, the programs themselves, and `aux`.
 fn is_shared(name: &str) -> bool {
     let others = [Function::ScoreMod.name(), Function::MaskMod.name(), Operand::Aux.name()];
     others.contains(&name) || AT.split(|c| !is_word(c)).any(|word| word == name)
 }
 
-/// The text with an ending to each name that it declares at its outermost level, so that none is one of the user's.
+/// The text with a suffix on each name that it declares at module scope, so that none clashes with a name of the user.
 fn renamed(text: &str, programs: &str) -> String {
     let ending = (0..).map(|n| format!("_k{n}")).find(|ending| !programs.contains(ending)).unwrap_or_default();
     let names: HashSet<&str> = declared_names(text).filter(|name| !is_shared(name)).collect();
@@ -67,7 +67,7 @@ fn renamed(text: &str, programs: &str) -> String {
     renamed + rest
 }
 
-/// The names that a text declares at its outermost level, where its declarations begin a line.
+/// The names that a text declares at module scope, where each declaration begins a line.
 fn declared_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let line = match line.strip_prefix("@group") {
@@ -75,7 +75,7 @@ fn declared_names(text: &str) -> impl Iterator<Item = &str> {
             None => ["fn ", "const ", "struct ", "alias ", "var"].iter().find_map(|word| line.strip_prefix(word))?,
         };
         let line = line.trim_start();
-        // Past `<storage, read>`.
+        // Skips the address space, as in `<storage, read>`.
         let line = line.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(line, |(_, rest)| rest);
         let name = line.trim_start();
         Some(&name[..name.find(|c| !is_word(c)).unwrap_or(name.len())])
@@ -84,11 +84,12 @@ fn declared_names(text: &str) -> impl Iterator<Item = &str> {
 
 const MARK: &str = "// unroll";
 
-/// Writes out every loop marked `// unroll`, innermost last.
+/// Unrolls every loop marked `// unroll`, innermost last.
 ///
-/// An array stays in registers only if its indices are constants, and drivers no longer see that they are once naga has
-/// added a counter to each loop to bound it, as WebGPU's safety asks. The files stay plain WGSL that means the same.
-/// A marked loop counts `u32` from 0 by 1 to a literal or a `const` that is one, and neither breaks nor continues.
+/// An array stays in registers only if its indices are constants. naga adds a counter to each loop to bound it, as
+/// WebGPU requires for safety, and drivers then no longer see that the indices are constants. The files stay plain WGSL
+/// with the same meaning. A marked loop counts a `u32` from 0 by 1 to a literal, or to a `const` that is a literal, and
+/// has no `break` or `continue`.
 fn unroll(text: &str) -> String {
     expand(text, text)
 }
@@ -125,7 +126,7 @@ fn loop_head<'a>(head: &'a str, declarations: &str) -> (&'a str, u32) {
     (variable, literal.expect("a marked loop's bound is a literal, or a const that is one"))
 }
 
-/// Where the body that `text` begins with ends.
+/// The position of the brace that closes the body at the beginning of `text`.
 fn closing_brace(text: &str) -> usize {
     let mut depth = 1;
     let end = text.bytes().position(|byte| {

@@ -1,17 +1,19 @@
-//! `tiled.wgsl`: K and V tiles through workgroup memory; runs on every WebGPU device. Its shape is the shader's: 64 threads over
-//! 32 queries × 32 keys.
+//! `tiled.wgsl`: K and V tiles through workgroup memory. It runs on every WebGPU device.
 
-use crate::kernel::choices::Choices;
+use crate::device::caps::Caps;
+use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Rounds, Work};
+use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
+use crate::kernel::{DIM_STEP, MAX_DIM};
+use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
-/// How threads that share a row or a key tell each other numbers.
+/// How threads that share a row or a key exchange numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Exchange {
     /// Through workgroup memory, with barriers.
     Workgroup,
-    /// By shuffles within a subgroup, of whatever size from eight lanes on.
+    /// By shuffles within a subgroup that certainly contains these threads.
     Subgroup,
 }
 
@@ -23,7 +25,7 @@ impl Exchange {
         }
     }
 
-    /// What a kernel's name has of it.
+    /// The suffix of a kernel's name.
     pub(super) const fn suffix(self) -> &'static str {
         match self {
             Self::Workgroup => "",
@@ -32,87 +34,330 @@ impl Exchange {
     }
 }
 
-const ROWS: u32 = 32;
-const THREADS: u32 = 64;
+/// How a workgroup divides a tile of scores among its threads, and how many values it stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tiled {
+    /// What a thread computes.
+    block: ThreadBlock,
+    /// Threads that have the same keys.
+    down: u32,
+    /// Threads that have the same rows.
+    across: u32,
+    /// Keys whose values are staged together.
+    v_keys: u32,
+    pub(super) exchange: Exchange,
+}
+
+/// The rows and the keys of the scores that a thread computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ThreadBlock {
+    /// A multiply-add needs 2 bytes of workgroup memory. Hardware that reads as many bytes per cycle as it computes multiply-adds
+    /// reaches half of its speed at most.
+    FourByFour,
+    /// A multiply-add needs 1.5 bytes.
+    EightByFour,
+    /// A multiply-add needs 1 byte.
+    EightByEight,
+}
+
+impl ThreadBlock {
+    /// Vectors of four rows.
+    const fn row_vectors(self) -> u32 {
+        match self {
+            Self::FourByFour => 1,
+            Self::EightByFour | Self::EightByEight => 2,
+        }
+    }
+
+    /// Vectors of four keys.
+    const fn key_vectors(self) -> u32 {
+        match self {
+            Self::FourByFour | Self::EightByFour => 1,
+            Self::EightByEight => 2,
+        }
+    }
+}
 
 /// Every WebGPU device has this much workgroup memory.
 const WORKGROUP_BYTES: u32 = 16 << 10;
-const VEC4_BYTES: u32 = 16;
-/// Vectors of four in `kv_tile`, and in `p_tile`.
-const TILE: u32 = 256;
+/// With more than 128 columns, a tile of 64 keys and more than 16 rows needs a little less than this.
+const WIDE_BYTES: u32 = 19 << 10;
+/// A tile of 64 rows and 64 keys needs a little less than this.
+const LARGE_BYTES: u32 = 24 << 10;
+/// What a vote of the threads takes.
+const VOTES_BYTES: u32 = 4;
+/// Vectors of four that a thread reads from workgroup memory one after another, and the bytes that they take with the padding.
+const GROUP: u32 = 8;
+const GROUP_BYTES: u32 = 9 * 16;
+/// Multiply-adds of one loop iteration. With fewer, a large part of the instructions would be the loop's.
+const MULTIPLY_ADDS: u32 = 256;
 
-pub(super) fn kernel(choices: &Choices, exchange: Exchange) -> Kernel {
-    let p_tile_bytes = TILE * VEC4_BYTES;
-    let (mut pieces, memory) = scores(choices, exchange, p_tile_bytes);
-    pieces.inputs([Operand::V], choices, Form::Wide);
-    pieces.results(choices, Form::Wide);
-    pieces.file(include_str!("../../shaders/tiled.wgsl"));
-    let v_keys = keys_per_v_tile(choices.dim_v);
-    pieces.constants([("V_COLUMNS", choices.dim_v / 32), ("V_QUADS", v_keys / 4)]);
-    let rounds = score_rounds(choices) + ROWS / v_keys + 2;
-    Kernel {
-        source: pieces.source,
-        slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows: ROWS, threads: THREADS, computes_values: true },
-        needs: Needs { features: exchange.features(), workgroup_bytes: memory },
-        work: Work { cost: Cost::Scores, keys: Keys::InParts(Rounds::of_tile(rounds)), speed: 1 },
+/// From this many registers on, a thread can hold 96 numbers of S and O.
+const MANY_REGISTERS: u32 = 192;
+/// From this many on, it can hold 128.
+const MOST_REGISTERS: u32 = 255;
+
+impl Tiled {
+    /// The division for every device, before [`Self::with_v_keys`].
+    const fn smallest(exchange: Exchange) -> Self {
+        Self { block: ThreadBlock::FourByFour, down: 8, across: 8, v_keys: 8, exchange }
+    }
+
+    /// The division for every device.
+    pub(super) fn plain(problem: &Problem) -> Self {
+        Self::smallest(Exchange::Workgroup).with_v_keys(problem, WORKGROUP_BYTES)
+    }
+
+    /// Whether it is the division for every device, apart from its memory.
+    pub(super) fn is_plain(self) -> bool {
+        Self { v_keys: 8, ..self } == Self::smallest(Exchange::Workgroup)
+    }
+
+    /// The division for a GPU: as many rows and columns per thread as registers hold.
+    pub(super) fn for_gpu(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Self> {
+        let dim_v = problem.shape().dim_v.min(VALUE_COLUMNS);
+        let (block, down, across) = match (caps.thread_registers, dim_v) {
+            (_, 129..) if caps.workgroup_bytes < WIDE_BYTES => (ThreadBlock::FourByFour, 4, 16),
+            (MANY_REGISTERS.., 0..=64) => (ThreadBlock::EightByFour, 8, 8),
+            (MANY_REGISTERS.., 65..=128) => (ThreadBlock::EightByFour, 4, 16),
+            (MANY_REGISTERS.., _) => (ThreadBlock::FourByFour, 8, 16),
+            (_, 0..=96) => (ThreadBlock::FourByFour, 8, 8),
+            (_, 97..=192) => (ThreadBlock::FourByFour, 8, 16),
+            _ => (ThreadBlock::FourByFour, 4, 32),
+        };
+        let mut base = Self { block, down, across, v_keys: 8, exchange };
+        if !base.fits_block_mask(problem) {
+            base = Self::smallest(exchange);
+        }
+        base.can_exchange(caps).then(|| base.with_v_keys(problem, WORKGROUP_BYTES))
+    }
+
+    /// The division for a GPU with the most registers and enough workgroup memory, for head sizes with which both suffice.
+    pub(super) fn large(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Self> {
+        let dim_v = problem.shape().dim_v;
+        let fits = caps.thread_registers >= MOST_REGISTERS && caps.workgroup_bytes >= LARGE_BYTES;
+        let base = Self { block: ThreadBlock::EightByEight, down: 8, across: 8, v_keys: 8, exchange };
+        let suits = fits && (33..=64).contains(&dim_v) && base.fits_block_mask(problem) && base.can_exchange(caps);
+        suits.then(|| base.with_v_keys(problem, LARGE_BYTES))
+    }
+
+    /// Whether the threads of a row are certain to be in one subgroup, if they exchange numbers there.
+    fn can_exchange(self, caps: &Caps) -> bool {
+        self.exchange == Exchange::Workgroup || caps.min_subgroup_size.is_some_and(|least| least >= self.across)
+    }
+
+    /// Whether each of its tiles lies within tiles of the block mask, if there is one.
+    fn fits_block_mask(self, problem: &Problem) -> bool {
+        problem.block_mask().is_none_or(|tiles| tiles.keys.is_multiple_of(self.keys()))
+    }
+
+    /// The largest number of keys whose values fit, together with all of Q if that fits with the fewest.
+    fn with_v_keys(self, problem: &Problem, bytes: u32) -> Self {
+        let shape = problem.shape();
+        let (dim_qk, dim_v) = (shape.dim_qk.min(MAX_DIM).next_multiple_of(DIM_STEP), shape.dim_v.min(VALUE_COLUMNS));
+        let fits = |tiled: Self, q_groups| {
+            let values = tiled.p_groups() + tiled.v_groups(dim_v);
+            (q_groups + values.max(tiled.k_groups())) * GROUP_BYTES + VOTES_BYTES <= bytes
+        };
+        let all_q_groups = self.all_q_groups(dim_qk);
+        let q_groups = if fits(self, all_q_groups) { all_q_groups } else { 0 };
+        let more = (3..).map(|log| Self { v_keys: 1 << log, ..self });
+        let fitting = more.take_while(|tiled| tiled.v_keys <= tiled.keys() && fits(*tiled, q_groups));
+        fitting.last().unwrap_or(self)
+    }
+
+    /// Its name without what only changes sizes.
+    pub(super) fn kind(self) -> String {
+        let block = match self.block {
+            ThreadBlock::FourByFour => "",
+            ThreadBlock::EightByFour => "8x4",
+            ThreadBlock::EightByEight => "8x8",
+        };
+        format!("tiled{block}{}", self.exchange.suffix())
+    }
+
+    const fn threads(self) -> u32 {
+        self.down * self.across
+    }
+
+    const fn rows(self) -> u32 {
+        self.down * self.block.row_vectors() * 4
+    }
+
+    const fn keys(self) -> u32 {
+        self.across * self.block.key_vectors() * 4
+    }
+
+    /// Dimensions of Q and K that are staged together.
+    const fn slice(self) -> u32 {
+        if self.keys() > 64 { 16 } else { 32 }
+    }
+
+    /// Vectors of four columns per thread.
+    const fn v_columns(self, dim_v: u32) -> u32 {
+        dim_v.div_ceil(4 * self.across)
+    }
+
+    /// Keys per group of V.
+    const fn v_group(self, dim_v: u32) -> u32 {
+        1 << (GROUP / self.v_columns(dim_v)).ilog2()
+    }
+
+    /// Groups that a slice of K takes.
+    const fn k_groups(self) -> u32 {
+        self.slice() * self.keys() / 4 / GROUP
+    }
+
+    /// Groups that a slice of Q takes.
+    const fn q_groups(self) -> u32 {
+        self.slice() * self.rows() / 4 / GROUP
+    }
+
+    /// Groups that all of Q's rows take.
+    const fn all_q_groups(self, dim_qk: u32) -> u32 {
+        dim_qk / self.slice() * self.q_groups()
+    }
+
+    /// Groups that the weights take.
+    const fn p_groups(self) -> u32 {
+        self.keys() * self.rows() / 4 / GROUP
+    }
+
+    /// Groups that the staged values take, and before them the maxima and sums of rows that threads exchange.
+    fn v_groups(self, dim_v: u32) -> u32 {
+        (self.v_keys / self.v_group(dim_v) * self.across).max(self.exchange_groups())
+    }
+
+    fn exchange_groups(self) -> u32 {
+        (self.threads() * self.block.row_vectors()).div_ceil(GROUP)
+    }
+
+    pub(super) fn kernel(self, choices: &Choices) -> Kernel {
+        let v_columns = self.v_columns(choices.dim_v);
+        let values = [self.p_groups(), self.v_groups(choices.dim_v)];
+        let (mut pieces, memory) = self.scores(choices, values);
+        pieces.inputs([Operand::V], choices, Form::Wide);
+        pieces.results(choices, Form::Wide);
+        pieces.file(include_str!("../../shaders/tiled.wgsl"));
+        let rows = self.block.row_vectors() * 4;
+        let v_step = (MULTIPLY_ADDS / (rows * v_columns * 4)).clamp(GROUP, self.v_keys);
+        pieces.constants([
+            ("V_COLUMNS", v_columns),
+            ("O_ARRAY", rows * v_columns),
+            ("V_KEYS", self.v_keys),
+            ("V_GROUP", self.v_group(choices.dim_v)),
+            ("V_STEP", v_step),
+            ("V_LOADS", self.v_keys.div_ceil(self.down)),
+        ]);
+        let of_values = self.keys() / self.v_keys * (1 + self.v_keys / v_step + 2) + 2;
+        let iterations =
+            Iterations { tile: self.keys(), ..Iterations::of_tile(self.score_iterations(choices) + of_values) };
+        Kernel {
+            source: pieces.source,
+            slots: pieces.slots,
+            block: Block { counts: Counts::Rows, rows: self.rows(), threads: self.threads(), computes_values: true },
+            needs: Needs { features: self.exchange.features(), workgroup_bytes: memory },
+            work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: 1 },
+        }
+    }
+
+    /// The pieces for scores that both kernels share, and the bytes of workgroup memory. `after` are the groups of memory that the
+    /// kernel uses once it has a tile's scores; the threads of a row exchange numbers in the last of them.
+    fn scores(self, choices: &Choices, after: [u32; 2]) -> (Pieces, u32) {
+        let Self { block, down, across, .. } = self;
+        let (row_vectors, key_vectors) = (block.row_vectors(), block.key_vectors());
+        let votes = choices.mask || choices.programs.mask_mod.is_some();
+        let votes_bytes = if votes { VOTES_BYTES } else { 0 };
+        let (k_groups, q_groups, all_q_groups) = (self.k_groups(), self.q_groups(), self.all_q_groups(choices.dim_qk));
+        let after_groups = after[0] + after[1];
+        // All of Q stays in workgroup memory if it fits; otherwise it is read again for each tile.
+        let if_resident = all_q_groups + k_groups.max(after_groups);
+        let q_resident = if_resident * GROUP_BYTES + votes_bytes <= WORKGROUP_BYTES;
+        let (k_at, q_at, groups) = if q_resident {
+            (all_q_groups, 0, if_resident)
+        } else {
+            (0, k_groups, (k_groups + q_groups).max(after_groups))
+        };
+
+        let mut pieces = Pieces::new(choices);
+        pieces.inputs([Operand::Q, Operand::K], choices, Form::Wide);
+        pieces.scores(choices);
+        pieces.file(match self.exchange {
+            Exchange::Workgroup => include_str!("../../shaders/pieces/rows_workgroup.wgsl"),
+            Exchange::Subgroup => include_str!("../../shaders/pieces/rows_subgroup.wgsl"),
+        });
+        pieces.file(if votes {
+            include_str!("../../shaders/pieces/skip_by_vote.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/skip_by_position.wgsl")
+        });
+        pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
+        pieces.file(include_str!("../../shaders/tile.wgsl"));
+        pieces.constants([
+            ("DIM_QK", choices.dim_qk),
+            ("ROW_VECTORS", row_vectors),
+            ("KEY_VECTORS", key_vectors),
+            ("ROW_COUNT", row_vectors * 4),
+            ("SCORES", row_vectors * 4 * key_vectors),
+            ("DOWN", down),
+            ("ACROSS", across),
+            ("SLICE", self.slice()),
+            ("STEP", self.step()),
+            // Blocks of 4 × 4 numbers per thread.
+            ("K_LOADS", (self.slice() * self.keys() / 16).div_ceil(self.threads())),
+            ("Q_LOADS", (self.slice() * self.rows() / 16).div_ceil(self.threads())),
+            ("K_AT", k_at),
+            ("Q_AT", q_at),
+            ("P_AT", if q_resident { all_q_groups } else { 0 }),
+            ("V_AT", after[0] + if q_resident { all_q_groups } else { 0 }),
+            ("TILE", groups),
+        ]);
+        pieces.flag("Q_RESIDENT", q_resident);
+        (pieces, groups * GROUP_BYTES + votes_bytes)
+    }
+
+    /// Dimensions of one loop iteration.
+    const fn step(self) -> u32 {
+        let per_dim = self.block.row_vectors() * self.block.key_vectors() * 16;
+        let wanted = MULTIPLY_ADDS / per_dim;
+        if wanted < GROUP { GROUP } else { wanted }
+    }
+
+    /// The loop over tiles; the loop over slices, and in each the loop over its dimensions. Two iterations more per loop: one
+    /// in which it ends, and one because the driver's counting is measured, not documented.
+    fn score_iterations(self, choices: &Choices) -> u32 {
+        let slices = choices.dim_qk / self.slice();
+        let mask = 3 * choices.block_mask_iterations(self.rows(), Counts::Rows);
+        1 + slices * (1 + self.slice() / self.step() + 2) + 2 + mask
     }
 }
 
 /// `weights.wgsl`: the attention weights, over the same tiles of scores.
 pub(super) fn weights(choices: &Choices) -> Kernel {
-    let exchange = Exchange::Workgroup;
-    let (mut pieces, memory) = scores(choices, exchange, 0);
+    let tiled = Tiled { block: ThreadBlock::FourByFour, down: 8, across: 8, v_keys: 8, exchange: Exchange::Workgroup };
+    let (mut pieces, memory) = tiled.scores(choices, [0, tiled.exchange_groups()]);
     pieces.output(Operand::Weights, choices, Form::Wide);
     pieces.total(choices);
     pieces.file(include_str!("../../shaders/weights.wgsl"));
-    // Once for the maximum and the sum, once to write.
-    let rounds = 2 * score_rounds(choices);
+    // The scores are computed twice: once for the maximum and the sum, once to write.
+    let iterations = 2 * tiled.score_iterations(choices);
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows: ROWS, threads: THREADS, computes_values: false },
-        needs: Needs { features: exchange.features(), workgroup_bytes: memory },
-        work: Work { cost: Cost::Scores, keys: Keys::AllAtOnce(Rounds::of_tile(rounds)), speed: 1 },
+        block: Block { counts: Counts::Rows, rows: tiled.rows(), threads: tiled.threads(), computes_values: false },
+        needs: Needs { features: Exchange::Workgroup.features(), workgroup_bytes: memory },
+        work: Work { cost: Cost::Scores, keys: Keys::AllAtOnce(Iterations::of_tile(iterations)), speed: 1 },
     }
 }
 
-/// How many keys' values fit in `kv_tile`: a power of two, so that it divides the tile.
-fn keys_per_v_tile(dim_v: u32) -> u32 {
-    1 << (TILE / (dim_v / 4)).min(ROWS).ilog2()
-}
-
-/// What both kernels do with scores, and the workgroup memory they declare. `other_bytes` is what the kernel declares besides.
-fn scores(choices: &Choices, exchange: Exchange, other_bytes: u32) -> (Pieces, u32) {
-    let votes = choices.mask || choices.programs.mask_mod.is_some();
-    let votes_bytes = if votes { 4 } else { 0 };
-    let fixed_bytes = TILE * VEC4_BYTES + votes_bytes + other_bytes;
-    let q_bytes = ROWS * choices.dim_qk * 4;
-    // All of Q stays in workgroup memory where it fits; else it is read again, 32 dimensions at a time.
-    let q_resident = fixed_bytes + q_bytes <= WORKGROUP_BYTES;
-    let q_tile_bytes = if q_resident { q_bytes } else { ROWS * 32 * 4 };
-
-    let mut pieces = Pieces::new(choices);
-    pieces.inputs([Operand::Q, Operand::K], choices, Form::Wide);
-    pieces.scores(choices);
-    pieces.file(match exchange {
-        Exchange::Workgroup => include_str!("../../shaders/pieces/rows_workgroup.wgsl"),
-        Exchange::Subgroup => include_str!("../../shaders/pieces/rows_subgroup.wgsl"),
-    });
-    pieces.file(if votes {
-        include_str!("../../shaders/pieces/skip_by_vote.wgsl")
-    } else {
-        include_str!("../../shaders/pieces/skip_by_position.wgsl")
-    });
-    pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
-    pieces.file(include_str!("../../shaders/tile.wgsl"));
-    pieces.constants([("DIM_QK", choices.dim_qk)]);
-    pieces.flag("Q_RESIDENT", q_resident);
-    (pieces, fixed_bytes + q_tile_bytes)
-}
-
-/// The loop over tiles; the loop over slices, and in each the loop over its 8 vectors. Two rounds more for each loop than it does
-/// work in: one in which it ends, and one because what the driver counts is measured, not documented.
-fn score_rounds(choices: &Choices) -> u32 {
-    1 + choices.dim_qk / 32 * (1 + 8 + 2) + 2
+impl std::fmt::Display for Tiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { block, down, across, exchange, .. } = self;
+        f.write_str("tiled")?;
+        if (*block, *down, *across) != (ThreadBlock::FourByFour, 8, 8) {
+            let [rows, keys] = [block.row_vectors(), block.key_vectors()].map(|vectors| 4 * vectors);
+            write!(f, "{rows}x{keys}of{down}x{across}")?;
+        }
+        f.write_str(exchange.suffix())
+    }
 }

@@ -1,4 +1,4 @@
-//! Which code: a schedule with its choices, and nothing of the problem's lengths.
+//! A variant: a schedule with its choices, which does not depend on the problem's lengths.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
-use crate::kernel::{stage, text};
+use crate::kernel::{block_mask, stage, text};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
-/// One compiled kernel's identity: everything that changes its text, and nothing else.
+/// The identity of one compiled kernel: everything that changes its text, and nothing else.
 ///
 /// Its `Display` names the pipeline, the debug group, the test and the benchmark.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ impl Variant {
         Self { identity: Arc::new(Identity { schedule, choices }) }
     }
 
-    /// A schedule for `problem` that moves elements so.
+    /// The variant of a schedule for `problem` that moves elements by `access`.
     pub(super) fn of(schedule: Schedule, access: Access, problem: &Problem) -> Self {
         let choices = Choices::of(problem, access, schedule.dim_step());
         let results = schedule.results(access);
@@ -39,9 +39,15 @@ impl Variant {
             // It writes no output.
             return Self::new(schedule, Choices { dim_v: 0, lse: false, ..choices });
         }
-        // What comes after the merge is the merge's.
+        // With partial results, the merge adds the sinks.
         let sinks = choices.sinks && results == Results::Whole;
         Self::new(schedule, Choices { results, sinks, ..choices })
+    }
+
+    /// The variant that computes the block mask of a problem, if the problem has one.
+    pub(crate) fn of_block_mask(problem: &Problem) -> Option<Self> {
+        let all = Choices::of(problem, Access::Vec4, Schedule::BlockMask.dim_step());
+        problem.block_mask().map(|_| Self::new(Schedule::BlockMask, block_mask::choices(&all)))
     }
 
     /// The kernel itself.
@@ -54,7 +60,7 @@ impl Variant {
         self.kernel().operands().collect::<Vec<_>>().into_iter()
     }
 
-    /// The WGSL it compiles, complete.
+    /// The complete WGSL that it compiles.
     pub fn wgsl(&self) -> String {
         text::text(&self.to_string(), &self.kernel())
     }
@@ -64,7 +70,7 @@ impl Variant {
         self.kernel().needs.workgroup_bytes
     }
 
-    /// Threads of a workgroup.
+    /// Threads per workgroup.
     pub fn invocations(&self) -> u32 {
         self.kernel().block.threads
     }
@@ -90,21 +96,21 @@ impl Variant {
         self.schedule().kind()
     }
 
-    /// The same, leaving its results for a merge.
+    /// This variant, but with its results left for a merge.
     pub(crate) fn in_parts(&self) -> Self {
         let choices = Choices { results: Results::Partial, sinks: false, ..self.choices().clone() };
         Self::new(self.schedule(), choices)
     }
 
-    /// The kernel that stages what this one reads.
+    /// The kernel that stages what this one reads, if any.
     pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
         let stage = Self::new(Schedule::Stage, self.choices().of_elements());
         self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
     }
 
-    /// The kernel that merges what this one leaves.
+    /// The kernel that merges what this one leaves, if any.
     pub(crate) fn merged_by(&self, problem: &Problem) -> Option<Self> {
-        // It reads none of the elements.
+        // The merge reads no elements, so it does not need 64-bit words.
         let access = if self.choices().access == Access::Words { Access::Vec4 } else { self.choices().access };
         let (lse, sinks) = (self.choices().lse, problem.uses(Operand::Sinks));
         let choices = Choices { access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
@@ -117,12 +123,12 @@ impl Variant {
         self.kernel().binds(Space::StagedK).then(|| stage::sizes(self.choices(), problem))
     }
 
-    /// Whether it moves elements as another does.
+    /// Whether it moves elements like another variant.
     pub(crate) fn moves_elements_like(&self, other: &Self) -> bool {
         self.choices().access == other.choices().access
     }
 
-    /// This variant, or the one without the demand that elements lie in fours, where those it moves do not.
+    /// This variant, or the same with single elements if the operands do not have the multiples of four that it needs.
     fn with_access_of(self, problem: &Problem) -> Self {
         if self.suits(&self.kernel(), problem) {
             return self;
@@ -130,7 +136,8 @@ impl Variant {
         Self::new(self.schedule(), Choices { access: Access::Scalar, ..self.choices().clone() })
     }
 
-    /// Whether the elements that this variant's `kernel` moves lie in fours, if it needs that.
+    /// Whether the operands that this variant's `kernel` moves have offsets, strides and rows in multiples of four
+    /// elements, if the variant needs that.
     pub(super) fn suits(&self, kernel: &Kernel, problem: &Problem) -> bool {
         let in_fours = |operand| {
             problem.view(operand).is_none_or(|view| {
@@ -144,7 +151,7 @@ impl Variant {
         !self.choices().access.is_in_fours() || kernel.operands().filter(are_elements).all(in_fours)
     }
 
-    /// Whether the textures that its `kernel` reads hold all keys and values on such a device.
+    /// Whether the textures that its `kernel` reads can hold all keys and values on the device.
     pub(super) fn has_room(&self, kernel: &Kernel, problem: &Problem, caps: &Caps) -> bool {
         !kernel.binds(Space::StagedK) || stage::fits(self.choices(), problem, caps)
     }

@@ -1,4 +1,4 @@
-//! Cutting a problem into dispatches that the device can bind, count and finish in time.
+//! Cutting a problem into dispatches that fit the device's bindings, its grid and its time limit.
 
 use std::ops::Range;
 
@@ -13,15 +13,18 @@ use crate::problem::Problem;
 use crate::problem::operand::Operand;
 use crate::problem::shape::Shape;
 
-/// More dispatches than this is a mistake in the description rather than work for a GPU.
+/// More dispatches than this indicate a mistake in the description rather than work for a GPU.
 const MOST_DISPATCHES: usize = 1 << 16;
+
+/// The estimated cost of evaluating the masks of a pair, in floating-point operations.
+const MASK_FLOP: u64 = 16;
 
 /// One kernel's work on a problem.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job<'a> {
     pub(crate) problem: &'a Problem,
     pub(crate) kernel: &'a Kernel,
-    /// How the keys are split, by this kernel or, where it merges, by the one before.
+    /// How the keys are split by this kernel or, if it merges, by the kernel before it.
     pub(crate) split: Split,
     pub(crate) caps: &'a Caps,
 }
@@ -34,7 +37,7 @@ enum Obstacle {
 }
 
 impl Job<'_> {
-    /// The pieces, in order.
+    /// Cuts the problem into pieces, in order.
     pub(crate) fn cut(&self) -> Result<Vec<Piece>, PlanError> {
         let whole = Piece::whole(self.problem, self.kernel.block.counts);
         if whole.is_empty() {
@@ -70,7 +73,7 @@ impl Job<'_> {
             // Shaders index elements, and bytes of a mask, with 32 bits.
             let granted = self.caps.binding_bytes.min(u64::from(u32::MAX));
             if need > granted {
-                // What is kept of an output is as large as it is.
+                // Partial results are as large as the output, so the error names the output.
                 let operand = if let Resource::Operand(operand) = resource { operand } else { Operand::Out };
                 return Some(Obstacle::Binding(PlanError::TooLarge { operand, need, granted }));
             }
@@ -78,15 +81,16 @@ impl Job<'_> {
         (self.flop(piece) > self.patience()).then_some(Obstacle::Slow)
     }
 
-    /// Two halves along the outermost axis that has two: batches, heads, blocks of rows. Heads go by whole groups while
-    /// there are several: the shader finds the KV head of a dispatch's heads from the first of them.
+    /// Halves a piece along the outermost axis that can be halved: batches, heads, blocks of rows. Heads are cut into
+    /// whole groups while there are several groups, because the shader derives the KV heads of a dispatch from its
+    /// first head.
     fn halves(&self, piece: &Piece) -> Option<[Piece; 2]> {
         let halve = |range: &Range<u32>, step: u32| {
             let middle = range.start.checked_add(((range.end - range.start) / 2).checked_next_multiple_of(step)?)?;
             (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
         };
         let Piece { batch, heads, rows, .. } = piece;
-        let counts_query_heads = self.kernel.block.counts == Counts::Rows;
+        let counts_query_heads = matches!(self.kernel.block.counts, Counts::Rows | Counts::MaskRows);
         let group = if counts_query_heads { self.problem.shape().group() } else { 1 };
         if let Some(halves) = halve(batch, 1) {
             return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
@@ -98,14 +102,16 @@ impl Job<'_> {
         halve(rows, block).map(|halves| halves.map(|rows| Piece { rows, ..piece.clone() }))
     }
 
-    /// The parts of a batch's keys are neighbours along its axis.
+    /// The workgroups of a dispatch, along (rows, heads, batches). The parts of a batch's keys are neighbours along the
+    /// axis of the batches.
     pub(crate) fn grid(&self, piece: &Piece) -> [u32; 3] {
         let [rows, heads, batches] = piece.workgroups(self.problem, self.kernel.block);
         let parts = if matches!(self.kernel.work.keys, Keys::InParts(_)) { self.split.parts } else { 1 };
         [rows, heads, batches.saturating_mul(parts)]
     }
 
-    /// The work that one dispatch may cost: a GPU does that of some kernels many times as fast.
+    /// The most floating-point operations of one dispatch. A GPU may do more of them in kernels that are many times as
+    /// fast as others.
     fn patience(&self) -> u64 {
         let speed = if self.caps.is_software { 1 } else { self.kernel.work.speed };
         self.caps.dispatch_flop.saturating_mul(speed)
@@ -117,18 +123,19 @@ impl Job<'_> {
         let vectors = u64::from(dim_qk) + dim_v;
         let heads = match self.kernel.block.counts {
             Counts::GroupedRows => u64::from(count(&piece.heads)) * u64::from(self.problem.shape().group()),
-            Counts::Rows | Counts::Keys => count(&piece.heads).into(),
+            Counts::Rows | Counts::Keys | Counts::MaskRows => count(&piece.heads).into(),
         };
-        // Lengths are below 2³⁰ and head sizes below 2¹⁰.
+        // The products of one row do not overflow, since lengths are below 2³⁰ and head sizes below 2¹⁰.
         let a_row = match self.kernel.work.cost {
             Cost::Scores => u64::from(len_kv) * 2 * vectors,
+            Cost::Masks => u64::from(len_kv) * MASK_FLOP,
             Cost::Copies => vectors,
             Cost::Parts => dim_v * 2 * u64::from(self.split.parts),
         };
         [heads, count(&piece.rows).into(), a_row].into_iter().fold(count(&piece.batch).into(), u64::saturating_mul)
     }
 
-    /// What `piece` binds of the kernel's buffers, in the order of its slots.
+    /// The slices of the kernel's buffers that `piece` binds, in the order of the kernel's slots.
     pub(crate) fn slices(&self, piece: &Piece) -> impl Iterator<Item = Slice> {
         slices(self.kernel, self.problem, self.split, piece, self.caps.binding_alignment.max(16))
     }
@@ -149,7 +156,7 @@ mod tests {
         with_job(problem, caps, |job| job.cut().expect("can be cut"))
     }
 
-    /// Does something with the work of the kernel that is preferred.
+    /// Calls `act` with the job of the preferred kernel.
     fn with_job<T>(problem: &Problem, caps: &Caps, act: impl FnOnce(&Job<'_>) -> T) -> T {
         let kernel = candidates(problem, caps).expect("runs everywhere")[0].kernel();
         act(&Job { problem, kernel: &kernel, split: Split::of(&kernel, problem, caps), caps })
@@ -226,7 +233,7 @@ mod tests {
         assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { keys: 4096, parts: 1 });
         assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { keys: 1024, parts: 8 });
         assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { keys: 512, parts: 2 });
-        let impatient = Caps { loop_rounds: 65_535, workgroups_to_fill: 1, ..caps() };
+        let impatient = Caps { loop_iterations: 65_535, workgroups_to_fill: 1, ..caps() };
         let long = split(Shape::new(1, 1, 1, 64).kv_len(1 << 20), impatient);
         assert!(long.parts > 1 && long.keys * long.parts >= 1 << 20, "{long:?}");
     }
@@ -240,8 +247,8 @@ mod tests {
             job.split.parts
         });
         assert_eq!(parts, 4);
-        // A driver that ends loops sooner makes more parts than fit, and then the bound is in the error.
-        let impatient = Caps { loop_rounds: 400, ..narrow };
+        // If the driver ends loops sooner, more parts are needed than fit, and the error has the bound.
+        let impatient = Caps { loop_iterations: 400, ..narrow };
         let error = candidates(&problem, &impatient).expect_err("four workgroups do not reach so many keys");
         let PlanError::TooManyKeys { len_kv: 100_000, most, .. } = error else { panic!("{error}") };
         assert!(most < 100_000 && most % (4 * TILE_KEYS) == 0, "{most}");

@@ -18,10 +18,11 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
-use crate::kernel::select::{candidates, weights_candidates};
-use crate::kernel::slots::Space;
+use crate::kernel::select::{block_mask_variant, candidates, weights_candidates};
+use crate::kernel::slots::{Space, Usage};
 use crate::kernel::variant::Variant;
 use crate::problem::Problem;
+use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use cut::Job;
 use params::params;
@@ -31,7 +32,7 @@ use slices::Slice;
 use split::Split;
 use upload::filled;
 
-/// Plans attention on one device, and keeps the pipelines it compiled. Clones share them.
+/// Plans attention on one device, and keeps the pipelines that it has compiled. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Attention {
     device: wgpu::Device,
@@ -40,7 +41,7 @@ pub struct Attention {
     pipelines: Arc<Mutex<HashMap<Variant, Arc<OnceLock<Pipeline>>>>>,
 }
 
-/// A problem ready to be bound, as often as wanted, to buffers. Immutable; cheap to clone.
+/// A compiled and sized problem, which can be bound to buffers any number of times. Immutable; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) device: wgpu::Device,
@@ -50,14 +51,22 @@ pub struct Plan {
     split: Split,
     pub(crate) need: ScratchSize,
     pub(crate) steps: Arc<[Step]>,
-    /// Bound for an operand without elements, which no kernel reads: wgpu binds no empty range.
+    pub(crate) operands: Arc<[Bound]>,
+    /// Bound in place of an operand without elements, since wgpu does not bind empty ranges. No kernel reads it.
     pub(crate) stand_in: Option<wgpu::Buffer>,
 }
 
-/// Enough for one element of any type that a kernel may declare its bindings to hold.
+/// An operand that calls of a plan bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) view: View,
+    pub(crate) usage: Usage,
+}
+
+/// Enough for one element of any type that a kernel declares for a binding.
 const STAND_IN_BYTES: usize = 16;
 
-/// One kernel over all its pieces.
+/// One kernel, with a launch for each of its pieces.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) variant: Variant,
@@ -89,7 +98,8 @@ pub(crate) fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Resu
     let mut kernels: Vec<_> = forward.into_iter().map(|variant| (variant, split)).collect();
     if problem.view(Operand::Weights).is_some_and(|view| !view.is_empty()) {
         let weights = weights_candidates(problem, caps)?;
-        // Pinning how elements move pins it for both kernels, where the weights allow it.
+        // If possible, the weights kernel moves elements like `variant`, so that pinning a variant pins this for both
+        // kernels.
         let same = weights.iter().find(|weights| weights.moves_elements_like(variant));
         let weights = same.unwrap_or(&weights[0]).clone();
         let split = Split::of(&weights.kernel(), problem, caps);
@@ -99,31 +109,31 @@ pub(crate) fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Resu
 }
 
 impl Attention {
-    /// For a device, within the limits it was created with.
+    /// Plans for `device`, within the limits that it was created with.
     pub fn new(device: &wgpu::Device) -> Self {
         Self::with_caps(device, Caps::of(device))
     }
 
-    /// For a device, within tighter limits than its own, or with a matrix unit. A unit that the device was not created for
-    /// is left alone.
+    /// Plans for `device`, within tighter limits than its own, or with a matrix unit. A unit whose features the device
+    /// was not created with is ignored.
     pub fn with_caps(device: &wgpu::Device, mut caps: Caps) -> Self {
         caps.matrix_unit = caps.matrix_unit.filter(|unit| device.features().contains(unit.features()));
         Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
     }
 
-    /// Compiles by way of `cache`, in which the driver keeps its work. Where it has no cache of its own, as on Android,
-    /// an app then starts without compiling anew.
+    /// Compiles through `cache`, where the driver stores what it has compiled. If the driver has no cache of its own,
+    /// as on Android, an app can thereby start without compiling again.
     ///
-    /// The cache is the app's: it asks for `Features::PIPELINE_CACHE` (Vulkan alone has it), creates the cache by
-    /// `Device::create_pipeline_cache`, which is unsafe because it trusts the bytes it is given, and keeps what
-    /// [`get_data`](wgpu::PipelineCache::get_data) returns after planning on disk, under the name that
-    /// `wgpu::util::pipeline_cache_key` gives the adapter. Pipelines compiled before are kept as they are.
+    /// The app owns the cache. It requests `Features::PIPELINE_CACHE` (Vulkan only) and creates the cache by
+    /// `Device::create_pipeline_cache`, which is unsafe because it trusts the bytes that it is given. After planning,
+    /// it writes what [`get_data`](wgpu::PipelineCache::get_data) returns to disk, under the name that
+    /// `wgpu::util::pipeline_cache_key` gives for the adapter. Pipelines that were compiled before stay as they are.
     #[must_use]
     pub fn with_pipeline_cache(self, cache: wgpu::PipelineCache) -> Self {
         Self { cache: Some(cache), ..self }
     }
 
-    /// The device.
+    /// The device that it plans for.
     pub const fn device(&self) -> &wgpu::Device {
         &self.device
     }
@@ -136,23 +146,23 @@ impl Attention {
     /// The variants that can run `problem` here, best first.
     ///
     /// # Errors
-    /// Why there is none.
+    /// [`PlanError`] if there is none.
     pub fn candidates(&self, problem: &Problem) -> Result<Vec<Variant>, PlanError> {
         candidates(problem, &self.caps)
     }
 
-    /// Compiles what `problem` needs, unless it already has, and sizes it. The first use of a variant takes as long as
-    /// the driver's compiler does.
+    /// Compiles the kernels that `problem` needs, unless they are already compiled, and sizes their dispatches. The
+    /// first use of a variant takes as long as the driver's compiler does.
     ///
     /// A plan uploads its parameters. wgpu holds such an upload, about 7 kB, until the queue's next submit.
     ///
     /// # Errors
-    /// [`PlanError`] where this device cannot run it: which limit, what is needed and what is granted.
+    /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
         self.build(problem, &self.candidates(problem)?[0])
     }
 
-    /// The same with the variant given, for tests and tuning.
+    /// Plans `problem` like [`plan`](Self::plan), but with the given variant, for tests and tuning.
     ///
     /// # Errors
     /// [`PlanError::VariantMismatch`] unless `variant` is one of [`candidates`](Self::candidates).
@@ -164,23 +174,56 @@ impl Attention {
         self.build(problem, variant)
     }
 
-    /// The candidate whose `Display` is `name`: what an app stored of a [tuning](crate::blocking::tune), to pin it by
-    /// [`plan_variant`](Self::plan_variant).
+    /// The candidate whose `Display` is `name`. An app stores the name after a [tuning](crate::blocking::tune), and
+    /// pins the candidate by [`plan_variant`](Self::plan_variant).
     ///
     /// # Errors
-    /// [`PlanError::UnknownVariant`] where there is none, as on another device or driver, or after an update.
+    /// [`PlanError::UnknownVariant`] if there is none, for example on another device or driver, or after an update.
     pub fn named(&self, problem: &Problem, name: &str) -> Result<Variant, PlanError> {
         let able = self.candidates(problem)?;
         let found = able.iter().find(|variant| variant.to_string() == name);
         found.cloned().ok_or_else(|| PlanError::UnknownVariant { name: name.to_owned(), selected: able[0].clone() })
     }
 
+    /// Compiles and sizes the kernel that computes the [block mask](crate::BlockMask) of `problem` from its mask and
+    /// its `mask_mod`, as a separate plan. Its calls write [`Operand::BlockMask`]. They read the mask, `aux` and, if
+    /// the `mask_mod` uses the diagonal, the lengths; they ignore the problem's other operands. The block mask stays
+    /// valid as long as these inputs do not change.
+    ///
+    /// # Errors
+    /// As for [`plan`](Self::plan), and [`PlanError::NoBlockMask`] if the problem has none.
+    pub fn plan_block_mask(&self, problem: &Problem) -> Result<Plan, PlanError> {
+        let variant = block_mask_variant(problem, &self.caps)?;
+        let split = Split::of(&variant.kernel(), problem, &self.caps);
+        let bound = variant
+            .kernel()
+            .slots
+            .iter()
+            .filter_map(|slot| {
+                let view = problem.view(slot.operand()?)?;
+                Some(Bound { view, usage: slot.usage })
+            })
+            .collect();
+        self.assemble(problem, &variant, &[(variant.clone(), split)], bound)
+    }
+
     fn build(&self, problem: &Problem, variant: &Variant) -> Result<Plan, PlanError> {
-        let kernels = kernels(problem, variant, &self.caps)?;
-        let need = self.need(problem, &kernels)?;
+        let usage = |view: &View| if view.operand.is_output() { Usage::Write } else { Usage::Read };
+        let bound = problem.views().map(|view| Bound { view, usage: usage(&view) }).collect();
+        self.assemble(problem, variant, &kernels(problem, variant, &self.caps)?, bound)
+    }
+
+    fn assemble(
+        &self,
+        problem: &Problem,
+        variant: &Variant,
+        kernels: &[(Variant, Split)],
+        operands: Arc<[Bound]>,
+    ) -> Result<Plan, PlanError> {
+        let need = self.need(problem, kernels)?;
         let steps = kernels.iter().map(|(variant, split)| self.step(problem, variant, *split));
         let steps = steps.collect::<Result<Vec<Step>, PlanError>>()?;
-        let stand_in = if problem.views().any(|view| view.is_empty()) {
+        let stand_in = if operands.iter().any(|bound| bound.view.is_empty()) {
             let buffer = filled(&self.device, "attention without keys", vec![0; STAND_IN_BYTES], BufferUsages::STORAGE);
             Some(buffer.ok_or(PlanError::DeviceLost)?)
         } else {
@@ -196,10 +239,11 @@ impl Attention {
             split,
             need,
             steps: steps.into(),
+            operands,
         })
     }
 
-    /// The scratch that the kernels of a plan ask for.
+    /// The scratch that the kernels of a plan need.
     fn need(&self, problem: &Problem, kernels: &[(Variant, Split)]) -> Result<ScratchSize, PlanError> {
         let mut need = ScratchSize::default();
         for (variant, split) in kernels {
@@ -239,13 +283,14 @@ impl Attention {
         Ok(Step { variant: variant.clone(), kernel, pipeline, params, launches })
     }
 
-    /// Two threads that want one variant share its compilation; two variants compile side by side.
+    /// Threads that request the same variant share one compilation; different variants compile side by side.
     fn pipeline(&self, variant: &Variant, kernel: &Kernel) -> Pipeline {
         let slot = self.pipelines().entry(variant.clone()).or_default().clone();
         slot.get_or_init(|| self.compile(variant, kernel, variant.wgsl())).clone()
     }
 
-    /// Compiles other text for a variant than its own: how the tests plant a mistake and see that they notice.
+    /// Compiles `wgsl` for a variant instead of its own text, so that tests can plant a mistake and check that it is
+    /// noticed.
     pub(crate) fn substitute(&self, variant: &Variant, wgsl: String) {
         let pipeline = self.compile(variant, &variant.kernel(), wgsl);
         self.pipelines().insert(variant.clone(), Arc::new(OnceLock::from(pipeline)));
@@ -261,12 +306,12 @@ impl Attention {
 }
 
 impl Plan {
-    /// The problem.
+    /// The problem that was planned.
     pub const fn problem(&self) -> &Problem {
         &self.problem
     }
 
-    /// The variant that computes the output.
+    /// The variant that computes the output, or the block mask.
     pub const fn variant(&self) -> &Variant {
         &self.variant
     }
@@ -281,18 +326,19 @@ impl Plan {
         self.steps.iter().map(|step| step.launches.len()).sum()
     }
 
-    /// How many workgroups share the keys of a row, whose results are then merged.
+    /// The number of workgroups that share the keys of a row. If there are several, their results are merged.
     pub fn parts(&self) -> u32 {
         self.split.parts
     }
 
-    /// Device memory that a call needs beside its operands and the plan's parameters, in bytes. It grows with the lengths,
-    /// never with their product.
+    /// Device memory that a call needs besides its operands and the plan's parameters, in bytes. It grows with the
+    /// lengths, never with their product.
     pub fn scratch_bytes(&self) -> u64 {
         self.need.bytes()
     }
 
-    /// Creates that memory, for [`bind_in`](Self::bind_in): calls that run one after another may share it.
+    /// Allocates the memory of [`scratch_bytes`](Self::scratch_bytes), for [`bind_in`](Self::bind_in). Calls that run
+    /// one after another may share it.
     pub fn scratch(&self) -> Scratch {
         Scratch::new(&self.device, self.need)
     }

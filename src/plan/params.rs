@@ -1,4 +1,4 @@
-//! The parameters of one dispatch, filled in.
+//! Fills in the parameters of one dispatch.
 
 use std::f64::consts::LOG2_E;
 
@@ -11,7 +11,7 @@ use crate::plan::slices::{Slice, staged};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
-/// What a kernel is told of a piece.
+/// The parameters of the dispatch that computes a piece.
 pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
     let problem = job.problem;
     let shape = problem.shape();
@@ -46,15 +46,16 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
 fn set_scales(params: &mut Params, problem: &Problem) {
     let scale = f64::from(problem.scale());
     let cap = problem.softcap().map(f64::from);
-    // How much a natural score is of the unit S is kept in: with a bias, say, which comes in natural units, 1; else
-    // whatever saves a multiplication. The unit is positive, so that the largest S is the largest score.
+    // The unit of S, in natural units. It is 1 if something is added to the scores in natural units, such as a bias.
+    // Otherwise it is the one that saves a multiplication. It is positive, so that the largest S is the largest score.
     let unit = if problem.adds_to_scores() { 1.0 } else { cap.unwrap_or(scale.abs()) };
     let (score, softcap) = match cap {
         Some(cap) => (scale / cap, cap / unit),
         None if unit == 0.0 => (0.0, 0.0),
         None => (scale / unit, 0.0),
     };
-    // Where every score is 0 any unit will do, but for a sink, which is compared with them.
+    // If every score is 0, any positive unit gives the same weights. A sink, which is compared with the scores, needs a
+    // unit that is not 0.
     let unit = if unit == 0.0 { 1.0 } else { unit };
     #[expect(clippy::cast_possible_truncation, reason = "rounding is what is wanted")]
     let finite = |x: f64| x.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
@@ -77,27 +78,29 @@ fn set_view(params: &mut Params, slice: &Slice) {
         Resource::Operand(Operand::Bias) => (params.bias, params.bias_key) = (view, column),
         Resource::Operand(Operand::AlibiSlopes) => params.alibi = view,
         Resource::Operand(Operand::Sinks) => params.sinks = view,
+        Resource::Operand(Operand::BlockMask) => params.block_mask = view,
         Resource::Operand(Operand::KvLengths | Operand::Aux) => {}
         Resource::Space(Space::Partial) => params.part = view,
         Resource::Space(Space::StagedK | Space::StagedV) => {}
     }
 }
 
-/// The first query head of a piece, of all there are.
+/// The first query head of a piece, counted from the start of the problem.
 fn first_head(job: &Job<'_>, piece: &Piece) -> u32 {
     match job.kernel.block.counts {
-        Counts::Rows => piece.heads.start,
+        Counts::Rows | Counts::MaskRows => piece.heads.start,
         Counts::GroupedRows | Counts::Keys => piece.heads.start * job.problem.shape().group(),
     }
 }
 
-/// A stride modulo 2³², as shaders compute: what they add up ends within the binding, whose elements 32 bits count.
+/// A stride modulo 2³². Shaders add offsets modulo 2³² as well, and the sum lies within the binding, whose elements 32
+/// bits can count.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "modulo 2³² is what is wanted")]
 const fn wrapped(stride: i64) -> u32 {
     stride as u32
 }
 
-/// Cutting has made everything addressable with 32 bits.
+/// After cutting, every element can be addressed with 32 bits.
 fn narrow(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_piece_is_told_where_it_begins() {
-        // The rows of a group's heads come together where there are few, and the heads are then KV heads.
+        // With few rows, the rows of a group's heads are counted together, and the heads are KV heads.
         for (len_q, first_head) in [(2, 15), (100, 5)] {
             let shape = Shape::new(9, 12, len_q, 8).kv_heads(4);
             let piece = Piece { batch: 7..9, heads: 5..6, rows: 1..2, columns: 3..5 };

@@ -1,20 +1,22 @@
-//! A box of a problem, which is what one dispatch computes.
+//! A box of a problem, which one dispatch computes.
 
 use std::ops::Range;
 
 use crate::kernel::record::{Block, Counts};
 use crate::problem::Problem;
+use crate::problem::operand::Operand;
 use crate::problem::shape::Shape;
 
-/// A box of batches, heads, rows and columns. What its heads and rows are, the kernel's [`Counts`] say.
+/// A box of batches, heads, rows and columns. The kernel's [`Counts`] say what its heads and rows are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) batch: Range<u32>,
-    /// Query heads, or KV heads where their query heads or their keys are counted together.
+    /// Query heads, or KV heads if their query heads or their keys are counted together. For a block mask, the heads
+    /// that have their own tiles.
     pub(crate) heads: Range<u32>,
     /// Query rows, or keys.
     pub(crate) rows: Range<u32>,
-    /// Of the values and the output: all of them, unless they are more than a kernel has room for.
+    /// Columns of the values and the output: all of them, unless there are more than one dispatch can compute.
     pub(crate) columns: Range<u32>,
 }
 
@@ -26,6 +28,11 @@ impl Piece {
             Counts::Rows => (heads_q, len_q),
             Counts::GroupedRows => (heads_kv, len_q),
             Counts::Keys => (heads_kv, len_kv),
+            Counts::MaskRows => (heads_q, len_q),
+        };
+        let [batch, heads] = match problem.view(Operand::BlockMask) {
+            Some(tiles) if counts == Counts::MaskRows => [tiles.extent[0], tiles.extent[1]],
+            _ => [batch, heads],
         };
         Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..dim_v }
     }

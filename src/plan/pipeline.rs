@@ -1,4 +1,4 @@
-//! A kernel, compiled.
+//! Compiling a kernel.
 
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
@@ -34,7 +34,7 @@ impl Pipeline {
             label,
             layout: Some(&pipeline_layout),
             module: &module,
-            // The only one: where the user has programs, it is not called `main`.
+            // The module has only one entry point. If the user has programs, it is not called `main`.
             entry_point: None,
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Every kernel writes its workgroup memory before it reads it.

@@ -1,4 +1,4 @@
-//! Space that a plan needs beside its operands: asked for, and the caller's to share.
+//! Memory that a plan needs besides its operands. The caller requests it, and may share it between calls.
 
 use wgpu::{BufferUsages, Device, TextureUsages};
 
@@ -6,7 +6,7 @@ use crate::kernel::slots::{Space, TEXELS};
 
 const TEXEL_BYTES: u64 = 16;
 
-/// How much scratch a plan needs, or a [`Scratch`] has. Its `Display` lists it space by space.
+/// The size of the scratch that a plan needs, or that a [`Scratch`] has. Its `Display` lists the size of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScratchSize {
     pub(crate) partial_bytes: u64,
@@ -15,15 +15,15 @@ pub struct ScratchSize {
 }
 
 impl ScratchSize {
-    /// All of it, in bytes.
+    /// The total size, in bytes.
     pub fn bytes(&self) -> u64 {
         let bytes = |[width, height]: [u32; 2]| (u64::from(width) * u64::from(height)).saturating_mul(TEXEL_BYTES);
         let staged = self.staged.map_or([0; 2], |sizes| sizes.map(bytes));
         staged.into_iter().fold(self.partial_bytes, u64::saturating_add)
     }
 
-    /// Whether scratch of this size serves a plan that needs `need`. Textures may be larger than needed, but not narrower:
-    /// their width is how the shader finds its way, by a constant no wider than any texture made for it.
+    /// Whether scratch of this size is enough for a plan that needs `need`. Textures may be larger than needed: the
+    /// shader addresses texels by a constant width, which is at most the width of any texture that was made for it.
     fn covers(&self, need: &Self) -> bool {
         let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
         self.partial_bytes >= need.partial_bytes
@@ -47,9 +47,9 @@ impl std::fmt::Display for ScratchSize {
     }
 }
 
-/// Space for calls of one plan at a time: those that share it run one after another, which on one queue they do.
+/// Memory for one call at a time. Calls that share it must run one after another, as they do on one queue.
 ///
-/// Made by [`Plan::scratch`](crate::Plan::scratch); its contents mean nothing between calls.
+/// Created by [`Plan::scratch`](crate::Plan::scratch). Calls do not depend on its earlier contents.
 #[derive(Clone, Debug)]
 pub struct Scratch {
     pub(crate) size: ScratchSize,
@@ -83,12 +83,12 @@ impl Scratch {
         Self { size, partial, staged: size.staged.map(|sizes| sizes.map(texture)) }
     }
 
-    /// How much there is of each space.
+    /// The size of each kind of scratch.
     pub const fn size(&self) -> ScratchSize {
         self.size
     }
 
-    /// All of it, in bytes.
+    /// The total size, in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size.bytes()
     }

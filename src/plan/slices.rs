@@ -1,4 +1,4 @@
-//! What of each buffer a piece touches.
+//! The part of each buffer that a piece uses.
 
 use std::ops::Range;
 
@@ -11,23 +11,23 @@ use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::problem::shape::Shape;
 
-/// The part of a buffer that a piece touches, as a binding starting where the device can bind.
+/// The part of a buffer that a piece uses, as a binding that starts at an offset the device can bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
     pub(crate) resource: Resource,
     /// The `@binding` of its slot.
     pub(crate) binding: u32,
-    /// From the buffer's start.
+    /// Offset of the binding from the buffer's start.
     pub(crate) offset_bytes: u64,
-    /// 0 where the piece touches no element of it, as of K and V where there are no keys.
+    /// Size of the binding; 0 if the piece uses no element of the buffer, as with K and V if there are no keys.
     pub(crate) size_bytes: u64,
-    /// The piece's first element, from the binding's start.
+    /// Index of the piece's first element, from the binding's start.
     pub(crate) first: u64,
-    /// Strides along (batch, head, row, column); 0 along an axis where the piece has one index.
+    /// Strides along (batch, head, row, column); 0 along an axis where the piece has only one index.
     pub(crate) stride: [i64; 4],
 }
 
-/// What `piece` binds of the buffers of a kernel, at offsets that are multiples of `alignment`.
+/// The slices of a kernel's buffers that `piece` binds, at offsets that are multiples of `alignment`.
 pub(crate) fn slices(
     kernel: &Kernel,
     problem: &Problem,
@@ -47,33 +47,33 @@ pub(crate) fn slices(
             axes[3] = split.columns(&piece.columns);
         }
         let binding = binding(n);
-        if slot.operand() == Some(Operand::Aux) {
+        if matches!(slot.operand(), Some(Operand::Aux | Operand::BlockMask)) {
             return Some(whole(slot.resource, binding, &view));
         }
         Some(slice(slot.resource, binding, &view, &axes, alignment))
     })
 }
 
-/// What of an operand a piece touches.
+/// The index ranges of an operand that a piece uses.
 fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range<u32>; 4] {
     let Piece { batch, heads, rows, columns } = piece.clone();
     let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
     let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns };
-    let group = if counts == Counts::Rows { 1 } else { problem.shape().group() };
+    let group = if matches!(counts, Counts::Rows | Counts::MaskRows) { 1 } else { problem.shape().group() };
     let query_heads = heads.start * group..heads.end * group;
     match view.operand {
         Operand::K | Operand::V => match counts {
-            Counts::Rows => [batch, kv_heads(problem, &heads), all_rows, columns],
+            Counts::Rows | Counts::MaskRows => [batch, kv_heads(problem, &heads), all_rows, columns],
             Counts::GroupedRows => [batch, heads, all_rows, columns],
             Counts::Keys => [batch, heads, rows, columns],
         },
         Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
             [batch, query_heads, rows, columns]
         }
-        // Read by batch and head alone: from the first row on.
+        // Indexed by batch and head only.
         Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],
         Operand::Sinks => [0..1, query_heads, 0..1, 0..1],
-        Operand::KvLengths | Operand::Aux => [all_batches, 0..1, 0..1, 0..1],
+        Operand::KvLengths | Operand::Aux | Operand::BlockMask => [all_batches, 0..1, 0..1, 0..1],
     }
 }
 
@@ -86,10 +86,10 @@ fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {
 /// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
 pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
     let Shape { heads_kv, len_kv, .. } = problem.shape();
-    // Where keys are staged these are far below 2^64, since textures hold them.
+    // If keys are staged, these products are far below 2^64, since textures hold the keys.
     let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
     let (first_head, first_key) = match counts {
-        Counts::Rows => (kv_heads(problem, &piece.heads).start, 0),
+        Counts::Rows | Counts::MaskRows => (kv_heads(problem, &piece.heads).start, 0),
         Counts::GroupedRows => (piece.heads.start, 0),
         Counts::Keys => (piece.heads.start, piece.rows.start),
     };
@@ -99,9 +99,9 @@ pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 
     [first, batch, head, 1]
 }
 
-/// All of a buffer, which a kernel reads where it likes.
+/// The whole buffer, for an operand that a kernel may index anywhere.
 fn whole(resource: Resource, binding: u32, view: &View) -> Slice {
-    Slice { resource, binding, offset_bytes: 0, size_bytes: view.size_bytes(), first: 0, stride: [0; 4] }
+    Slice { resource, binding, offset_bytes: 0, size_bytes: view.size_bytes(), first: 0, stride: view.stride }
 }
 
 fn slice(resource: Resource, binding: u32, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {
@@ -139,7 +139,7 @@ mod tests {
     use crate::problem::dtype::Dtype;
     use crate::problem::layout::ScoreLayout;
 
-    /// What a piece touches of an operand: from which byte on, how many, its first element there, and strides.
+    /// The slice of an operand that a piece uses: byte offset, size in bytes, first element, and strides.
     fn touched(problem: &Problem, operand: Operand, piece: &Piece) -> (u64, u64, u64, [i64; 4]) {
         let caps = Caps::from_limits(&wgpu::Limits { max_storage_buffers_per_shader_stage: 16, ..Default::default() });
         let kernel = candidates(problem, &caps).expect("runs everywhere")[0].kernel();
@@ -159,7 +159,7 @@ mod tests {
             Problem::builder(shape).alibi(Slopes::PerBatchAndHead).sinks().kv_lengths().aux(77).mask_mod(program);
         let problem = problem.build().expect("valid");
         let piece = Piece { batch: 1..3, heads: 3..7, rows: 10..40, columns: 0..8 };
-        // 10 slopes a batch: those of batch 1 begin with number 10, and head 3 is the thirteenth. 26 end the last.
+        // 10 slopes per batch: those of batch 1 begin at index 10, and head 3 has index 13. The last index is 26.
         assert_eq!(touched(&problem, Operand::AlibiSlopes, &piece), (48, 60, 1, [10, 1, 0, 0]));
         assert_eq!(touched(&problem, Operand::Sinks, &piece), (0, 28, 3, [0, 1, 0, 0]));
         assert_eq!(touched(&problem, Operand::KvLengths, &piece), (0, 12, 0, [1, 0, 0, 0]));
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_runs_backwards_is_bound_from_its_lowest_element_on() {
-        // Head h's table of 199 begins at 199 h; row i reads from 99 − i on.
+        // The table of head h has 199 numbers and begins at 199 h; row i reads from 99 − i on.
         let relative = ScoreLayout::strided([0, 199, -1, 1]).at(99);
         let problem = Problem::builder(Shape::new(1, 4, 100, 8)).bias(Dtype::F32, relative).build().expect("valid");
         let piece = Piece { batch: 0..1, heads: 1..3, rows: 30..50, columns: 0..8 };

@@ -4,26 +4,28 @@ use std::ops::Range;
 
 use crate::device::caps::Caps;
 use crate::kernel::choices::VALUE_COLUMNS;
-use crate::kernel::record::{Kernel, Keys, TILE_KEYS};
+use crate::kernel::record::{Kernel, Keys};
 use crate::plan::piece::{Piece, count};
 use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 
-/// How the keys are split: a workgroup sees `keys` of them, and `parts` workgroups see them all.
+/// How the keys are split: each workgroup processes `keys` of them, and `parts` workgroups process them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Split {
     pub(crate) keys: u32,
     pub(crate) parts: u32,
 }
 
-/// With fewer keys in a part, merging costs more than the parts gain.
+/// With fewer keys in a part, merging costs more than splitting gains.
 const SHORTEST_PART: u32 = 512;
-/// Of a row in [`Space::Partial`](crate::kernel::slots::Space::Partial): its statistics, before its part of the output.
+/// The number of statistics that precede each part of the output in a row of
+/// [`Space::Partial`](crate::kernel::slots::Space::Partial).
 const STATISTICS: u32 = 4;
 
 impl Split {
-    /// As many parts as fill the device, or more where the driver ends long loops, but no more than a grid can count.
+    /// Splits the keys into as many parts as fill the device, but no more than a grid can count. There are more parts
+    /// if the driver ends long loops.
     pub(super) fn of(kernel: &Kernel, problem: &Problem, caps: &Caps) -> Self {
         let len_kv = problem.shape().len_kv;
         let Keys::InParts(rounds) = kernel.work.keys else { return Self { keys: len_kv, parts: 1 } };
@@ -32,12 +34,12 @@ impl Split {
         let busy = x.saturating_mul(y).saturating_mul(z).max(1);
         let idle = u32::try_from(u64::from(caps.workgroups_to_fill) / busy).unwrap_or(u32::MAX);
         let wanted = idle.min(len_kv / SHORTEST_PART).min(caps.workgroups).max(1);
-        let longest = rounds.most_keys(caps.loop_rounds).max(TILE_KEYS);
-        let keys = len_kv.div_ceil(wanted).next_multiple_of(TILE_KEYS).clamp(TILE_KEYS, longest);
+        let longest = rounds.most_keys(caps.loop_iterations).max(rounds.tile);
+        let keys = len_kv.div_ceil(wanted).next_multiple_of(rounds.tile).clamp(rounds.tile, longest);
         Self { keys, parts: len_kv.div_ceil(keys).max(1) }
     }
 
-    /// Where each row's parts lie, those of one piece's columns after those of another's.
+    /// The layout of the partial results. A row has the parts of one piece's columns after those of another's.
     pub(super) fn view(self, problem: &Problem) -> View {
         let [batch, heads, rows, _] = problem.shape().scores();
         let columns = column_ranges(problem.shape().dim_v).last().map_or(0, |last| self.columns(&last).end);
@@ -47,7 +49,7 @@ impl Split {
         View { operand: Operand::Out, offset: 0, extent: [batch, heads, rows, columns], stride, element_bytes: 4 }
     }
 
-    /// Where in such a row the parts of some columns of the output lie.
+    /// The columns of such a row that hold the parts of `of_output`, a range of columns of the output.
     pub(super) fn columns(self, of_output: &Range<u32>) -> Range<u32> {
         let ranges_before = of_output.start / VALUE_COLUMNS;
         let start = self.parts.saturating_mul(of_output.start + ranges_before * STATISTICS);
@@ -56,7 +58,7 @@ impl Split {
     }
 }
 
-/// The columns of the values, as many at a time as a kernel has room for.
+/// The columns of the values, in ranges that one dispatch can compute.
 pub(super) fn column_ranges(dim_v: u32) -> impl DoubleEndedIterator<Item = Range<u32>> + ExactSizeIterator {
     let starts = (0..dim_v.div_ceil(VALUE_COLUMNS)).map(|n| n * VALUE_COLUMNS);
     starts.map(move |start| start..dim_v.min(start + VALUE_COLUMNS))

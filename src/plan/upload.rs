@@ -1,9 +1,9 @@
-//! Buffers created with their contents, on a device that may be gone.
+//! Buffers created with their contents, on a device that may be lost.
 
 use wgpu::{Buffer, BufferDescriptor, BufferUsages};
 
-/// A buffer that holds `contents`, padded to whole words and to at least one, since wgpu maps and binds no empty buffer.
-/// `None` where the device is lost or out of memory: wgpu's own helper panics there.
+/// Creates a buffer that holds `contents`, padded to whole words and to at least one word, since wgpu does not map or
+/// bind empty buffers. Returns `None` if the device is lost or out of memory, where wgpu's own helper panics.
 pub(crate) fn filled(device: &wgpu::Device, label: &str, mut contents: Vec<u8>, usage: BufferUsages) -> Option<Buffer> {
     contents.resize(contents.len().next_multiple_of(4).max(4), 0);
     let size = contents.len() as u64;

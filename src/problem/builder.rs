@@ -1,14 +1,16 @@
-//! Describing a problem, a field at a time.
+//! The builder of a problem.
 
 use std::sync::Arc;
 
+use crate::problem::block_mask::BlockMask;
 use crate::problem::dtype::Dtype;
 use crate::problem::layout::{Layout, ScoreLayout};
 use crate::problem::positions::{Diagonal, Window};
 use crate::problem::program::Programs;
 use crate::problem::shape::Shape;
 
-/// Describes a [`Problem`](crate::Problem); made by [`Problem::builder`](crate::Problem::builder). Nothing is checked before [`build`](Self::build).
+/// Describes a [`Problem`](crate::Problem); created by [`Problem::builder`](crate::Problem::builder). Nothing is
+/// checked before [`build`](Self::build).
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ProblemBuilder {
@@ -32,14 +34,15 @@ pub struct ProblemBuilder {
     pub(super) sinks: bool,
     pub(super) programs: Programs,
     pub(super) aux: Option<u64>,
+    pub(super) block_mask: Option<BlockMask>,
 }
 
-/// Whether each batch has `ALiBi` slopes of its own.
+/// The shape of the `ALiBi` slopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slopes {
-    /// (H): one a head, the same for all batches.
+    /// (H): one slope per head, shared by all batches.
     PerHead,
-    /// (B, H).
+    /// (B, H): one slope per batch and head.
     PerBatchAndHead,
 }
 
@@ -67,40 +70,42 @@ impl ProblemBuilder {
             sinks: false,
             programs: Programs { score_mod: None, mask_mod: None },
             aux: None,
+            block_mask: None,
         }
     }
 
-    /// How `q`, `k`, `v`, the output and the weights are stored; f32 unless given.
+    /// The element type of `q`, `k`, `v`, the output and the weights; f32 unless given.
     pub fn dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// Where `q` lies; contiguous (B, H, L, D) unless given.
+    /// The layout of `q`; contiguous (B, H, L, D) unless given.
     pub fn q(mut self, layout: Layout) -> Self {
         self.q = Some(layout);
         self
     }
 
-    /// Where `k` lies; contiguous (B, H, L, D) unless given.
+    /// The layout of `k`; contiguous (B, H, L, D) unless given.
     pub fn k(mut self, layout: Layout) -> Self {
         self.k = Some(layout);
         self
     }
 
-    /// Where `v` lies; contiguous (B, H, L, D) unless given.
+    /// The layout of `v`; contiguous (B, H, L, D) unless given.
     pub fn v(mut self, layout: Layout) -> Self {
         self.v = Some(layout);
         self
     }
 
-    /// Where the output goes; contiguous (B, H, L, D) unless given.
+    /// The layout of the output; contiguous (B, H, L, D) unless given.
     pub fn out(mut self, layout: Layout) -> Self {
         self.out = Some(layout);
         self
     }
 
-    /// The factor on Q Kᵀ; `1/√dim_qk` unless given. At most 2.3e38 in magnitude; drivers may take one below 1.2e-38 for 0.
+    /// The factor on Q Kᵀ; `1/√dim_qk` unless given. At most 2.3e38 in magnitude; drivers may treat a magnitude below
+    /// 1.2e-38 as 0.
     pub fn scale(mut self, scale: f32) -> Self {
         self.scale = Some(scale);
         self
@@ -112,15 +117,15 @@ impl ProblemBuilder {
         self
     }
 
-    /// Row `i` sees no key past the diagonal; the same as setting [`diagonal`](Self::diagonal) and a window with
-    /// `right` = 0.
+    /// Row `i` sees no key past the diagonal. This is equivalent to setting [`diagonal`](Self::diagonal) and a window
+    /// with `right` = 0.
     pub fn causal(mut self, diagonal: Diagonal) -> Self {
         self.causal = true;
         self.diagonal(diagonal)
     }
 
-    /// Which key row 0 stands at, for the window, ALiBi and programs; [`Diagonal::TopLeft`] unless given. One problem has one diagonal:
-    /// the last of `causal` and `diagonal` decides it.
+    /// The key that row 0 stands at, for the window, ALiBi and programs; [`Diagonal::TopLeft`] unless given. A problem
+    /// has one diagonal, which the last call of `causal` or `diagonal` sets.
     pub fn diagonal(mut self, diagonal: Diagonal) -> Self {
         self.diagonal = diagonal;
         self
@@ -132,26 +137,26 @@ impl ProblemBuilder {
         self
     }
 
-    /// A boolean mask, one byte an element, non-zero = attend.
+    /// A boolean mask, one byte per element, non-zero = attend.
     pub fn mask(mut self, layout: ScoreLayout) -> Self {
         self.mask = Some(layout);
         self
     }
 
-    /// An additive bias, stored as f32 or as the elements are. A bias of −∞ hides the key.
+    /// An additive bias, stored as f32 or in the element type of `q`, `k` and `v`. A bias of −∞ hides the key.
     pub fn bias(mut self, dtype: Dtype, layout: ScoreLayout) -> Self {
         self.bias = Some((dtype, layout));
         self
     }
 
-    /// A buffer of B u32 says how many keys of each batch are valid; more than `len_kv` means all. The GPU reads it
-    /// when the dispatch runs, so it may change every step without a new plan.
+    /// A buffer of B u32 holds the number of valid keys per batch; a number above `len_kv` means all keys. The GPU
+    /// reads the buffer when the dispatch runs, so it may change every step without a new plan.
     pub fn kv_lengths(mut self) -> Self {
         self.kv_lengths = true;
         self
     }
 
-    /// Also writes each row's log-sum-exp.
+    /// Also writes each row's log-sum-exp (B, Hq, Lq), f32.
     pub fn lse(mut self) -> Self {
         self.lse = true;
         self
@@ -159,46 +164,56 @@ impl ProblemBuilder {
 
     /// Also writes the attention weights (B, Hq, Lq, Lk).
     ///
-    /// The price is that which fused attention exists to avoid: a buffer that grows with Lq·Lk, and a pass of its own
+    /// This brings back the cost that fused attention avoids: a buffer that grows with Lq·Lk, and a separate kernel
     /// that computes Q Kᵀ twice more (once for each row's maximum and sum, once to write).
     pub fn weights(mut self) -> Self {
         self.weights = true;
         self
     }
 
-    /// `ALiBi`: each score is lowered by its head's slope times the distance between the key and the [`Diagonal`]. The slopes are
-    /// [`Operand::AlibiSlopes`](crate::Operand::AlibiSlopes), (H) or (B, H), f32.
+    /// `ALiBi`: subtracts from each score its head's slope times the distance between the key and the [`Diagonal`]. The
+    /// slopes are [`Operand::AlibiSlopes`](crate::Operand::AlibiSlopes), (H) or (B, H), f32.
     pub fn alibi(mut self, slopes: Slopes) -> Self {
         self.alibi = Some(slopes);
         self
     }
 
-    /// Attention sinks: a learned logit per head, which takes part in the softmax and has no value. It is in the LSE too. They are
-    /// [`Operand::Sinks`](crate::Operand::Sinks), (H), f32.
+    /// Attention sinks: one learned logit per head that takes part in the softmax but has no value. The LSE includes
+    /// it. The logits are [`Operand::Sinks`](crate::Operand::Sinks), (H), f32.
     pub fn sinks(mut self) -> Self {
         self.sinks = true;
         self
     }
 
-    /// A program in WGSL that makes a score of a score: `fn score_mod(score: f32, at: At) -> f32`. A result of −∞ hides the key.
+    /// A WGSL function that modifies each score: `fn score_mod(score: f32, at: At) -> f32`. A result of −∞ hides the
+    /// key.
     ///
-    /// It sees the score in natural units after the scale and the softcap, and where it stands. It may read [`aux`](Self::aux) and
-    /// declare what it needs. [`programs`](crate::programs) has the members of `At`, the rules and the costs.
+    /// It receives the score in natural units, after the scale and the softcap, and the position of the score. It may
+    /// read [`aux`](Self::aux) and declare what it needs. See [`programs`](crate::programs) for the members of `At`,
+    /// the rules and the costs.
     pub fn score_mod(mut self, text: impl Into<Arc<str>>) -> Self {
         self.programs.score_mod = Some(text.into());
         self
     }
 
-    /// A program in WGSL that says whether a query sees a key: `fn mask_mod(at: At) -> bool`. It is composed with all other masks
-    /// by "and".
+    /// A WGSL function that returns whether a query sees a key: `fn mask_mod(at: At) -> bool`. It is combined with all
+    /// other masks by "and".
     pub fn mask_mod(mut self, text: impl Into<Arc<str>>) -> Self {
         self.programs.mask_mod = Some(text.into());
         self
     }
 
-    /// A buffer of `len` f32 that programs read as `aux: array<f32>`. What is in it may change without a new plan.
+    /// A buffer of `len` f32 that programs read as `aux: array<f32>`. Its contents may change without a new plan.
     pub fn aux(mut self, len: u64) -> Self {
         self.aux = Some(len);
+        self
+    }
+
+    /// A block mask: a buffer with one number per tile of the scores, which says whether the masks hide all of the
+    /// tile, some or none. Kernels for many rows then skip hidden tiles, and do not evaluate the masks in tiles that
+    /// are entirely visible.
+    pub fn block_mask(mut self, tiles: BlockMask) -> Self {
+        self.block_mask = Some(tiles);
         self
     }
 }

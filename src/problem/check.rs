@@ -1,18 +1,26 @@
-//! What a description must be to make sense.
+//! Checks a description of a problem.
 
 use crate::problem::Problem;
+use crate::problem::block_mask::BlockMask;
 use crate::problem::builder::ProblemBuilder;
 use crate::problem::dtype::Dtype;
 use crate::problem::error::ProblemError;
 use crate::problem::layout::{ScoreLayout, View};
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, LONGEST};
+use crate::problem::program::mentions;
 use crate::problem::shape::Shape;
 
-/// The kernels need log₂ e times the scale, which is past f32 for a larger one.
+/// The kernels compute log₂ e times the scale, which overflows f32 for a larger scale.
 const LARGEST_SCALE: f32 = f32::MAX / std::f32::consts::LOG2_E;
 
-/// A score divided by a larger cap could be too small for f32; and such a cap caps nothing.
+/// The keys per tile of a block mask are a multiple of this, so that a tile is a whole number of iterations of every
+/// schedule's loop over the keys.
+const MASK_KEYS: u32 = 32;
+/// The most queries or keys per tile of a block mask. 32 bits can then count its pairs in groups of four.
+const LARGEST_TILE: u32 = 1 << 16;
+
+/// A score divided by a larger cap could be too small for f32, and such a cap would have no effect.
 const LARGEST_CAP: f32 = 1e30;
 
 impl ProblemBuilder {
@@ -28,10 +36,11 @@ impl ProblemBuilder {
         }
         self.check_diagonal()?;
         self.programs.check(self.aux.is_some())?;
+        self.check_block_mask()?;
         let problem = Problem { spec: self.clone() };
         for view in problem.views() {
             let View { operand, stride, extent, .. } = view;
-            if view.begins_too_soon() {
+            if view.reaches_before_buffer() {
                 return Err(ProblemError::BeforeFirst { operand });
             }
             if view.checked_end().is_none() {
@@ -62,13 +71,45 @@ impl ProblemBuilder {
         Ok(())
     }
 
-    /// As a bound a diagonal may lie anywhere; where it is a number that scores are made of, shaders must hold it.
+    /// A diagonal that only bounds the visible keys may have any offset. If ALiBi or a program computes with it, it
+    /// must fit the shaders' integers.
     fn check_diagonal(&self) -> Result<(), ProblemError> {
         let Diagonal::Offset(offset) = self.diagonal else { return Ok(()) };
         let is_number = self.alibi.is_some() || self.programs.has_any();
         if is_number && offset.unsigned_abs() > LONGEST {
             let (axis, value) = ("diagonal", offset.unsigned_abs());
             return Err(ProblemError::TooLong { axis, value, most: LONGEST });
+        }
+        Ok(())
+    }
+
+    /// Batches or heads that share tiles must have the same masks.
+    fn check_block_mask(&self) -> Result<(), ProblemError> {
+        let Some(BlockMask { rows, keys, per_batch, per_head }) = self.block_mask else { return Ok(()) };
+        let in_range = |size: u32| (1..=LARGEST_TILE).contains(&size);
+        if !in_range(rows) || !in_range(keys) || !keys.is_multiple_of(MASK_KEYS) {
+            return Err(ProblemError::BlockSize { rows, keys, step: MASK_KEYS, most: LARGEST_TILE });
+        }
+        let Shape { batch, heads_q, .. } = self.shape;
+        let axes = [
+            (0, per_batch, batch, "per_batch", &["batch"][..]),
+            (1, per_head, heads_q, "per_head", &["head", "kv_head"]),
+        ];
+        for (axis, has_own, count, remedy, members) in axes {
+            if has_own || count <= 1 {
+                continue;
+            }
+            if self.mask.is_some_and(|mask| mask.stride[axis] != 0) {
+                return Err(ProblemError::BlockMaskShared { what: "the mask", member: members[0], remedy });
+            }
+            let mask_mod = self.programs.mask_mod.as_deref().unwrap_or_default();
+            // With lengths, the diagonal may differ by batch, since it may be measured from the valid keys.
+            if axis == 0 && self.kv_lengths && mentions(mask_mod, "diagonal") {
+                return Err(ProblemError::BlockMaskShared { what: "the `mask_mod`", member: "batch", remedy });
+            }
+            if let Some(member) = members.iter().find(|member| mentions(mask_mod, member)) {
+                return Err(ProblemError::BlockMaskShared { what: "the `mask_mod`", member, remedy });
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 /// The element type of `q`, `k`, `v` and the output, or of a bias.
 ///
-/// Softmax and accumulation are f32 whatever the storage. The 16-bit types are packed two to a word and converted by
+/// Softmax and accumulation are f32 whatever the storage. The 16-bit types are packed two per word and converted by
 /// integer and bit-cast operations in the shader, so neither needs a device feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dtype {
@@ -38,7 +38,7 @@ impl Dtype {
         }
     }
 
-    /// Reads values stored as this type; every one of them is representable in f32. A trailing partial element is
+    /// Reads values stored as this type. Every such value is representable in f32. A trailing partial element is
     /// ignored.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {

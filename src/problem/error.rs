@@ -1,40 +1,40 @@
-//! Why a description makes no sense.
+//! Errors in the description of a problem.
 
 use crate::problem::dtype::Dtype;
 use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 
-/// The description makes no sense. From [`crate::ProblemBuilder::build`].
+/// An invalid description of a problem. Returned by [`crate::ProblemBuilder::build`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProblemError {
     /// There are no heads, or a head size is 0.
     #[error("`{axis}` is 0; it must be at least 1 (only `batch`, `len_q` and `len_kv` may be 0)")]
     Empty {
-        /// The axis.
+        /// The name of the axis.
         axis: &'static str,
     },
-    /// An axis is past what the shaders index.
+    /// An axis is longer than the shaders can index.
     #[error("`{axis}` is {value}, and at most {most} is supported; split the problem along it")]
     TooLong {
-        /// The axis.
+        /// The name of the axis.
         axis: &'static str,
         /// Its length.
         value: u32,
-        /// The bound.
+        /// The largest supported length.
         most: u32,
     },
-    /// Query heads do not divide into groups.
+    /// The query heads do not divide evenly among the KV heads.
     #[error(
         "heads_q = {heads_q} is not a multiple of heads_kv = {heads_kv}; grouped-query attention shares one KV head among heads_q / heads_kv query heads"
     )]
     HeadsNotGrouped {
-        /// Query heads.
+        /// Number of query heads.
         heads_q: u32,
-        /// KV heads.
+        /// Number of KV heads.
         heads_kv: u32,
     },
-    /// The scale is NaN, infinite, or too near to the end of f32's range.
+    /// The scale is NaN, infinite, or too large in magnitude.
     #[error("scale = {0} must be at most 2.3e38 in magnitude; leave it out for 1/√dim_qk")]
     Scale(f32),
     /// The softcap is not positive, or too large to cap anything.
@@ -43,16 +43,16 @@ pub enum ProblemError {
     /// The operand does not broadcast to the scores.
     #[error("`{operand}` has {got} along `{axis}`, but the scores have {want}; it must be {want}, or 1 to broadcast")]
     NotBroadcastable {
-        /// Which operand.
+        /// The mask or the bias.
         operand: Operand,
-        /// Along which axis.
+        /// The name of the axis along which it does not broadcast.
         axis: &'static str,
-        /// Its length there.
+        /// The operand's length along that axis.
         got: u32,
-        /// The scores' length there.
+        /// The scores' length along that axis.
         want: u32,
     },
-    /// The bias is stored in a third type.
+    /// The bias is stored neither as f32 nor in the element type of `q`, `k` and `v`.
     #[error("bias is stored as {bias} but the elements are {elements}; store it as f32 or as {elements}")]
     BiasDtype {
         /// The bias's type.
@@ -60,40 +60,68 @@ pub enum ProblemError {
         /// The elements' type.
         elements: Dtype,
     },
-    /// Strides reach past 2⁶⁴.
+    /// The strides of an operand reach past 2⁶⁴ bytes.
     #[error("the strides of `{operand}` reach past 2^64 bytes; check them")]
     Unaddressable {
-        /// Which operand.
+        /// The operand with these strides.
         operand: Operand,
     },
-    /// Negative strides reach before the first element.
-    #[error("the strides of `{operand}` reach before its first element; begin later, with `ScoreLayout::at`")]
+    /// Negative strides of an operand reach before the first element of its buffer.
+    #[error(
+        "the strides of `{operand}` reach before its first element; start at a later element with `ScoreLayout::at`"
+    )]
     BeforeFirst {
-        /// Which operand.
+        /// The operand with these strides.
         operand: Operand,
     },
-    /// A program in the score is wrong.
+    /// The tiles of a block mask have a size that no kernel supports.
+    #[error(
+        "the tiles of `block_mask` are {rows} rows by {keys} keys; rows must be from 1 to {most}, and keys a multiple of {step} up to the same bound"
+    )]
+    BlockSize {
+        /// Queries per tile.
+        rows: u32,
+        /// Keys per tile.
+        keys: u32,
+        /// The keys per tile must be a multiple of this.
+        step: u32,
+        /// The largest supported number of queries or of keys per tile.
+        most: u32,
+    },
+    /// Batches or heads share the tiles of a block mask, but their masks may differ.
+    #[error(
+        "`block_mask` has the same tiles for every `{member}`, but {what} may depend on it; call `BlockMask::{remedy}`"
+    )]
+    BlockMaskShared {
+        /// The mask that may differ: the mask or the `mask_mod`.
+        what: &'static str,
+        /// The member of `At` that it may depend on.
+        member: &'static str,
+        /// The method of `BlockMask` that gives each batch or head its own tiles.
+        remedy: &'static str,
+    },
+    /// A program in the score is invalid.
     #[error("{function}, line {line}, column {column}: {message}")]
     Program {
-        /// Which program.
+        /// The program that is invalid.
         function: Function,
         /// The line, in the user's text, from 1.
         line: u32,
         /// The column, in bytes, from 1.
         column: u32,
-        /// What is wrong.
+        /// A description of the error.
         message: String,
     },
-    /// Two elements of an output share a place.
+    /// Two elements of an output share an index in its buffer.
     #[error(
-        "the layout of `{operand}` lets elements overlap (strides {stride:?} over extents {extent:?}); an output needs a place for each"
+        "the layout of `{operand}` lets elements overlap (strides {stride:?} over extents {extent:?}); each element of an output needs its own place"
     )]
     Overlapping {
-        /// Which operand.
+        /// The output.
         operand: Operand,
         /// Its strides along (batch, head, row, column).
         stride: [i64; 4],
-        /// Its extents.
+        /// Its extents along the same axes.
         extent: [u32; 4],
     },
 }

@@ -1,6 +1,6 @@
-//! What users' programs in the score are called.
+//! The functions that users' programs in the score declare.
 
-/// What a program is to do.
+/// A function that a program in the score declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Function {
     /// `fn score_mod(score: f32, at: At) -> f32`

@@ -7,17 +7,18 @@ use crate::problem::shape::Shape;
 
 /// Strides of `q`, `k`, `v` or the output, in elements. The head dimension itself is contiguous.
 ///
-/// Element (batch, head, row, d) lies at `offset + batch·batch_stride + head·head_stride + row·row_stride + d`.
-/// A multiple of four everywhere lets the shader load four elements at a time; anything else works, more slowly.
+/// Element (batch, head, row, d) lies at `offset + batch·batch_stride + head·head_stride + row·row_stride + d`. If the
+/// offset, the strides and the head size are multiples of four, the shader loads four elements at a time. Other layouts
+/// work, but more slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// The first element.
+    /// Index of the first element.
     pub offset: u64,
-    /// From one batch to the next.
+    /// Stride from one batch to the next.
     pub batch: u64,
-    /// From one head to the next.
+    /// Stride from one head to the next.
     pub head: u64,
-    /// From one row (token) to the next.
+    /// Stride from one row (token) to the next.
     pub row: u64,
 }
 
@@ -36,9 +37,11 @@ impl Layout {
         Self { offset: 0, batch: len.saturating_mul(row), head: dim, row }
     }
 
-    /// Query, key and value of one projection (B, L, Hq·Dqk + Hkv·Dqk + Hkv·Dv), in one buffer, without a copy.
+    /// Query, key and value of one projection (B, L, Hq·Dqk + Hkv·Dqk + Hkv·Dv), packed in one buffer. No copy is
+    /// needed.
     ///
-    /// Bind the same buffer as `q`, `k` and `v`. Needs `shape.len_q == shape.len_kv`: they are the same tokens.
+    /// Bind the same buffer as `q`, `k` and `v`. Needs `shape.len_q == shape.len_kv`, since queries and keys are the
+    /// same tokens.
     pub const fn packed_qkv(shape: &Shape) -> [Self; 3] {
         let (dim_qk, dim_v) = (shape.dim_qk as u64, shape.dim_v as u64);
         let (heads_q, heads_kv) = (shape.heads_q as u64, shape.heads_kv as u64);
@@ -61,12 +64,13 @@ impl Layout {
 pub struct ScoreLayout {
     pub(crate) offset: u64,
     pub(crate) stride: [i64; 4],
-    /// What the caller said its shape is, checked against the problem; strides given by hand have none.
+    /// The shape that the caller gave, which is checked against the problem; `None` if the caller gave strides.
     pub(crate) dims: Option<[u32; 4]>,
 }
 
 impl ScoreLayout {
-    /// A contiguous tensor of shape (batch, heads, queries, keys), each either the problem's or 1, which broadcasts.
+    /// A contiguous tensor of shape (batch, heads, queries, keys). Each size is either the problem's or 1, which
+    /// broadcasts.
     ///
     /// A key padding mask (B, Lk) is `[b, 1, 1, lk]`; a bias shared by the batch is `[1, h, lq, lk]`.
     pub const fn broadcast(dims: [u32; 4]) -> Self {
@@ -82,10 +86,11 @@ impl ScoreLayout {
         Self { offset: 0, stride, dims: Some(dims) }
     }
 
-    /// Any strides, in elements, for (batch, head, query, key); 0 broadcasts, and negative ones run backwards from the offset.
+    /// Any strides, in elements, for (batch, head, query, key). A stride of 0 broadcasts, and a negative stride runs
+    /// backwards from the offset.
     ///
-    /// A bias that depends on the distance between query and key alone, as those of T5 and Swin do, needs no tensor of Lq × Lk: a
-    /// table of 2L − 1 numbers a head, that of distance 0 in its middle, is read along diagonals.
+    /// A bias that depends only on the distance between query and key, as in T5 and Swin, needs no Lq × Lk tensor: a
+    /// table of 2L − 1 numbers per head, with distance 0 in the middle, is read along diagonals.
     ///
     /// ```
     /// use wgpu_attention::{Dtype, Problem, ScoreLayout, Shape};
@@ -108,43 +113,43 @@ impl ScoreLayout {
     }
 }
 
-/// An operand as it lies in its buffer: what to bind, how to index, how far it reaches.
+/// The layout of an operand in its buffer: what to bind, how to index it, and how far it reaches.
 ///
-/// Everything that touches memory asks this one type: the checks, the shader's parameters, the slices of a large
-/// tensor, the reference.
+/// All code that accesses memory uses this type: the checks, the shader's parameters, the slices of a large tensor, the
+/// reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Whose view this is.
+    /// The operand that this view describes.
     pub operand: Operand,
-    /// The element at index 0 along every axis. (Of [`Operand::Aux`], which has no axes, it is the last one.)
+    /// Index of the element at 0 along every axis. (For [`Operand::Aux`], which has no axes, it is the last element.)
     pub offset: u64,
-    /// How many there are along (batch, head, row, column).
+    /// Number of elements along (batch, head, row, column).
     pub extent: [u32; 4],
-    /// Elements between neighbours along each.
+    /// Strides along the same axes, in elements.
     pub stride: [i64; 4],
     /// Bytes per element.
     pub element_bytes: u64,
 }
 
 impl View {
-    /// The element at `[batch, head, row, column]`; `u64::MAX` where that is past 64 bits or before the first, which no view of a
-    /// [`Problem`](crate::Problem) reaches.
+    /// The index of the element at `[batch, head, row, column]`, or `u64::MAX` if the index does not fit 64 bits or is
+    /// negative, which does not happen in a view of a [`Problem`](crate::Problem).
     pub fn index(&self, at: [u32; 4]) -> u64 {
         u64::try_from(self.place(at)).unwrap_or(u64::MAX)
     }
 
-    /// The same, wherever that is. 128 bits hold any sum of such products.
+    /// The index of an element, which may be negative or past 64 bits. 128 bits hold any sum of such products.
     fn place(&self, at: [u32; 4]) -> i128 {
         let steps = at.into_iter().zip(self.stride).map(|(i, stride)| i128::from(i) * i128::from(stride));
         i128::from(self.offset) + steps.sum::<i128>()
     }
 
-    /// Whether it has no elements at all, because an axis is 0 long.
+    /// Whether the view has no elements, because an axis has length 0.
     pub fn is_empty(&self) -> bool {
         self.extent.contains(&0)
     }
 
-    /// The first and the last element of those at some indices along each axis, none of which is empty.
+    /// The lowest and the highest index of the elements in these ranges along the axes, none of which may be empty.
     pub(crate) fn reach(&self, axes: &[Range<u32>; 4]) -> (i128, i128) {
         let [mut lowest, mut highest] = [[0; 4]; 2];
         for (axis, range) in axes.iter().enumerate() {
@@ -155,12 +160,12 @@ impl View {
         (self.place(lowest), self.place(highest))
     }
 
-    /// Whether it begins before the first element of its buffer.
-    pub(crate) fn begins_too_soon(&self) -> bool {
+    /// Whether the view reaches before the first element of its buffer.
+    pub(crate) fn reaches_before_buffer(&self) -> bool {
         !self.is_empty() && self.reach(&self.extent.map(|n| 0..n)).0 < 0
     }
 
-    /// One past the last element, or `None` where the buffer's size in bytes overflows 64 bits.
+    /// The index one past the last element, or `None` if the buffer's size in bytes overflows 64 bits.
     pub fn checked_end(&self) -> Option<u64> {
         if self.is_empty() {
             return Some(0);
@@ -171,18 +176,19 @@ impl View {
         Some(end)
     }
 
-    /// One past the last element; 0 where there is none.
+    /// The index one past the last element; 0 if the view is empty.
     pub fn end(&self) -> u64 {
         self.checked_end().unwrap_or(u64::MAX)
     }
 
-    /// The buffer size this operand needs, in bytes: a multiple of four, as WebGPU binds no other.
+    /// The buffer size that this operand needs, in bytes. It is a multiple of four, as WebGPU requires of bindings.
     pub fn size_bytes(&self) -> u64 {
         self.end().saturating_mul(self.element_bytes).checked_next_multiple_of(4).unwrap_or(u64::MAX)
     }
 
-    /// Whether no two elements share a place, for a view that ends within 64 bits. Sufficient, and exact for every nesting
-    /// of rows: each stride reaches past all that the smaller ones span.
+    /// Whether no two elements share an index, for a view that ends within 64 bits. The test is that each stride
+    /// reaches past everything that the smaller strides span. That is sufficient in general, and exact for every
+    /// nesting of rows.
     pub(crate) fn is_injective(&self) -> bool {
         if self.is_empty() {
             return true;

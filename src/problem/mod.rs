@@ -1,5 +1,6 @@
-//! What is asked: plain data, checked once, no GPU.
+//! The description of an attention problem: plain data, checked once, without a GPU.
 
+pub(crate) mod block_mask;
 pub(crate) mod builder;
 mod check;
 pub(crate) mod dtype;
@@ -11,6 +12,7 @@ pub(crate) mod positions;
 pub(crate) mod program;
 pub(crate) mod shape;
 
+use block_mask::BlockMask;
 use builder::{ProblemBuilder, Slopes};
 use dtype::Dtype;
 use layout::{Layout, ScoreLayout, View};
@@ -19,7 +21,7 @@ use positions::{Band, Diagonal, Window, band};
 use program::Programs;
 use shape::Shape;
 
-/// One attention problem, checked: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
+/// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
 ///
 /// ```
 /// use wgpu_attention::{Diagonal, Dtype, Problem, Shape};
@@ -44,17 +46,17 @@ impl Problem {
         ProblemBuilder::new(shape)
     }
 
-    /// Its description, to change something of it.
+    /// Returns the builder that describes this problem, to change some of its settings.
     pub fn to_builder(self) -> ProblemBuilder {
         self.spec
     }
 
-    /// The sizes.
+    /// The sizes of the problem.
     pub const fn shape(&self) -> Shape {
         self.spec.shape
     }
 
-    /// How the elements are stored.
+    /// The element type of `q`, `k`, `v`, the output and the weights.
     pub const fn dtype(&self) -> Dtype {
         self.spec.dtype
     }
@@ -64,7 +66,7 @@ impl Problem {
         self.spec.scale.unwrap_or_else(|| (self.spec.shape.dim_qk as f32).sqrt().recip())
     }
 
-    /// The cap on the scaled scores.
+    /// The cap on the scaled scores, if there is one.
     pub const fn softcap(&self) -> Option<f32> {
         self.spec.softcap
     }
@@ -74,7 +76,7 @@ impl Problem {
         self.spec.causal
     }
 
-    /// Where row 0 stands.
+    /// The key that query row 0 stands at.
     pub const fn diagonal(&self) -> Diagonal {
         self.spec.diagonal
     }
@@ -84,17 +86,22 @@ impl Problem {
         self.spec.window
     }
 
-    /// How the bias is stored, if there is one.
+    /// The element type of the bias, if there is one.
     pub fn bias_dtype(&self) -> Option<Dtype> {
         self.spec.bias.map(|(dtype, _)| dtype)
     }
 
-    /// Users' programs in the score.
+    /// The tiles of the block mask, if there is one.
+    pub const fn block_mask(&self) -> Option<BlockMask> {
+        self.spec.block_mask
+    }
+
+    /// The user's programs in the score.
     pub(crate) const fn programs(&self) -> &Programs {
         &self.spec.programs
     }
 
-    /// Whether something is added to the scaled scores, in natural units.
+    /// Whether a bias, ALiBi or a `score_mod` changes the scaled scores, in natural units.
     pub(crate) fn adds_to_scores(&self) -> bool {
         self.spec.bias.is_some() || self.spec.alibi.is_some() || self.spec.programs.score_mod.is_some()
     }
@@ -104,20 +111,21 @@ impl Problem {
         self.view(operand).is_some()
     }
 
-    /// The operands this problem uses, in slot order, and where each lies.
+    /// The views of the operands that this problem uses, in the order of [`Operand::ALL`].
     pub fn views(&self) -> impl Iterator<Item = View> + use<> {
         let problem = self.clone();
         Operand::ALL.into_iter().filter_map(move |operand| problem.view(operand))
     }
 
-    /// Where an operand lies, if the problem uses it.
+    /// The layout of an operand in its buffer, if the problem uses the operand.
     pub fn view(&self, operand: Operand) -> Option<View> {
         let ProblemBuilder { shape, dtype, .. } = &self.spec;
         let (shape, dtype) = (*shape, *dtype);
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
         let rows = |layout: Option<Layout>, heads, len, dim| {
             let Layout { offset, batch: b, head, row } = layout.unwrap_or(Layout::bhld(heads, len, dim));
-            // A stride past 63 bits reaches past 64 from an index of 2 on, and is refused; with one index it is not used.
+            // A stride that does not fit 63 bits is clamped. An axis of 2 or more then reaches past 2⁶⁴ bytes and is
+            // refused; an axis of 1 does not use its stride.
             let [b, head, row] = [b, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
             let (extent, stride) = ([batch, heads, len, dim], [b, head, row, 1]);
             View { operand, offset, extent, stride, element_bytes: dtype.size_bytes() }
@@ -151,11 +159,20 @@ impl Problem {
             }),
             Operand::Aux => self.spec.aux.map(|len| View {
                 operand,
-                // One element, the last: how many there are is not counted in 32 bits.
+                // The view has one element, the last, because an extent of 32 bits cannot count all of them.
                 offset: len.saturating_sub(1),
                 extent: [u32::from(len > 0), 1, 1, 1],
                 stride: [0; 4],
                 element_bytes: 4,
+            }),
+            Operand::BlockMask => self.spec.block_mask.map(|tiles| {
+                let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
+                let [batches, heads] = [batches, heads].map(|(has_own, n)| if has_own { n } else { n.min(1) });
+                let (rows, columns) = (len_q.div_ceil(tiles.rows), len_kv.div_ceil(tiles.keys));
+                let head = i64::from(rows).saturating_mul(columns.into());
+                let of_batch = if tiles.per_batch { head.saturating_mul(heads.into()) } else { 0 };
+                let stride = [of_batch, if tiles.per_head { head } else { 0 }, columns.into(), 1];
+                View { operand, offset: 0, extent: [batches, heads, rows, columns], stride, element_bytes: 4 }
             }),
             Operand::KvLengths => self.spec.kv_lengths.then_some(View {
                 operand,

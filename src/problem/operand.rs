@@ -1,6 +1,6 @@
 //! The buffers of one attention call.
 
-/// A buffer the caller hands in.
+/// A buffer that the caller passes to attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operand {
     /// Queries (B, Hq, Lq, Dqk).
@@ -15,23 +15,26 @@ pub enum Operand {
     Lse,
     /// The attention weights (B, Hq, Lq, Lk).
     Weights,
-    /// Boolean mask, one byte an element, non-zero = attend.
+    /// Boolean mask (B, Hq, Lq, Lk), one byte per element, non-zero = attend.
     Mask,
-    /// Additive bias.
+    /// Additive bias (B, Hq, Lq, Lk).
     Bias,
     /// Number of valid keys per batch (B), u32.
     KvLengths,
     /// `ALiBi` slopes (H) or (B, H), f32.
     AlibiSlopes,
-    /// A learned logit a head (H), f32.
+    /// One learned logit per query head (H), f32.
     Sinks,
-    /// The user's own numbers, which programs in the score read, f32.
+    /// The user's numbers that programs in the score read, f32.
     Aux,
+    /// One number per tile of the scores (B or 1, Hq or 1, ⌈Lq / rows⌉, ⌈Lk / keys⌉), u32: see
+    /// [`BlockMask`](crate::BlockMask).
+    BlockMask,
 }
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Q,
         Self::K,
         Self::V,
@@ -44,6 +47,7 @@ impl Operand {
         Self::AlibiSlopes,
         Self::Sinks,
         Self::Aux,
+        Self::BlockMask,
     ];
 
     /// The name used in errors, labels and the shaders.
@@ -61,15 +65,16 @@ impl Operand {
             Self::AlibiSlopes => "alibi_slopes",
             Self::Sinks => "sinks",
             Self::Aux => "aux",
+            Self::BlockMask => "block_mask",
         }
     }
 
-    /// Whether a kernel writes it.
+    /// Whether attention writes this operand.
     pub const fn is_output(self) -> bool {
         matches!(self, Self::Out | Self::Lse | Self::Weights)
     }
 
-    /// What lies where in it.
+    /// The shape, for the comments beside the declarations in a kernel's text.
     pub(crate) const fn shape(self) -> &'static str {
         match self {
             Self::Q => "(B, Hq, Lq, Dqk)",
@@ -84,6 +89,7 @@ impl Operand {
             Self::AlibiSlopes => "(B, Hq), broadcast by a stride of 0",
             Self::Sinks => "(Hq)",
             Self::Aux => "the user's",
+            Self::BlockMask => "(B, Hq, rows of tiles, tiles): 1 where some pair is seen, plus 2 where some is hidden",
         }
     }
 }

@@ -8,36 +8,36 @@ pub enum Diagonal {
     #[default]
     TopLeft,
     /// The last query row stands at the last key: offset `Lk − Lq`, or `kv_lengths[b] − Lq` where lengths are given.
-    /// This is what decoding and chunked prefill against a KV cache want.
+    /// Decoding and chunked prefill against a KV cache use this.
     BottomRight,
-    /// Row `i` stands at key `i + offset`: the number of keys that came before these queries.
+    /// Row `i` stands at key `i + offset`, where the offset is the number of keys that came before these queries.
     Offset(i32),
 }
 
 /// A sliding window: row `i`, standing at key `d`, sees keys `d − left ..= d + right`; `None` leaves that side open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// How far back, inclusive.
+    /// Number of keys before key `d` that are visible.
     pub left: Option<u32>,
-    /// How far ahead, inclusive. Causal masking makes it 0 at most.
+    /// Number of keys after key `d` that are visible. Causal masking reduces it to 0.
     pub right: Option<u32>,
 }
 
-/// Longest sequence, in rows: with it, every sum of a row, a key and a band edge fits an `i32` in the shader.
+/// The longest sequence, in rows. With it, every sum of a row, a key and a band edge fits an `i32` in the shader.
 pub(crate) const LONGEST: u32 = 1 << 29;
 
-/// Causal, window and diagonal folded to one interval: row `i` sees keys `i + first ..= i + last`, both plus the
-/// number of valid keys where `from_end`.
+/// The causal mask, the window and the diagonal as one interval: row `i` sees keys `i + first ..= i + last`. If
+/// `from_end`, the number of valid keys is added to both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Band {
     pub(crate) first: i32,
     pub(crate) last: i32,
     pub(crate) from_end: bool,
-    /// Row `i` stands at key `i + offset`, counted likewise.
+    /// Row `i` stands at key `i + offset`, plus the number of valid keys if `from_end`.
     pub(crate) offset: i32,
 }
 
-/// The part of a [`Band`] that needs no lengths.
+/// Computes the [`Band`]. It does not depend on per-batch lengths, which the shader adds if `from_end`.
 pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window, len_q: u32) -> Band {
     let (offset, from_end) = match diagonal {
         Diagonal::TopLeft => (0, false),
@@ -47,7 +47,8 @@ pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window, len_q: u32)
     let right = if causal { Some(0) } else { window.right };
     let first = window.left.map_or(i64::MIN, |left| offset - i64::from(left));
     let last = right.map_or(i64::MAX, |right| offset + i64::from(right));
-    // Rows, keys and lengths are below LONGEST, so an edge past these bounds hides or shows every key either way.
+    // Rows, keys and lengths are below LONGEST, so clamping an edge to these bounds does not change which keys are
+    // seen.
     let clamp = |edge: i64| i32::try_from(edge.clamp(-2 * i64::from(LONGEST), i64::from(LONGEST))).unwrap_or(0);
     Band { first: clamp(first), last: clamp(last), from_end, offset: clamp(offset) }
 }

@@ -1,4 +1,4 @@
-//! The user's own program in the score: WGSL text that the kernels call.
+//! The user's programs in the score: WGSL text that the kernels call.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 use crate::problem::error::ProblemError;
 use crate::problem::function::Function;
 
-/// What users' programs may name besides what they declare: where a score stands, and their own numbers.
+/// What users' programs may refer to besides their own declarations: the position of a score, and the `aux` buffer.
 pub(crate) const AT: &str = "\
 struct At {
     batch: u32,
@@ -21,7 +21,7 @@ struct At {
 ";
 const AUX: &str = "@group(0) @binding(0) var<storage, read> aux: array<f32>;\n";
 
-/// Whether `module` has a function, with such parameters and such a result.
+/// Whether `module` declares the function `wanted`, with the required parameters and result.
 fn has(module: &Module, wanted: Function) -> bool {
     let is_float = |ty| is_scalar(module, ty, ScalarKind::Float);
     let is_at = |ty| module.types[ty].name.as_deref() == Some("At");
@@ -39,7 +39,7 @@ fn is_scalar(module: &Module, ty: naga::Handle<naga::Type>, kind: ScalarKind) ->
     matches!(module.types[ty].inner, TypeInner::Scalar(scalar) if scalar.kind == kind && (kind == ScalarKind::Bool || scalar.width == 4))
 }
 
-/// The programs of a problem, checked.
+/// The programs of a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Programs {
     pub(crate) score_mod: Option<Arc<str>>,
@@ -51,14 +51,14 @@ impl Programs {
         self.score_mod.is_some() || self.mask_mod.is_some()
     }
 
-    /// All of the user's text. One that is given for both is there once.
+    /// The user's text for both programs. A text that is given for both appears once.
     pub(crate) fn text(&self) -> String {
         let mut texts: Vec<&str> = [&self.score_mod, &self.mask_mod].into_iter().flatten().map(AsRef::as_ref).collect();
         texts.dedup();
         texts.join("\n")
     }
 
-    /// Whether the texts parse, declare what they must, and nothing that a kernel cannot hold.
+    /// Checks that the texts parse, declare the required functions, and declare nothing that a kernel cannot contain.
     pub(crate) fn check(&self, has_aux: bool) -> Result<(), ProblemError> {
         let given = [(Function::ScoreMod, &self.score_mod), (Function::MaskMod, &self.mask_mod)];
         for (function, text) in given {
@@ -67,7 +67,7 @@ impl Programs {
             }
         }
         let (Some(score_mod), Some(mask_mod)) = (&self.score_mod, &self.mask_mod) else { return Ok(()) };
-        // Each is right by itself; together they may declare a name twice, which is found in the second.
+        // Each text is valid by itself. Together they may declare a name twice, which is reported in the second text.
         if score_mod != mask_mod
             && let Err((line, column, message)) = parse(&self.text(), has_aux)
         {
@@ -79,27 +79,27 @@ impl Programs {
     }
 }
 
-/// A number that tells texts apart in names: FNV-1a, which every platform computes alike.
+/// A hash that distinguishes texts in the names of variants: FNV-1a, which is the same on every platform.
 pub(crate) fn fingerprint(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// A line, a column and what is wrong there.
+/// The line, the column and the message of an error.
 type Wrong = (u32, u32, String);
 
 fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), ProblemError> {
     let wrong = |(line, column, message)| ProblemError::Program { function, line, column, message };
     let (module, info) = parse(text, has_aux).map_err(wrong)?;
-    // Directives may stand at the beginning of a module alone, and there it is the kernel that begins.
+    // WGSL allows directives only at the beginning of a module, which is part of the kernel's text.
     let within = format!("{AT}{text}\n{}", if has_aux { AUX } else { "" });
     naga::front::wgsl::parse_str(&within).map_err(|error| {
         let line = error.location(&within).map_or(1, |at| at.line_number);
         let lines_before = u32::try_from(AT.matches('\n').count()).unwrap_or(u32::MAX);
-        let message = format!("a program may have no directives ({})", error.message());
+        let message = format!("a program must not have directives ({})", error.message());
         wrong((line.saturating_sub(lines_before).max(1), 1, message))
     })?;
     if let Some((name, place)) = declared(text).into_iter().find(|(name, _)| BUILTINS.contains(name)) {
-        let message = format!("`{name}` is a name of WGSL's own that the kernels use; choose another");
+        let message = format!("`{name}` is a built-in name of WGSL that the kernels use; choose another name");
         let (line, column) = line_and_column(text, place);
         return Err(wrong((line, column, message)));
     }
@@ -111,30 +111,31 @@ fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), Proble
     if let Some((handle, global)) = global {
         let span = module.global_variables.get_span(handle).location(text);
         let name = global.name.clone().unwrap_or_default();
-        let message = format!("`{name}` is bound or shared; a program's own numbers are in `aux`");
+        let message = format!("`{name}` is a binding or a shared variable; a program reads its numbers from `aux`");
         return Err(wrong((span.line_number, span.line_position, message)));
     }
     if let Some(entry) = module.entry_points.first() {
-        return Err(wrong((1, 1, format!("`{}` is an entry point; a program has functions alone", entry.name))));
+        return Err(wrong((1, 1, format!("`{}` is an entry point; a program must have functions only", entry.name))));
     }
     if !module.overrides.is_empty() {
-        return Err(wrong((1, 1, "a program may have no overrides; use `const`, or read `aux`".to_owned())));
+        return Err(wrong((1, 1, "a program must not have overrides; use `const`, or read `aux`".to_owned())));
     }
-    // A barrier takes stages away, and so does a derivative.
+    // naga removes shader stages from functions that use barriers or derivatives.
     let not_alone = module.functions.iter().find(|(at, _)| info[*at].available_stages != ShaderStages::all());
     if let Some((handle, called)) = not_alone {
         let at = module.functions.get_span(handle).location(text);
         let name = called.name.clone().unwrap_or_default();
-        let message = format!("`{name}` does what one thread cannot do alone, as barriers and derivatives do");
+        let message = format!("`{name}` does what one thread cannot do alone, such as a barrier or a derivative");
         return Err(wrong((at.line_number, at.line_position, message)));
     }
     if !has(&module, function) {
-        return Err(wrong((1, 1, format!("it must declare `{}`", function.signature()))));
+        return Err(wrong((1, 1, format!("the program must declare `{}`", function.signature()))));
     }
     Ok(())
 }
 
-/// Parses a text with what it may name, which stands after it so that places are those in the text.
+/// Parses a text together with the declarations that it may refer to. They follow the text, so that the locations of
+/// errors are locations in the text.
 fn parse(text: &str, has_aux: bool) -> Result<(Module, ModuleInfo), Wrong> {
     let whole = format!("{text}\n{AT}{}", if has_aux { AUX } else { "" });
     let module = naga::front::wgsl::parse_str(&whole).map_err(|error| {
@@ -143,7 +144,7 @@ fn parse(text: &str, has_aux: bool) -> Result<(Module, ModuleInfo), Wrong> {
     })?;
     let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
     let info = validated.map_err(|error| {
-        // Of all that the error is about, the shortest piece of text says most.
+        // Of the spans that the error names, the shortest is the most specific.
         let places = error.spans().map(|(span, _)| span.location(&whole));
         let (line, column) = places.min_by_key(|at| at.length).map_or((1, 1), |at| (at.line_number, at.line_position));
         let mut message = error.as_inner().to_string();
@@ -157,8 +158,8 @@ fn parse(text: &str, has_aux: bool) -> Result<(Module, ModuleInfo), Wrong> {
     Ok((module, info))
 }
 
-/// The names that a text declares at its outermost level, and the places of these names. naga keeps neither aliases nor constants
-/// whose type is abstract.
+/// The names that a text declares at module scope, with their byte offsets. They are not taken from naga, which keeps
+/// neither aliases nor constants of abstract type.
 fn declared(text: &str) -> Vec<(&str, usize)> {
     let code = without_comments(text);
     let mut names = Vec::new();
@@ -168,7 +169,7 @@ fn declared(text: &str) -> Vec<(&str, usize)> {
         if !is_word(c) {
             depth += i32::from(c == '{') - i32::from(c == '}');
             at += c.len_utf8();
-            // What follows `var` may stand behind an address space.
+            // The name may follow an address space, as in `var<private> name`.
             if c == '<' && after_keyword {
                 at += code[at..].find('>').map_or(0, |end| end + 1);
             }
@@ -185,11 +186,17 @@ fn declared(text: &str) -> Vec<(&str, usize)> {
     names
 }
 
+/// Whether a text contains a word outside its comments.
+pub(crate) fn mentions(text: &str, word: &str) -> bool {
+    without_comments(text).split(|c| !is_word(c)).any(|other| other == word)
+}
+
 pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The text with spaces in the place of comments, as long as it was. Those between `/*` and `*/` nest.
+/// The text with its comments replaced by spaces, so that its length does not change. Comments between `/*` and `*/`
+/// nest.
 fn without_comments(text: &str) -> String {
     let mut code = String::new();
     let (mut depth, mut in_line) = (0, false);
@@ -210,7 +217,7 @@ fn without_comments(text: &str) -> String {
     code
 }
 
-/// From 1, the column in bytes.
+/// The line and the column of a byte offset. Both count from 1; columns are bytes.
 fn line_and_column(text: &str, place: usize) -> (u32, u32) {
     let before = &text[..place];
     let line = before.matches('\n').count() + 1;
@@ -218,7 +225,8 @@ fn line_and_column(text: &str, place: usize) -> (u32, u32) {
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
 }
 
-/// WGSL's own names that the kernels use. A program that declared one of these would change what they compute.
+/// The names of WGSL itself that the kernels use. A program that declared one of them would change what the kernels
+/// compute.
 pub(crate) const BUILTINS: &[&str] = &[
     "abs",
     "any",

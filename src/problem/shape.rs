@@ -1,21 +1,22 @@
-//! The sizes of what is asked.
+//! The sizes of a problem.
 
 /// The sizes of an attention problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// B; 0 is a problem with nothing to do.
+    /// B: the number of batches. If it is 0, nothing is computed.
     pub batch: u32,
-    /// Hq; a multiple of `heads_kv`. Query head `h` reads KV head `h / (heads_q / heads_kv)`.
+    /// Hq: query heads, a multiple of `heads_kv`. Query head `h` reads KV head `h / (heads_q / heads_kv)`.
     pub heads_q: u32,
-    /// Hkv.
+    /// Hkv: KV heads.
     pub heads_kv: u32,
-    /// Lq: query rows per head; 0 is a problem with nothing to do.
+    /// Lq: query rows per head. If it is 0, nothing is computed.
     pub len_q: u32,
-    /// Lk: keys per head; the capacity, where `kv_lengths` says how many are valid. Where it is 0, no row sees a key.
+    /// Lk: keys per head. With `kv_lengths`, it is the capacity, and the lengths say how many keys are valid. If it is
+    /// 0, no row sees a key.
     pub len_kv: u32,
-    /// Size of a query or key vector.
+    /// Dqk: size of a query or key vector.
     pub dim_qk: u32,
-    /// Size of a value or output vector.
+    /// Dv: size of a value or output vector.
     pub dim_v: u32,
 }
 
@@ -37,13 +38,13 @@ impl Shape {
         Self { len_kv, ..self }
     }
 
-    /// Values of another size than keys.
+    /// Values with a different size than keys.
     #[must_use]
     pub const fn value_dim(self, dim_v: u32) -> Self {
         Self { dim_v, ..self }
     }
 
-    /// Query heads per KV head; 0 where there is no KV head, which no problem is built with.
+    /// Query heads per KV head; 0 if there are no KV heads, which [`build`](crate::ProblemBuilder::build) refuses.
     pub const fn group(&self) -> u32 {
         match self.heads_q.checked_div(self.heads_kv) {
             Some(group) => group,

@@ -12,8 +12,8 @@ use crate::record::error::BindError;
 use crate::record::operands::Operands;
 
 impl Plan {
-    /// Binds buffers. Offsets and sizes are the operands' own; layouts count from the binding's start. The call gets
-    /// [`scratch`](Self::scratch) of its own, where the plan needs any.
+    /// Binds the plan to buffers. Offsets and sizes are those of the bindings in `operands`; layouts count from the
+    /// start of the binding. If the plan needs [`scratch`](Self::scratch), it is allocated for this call alone.
     ///
     /// # Errors
     /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
@@ -21,15 +21,15 @@ impl Plan {
         self.bind_in(operands, &self.scratch())
     }
 
-    /// The same, in scratch that other calls use too.
+    /// Binds the plan like [`bind`](Self::bind), but with scratch that other calls may use too.
     ///
     /// # Errors
-    /// As for [`bind`](Self::bind), and [`BindError::Scratch`] where the scratch is too small.
+    /// As for [`bind`](Self::bind), and [`BindError::Scratch`] if the scratch is too small.
     pub fn bind_in(&self, operands: &Operands<'_>, scratch: &Scratch) -> Result<Call, BindError> {
         if !scratch.covers(&self.need) {
             return Err(BindError::Scratch { need: self.need, got: scratch.size() });
         }
-        operands.check(&self.problem, self.binding_alignment)?;
+        operands.check(&self.problem, &self.operands, self.binding_alignment)?;
         let mut dispatches = Vec::new();
         for step in self.steps.iter() {
             for launch in &step.launches {
@@ -68,7 +68,8 @@ impl Plan {
         Dispatch::new(step.pipeline.pipeline.clone(), group, launch.grid, label)
     }
 
-    /// The bytes that a slice is of; `None` for a buffer that is not there, which the checks have refused.
+    /// The range of a buffer that a slice covers; `None` for a texture, and for a buffer that was not given, which the
+    /// checks have refused.
     fn range<'a>(
         &'a self,
         slice: &Slice,

@@ -21,22 +21,22 @@ impl Call {
         Self { label, dispatches }
     }
 
-    /// Records into the caller's pass. Leaves the pass's pipeline and bind group 0 changed.
+    /// Records the dispatches into the caller's pass. Changes the pass's pipeline and bind group 0.
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
             dispatch.record(pass);
         }
     }
 
-    /// Records into the caller's encoder, in a pass of its own.
+    /// Records the dispatches into the caller's encoder, in a separate pass.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let descriptor = wgpu::ComputePassDescriptor { label: Some(&self.label), timestamp_writes: None };
         self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
     }
 
-    /// The dispatches one by one, for an app that must spread long work over several submissions: some drivers (amdgpu
-    /// among them) time a whole submission, not a dispatch. They go in this order, in as many submissions as is wanted: some
-    /// read what those before them leave in the scratch.
+    /// The single dispatches, for an app that must spread long work over several submissions: some drivers (amdgpu
+    /// among them) time a whole submission, not a dispatch. Record them in this order, in any number of submissions:
+    /// some read what earlier ones leave in the scratch.
     pub fn dispatches(&self) -> &[Dispatch] {
         &self.dispatches
     }

@@ -1,31 +1,31 @@
-//! Why buffers do not fit a plan, and why a result did not come back.
+//! Errors in binding buffers to a plan and in reading results back.
 
 use crate::plan::scratch::ScratchSize;
 use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 
-/// A buffer does not fit its operand. From [`crate::Plan::bind`].
+/// The buffers do not fit the operands. Returned by [`crate::Plan::bind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
     /// The problem uses an operand that was not given.
     #[error("the problem uses `{operand}`, but no buffer was given for it")]
     Missing {
-        /// Which operand.
+        /// The missing operand.
         operand: Operand,
     },
     /// An operand was given that the problem does not use.
     #[error(
-        "a buffer was given for `{operand}`, which the problem does not mention; say so in the problem, or leave it out"
+        "a buffer was given for `{operand}`, which the problem does not mention; add it to the problem, or leave it out"
     )]
     Unused {
-        /// Which operand.
+        /// The unused operand.
         operand: Operand,
     },
     /// The bound range is too small.
     #[error("`{operand}` needs {need} bytes, but the binding holds {got}")]
     TooSmall {
-        /// Which operand.
+        /// The operand whose binding is too small.
         operand: Operand,
         /// Bytes the layout reaches, rounded up to four.
         need: u64,
@@ -35,72 +35,74 @@ pub enum BindError {
     /// A host slice is too short.
     #[error("`{operand}` needs {need} elements, but the slice holds {got}")]
     TooShort {
-        /// Which operand.
+        /// The operand whose slice is too short.
         operand: Operand,
         /// Elements the layout reaches.
         need: u64,
         /// Elements in the slice.
         got: u64,
     },
-    /// The problem has a program in its score, which the reference takes as a Rust function.
+    /// The problem has a program in its score, which the reference needs as a Rust function.
     #[error(
-        "the problem has a `{function}`, and the CPU does not run its WGSL; give it as a Rust function in `reference::Programs`"
+        "the problem has a `{function}`, but the CPU does not run its WGSL; pass it as a Rust function in `reference::Programs`"
     )]
     MissingProgram {
-        /// Which program.
+        /// The missing program.
         function: Function,
     },
     /// A Rust function was given for a program that the problem does not have.
     #[error("a function was given for `{function}`, which the problem does not have")]
     UnusedProgram {
-        /// Which program.
+        /// The program that the problem does not have.
         function: Function,
     },
-    /// A row was asked for that the problem does not have.
-    #[error("there is no row {at:?}: (batch, head, query) go up to, not including, {extent:?}")]
+    /// The requested row does not exist in the problem.
+    #[error("there is no row {at:?}: (batch, head, query) must be below {extent:?}")]
     NoSuchRow {
-        /// Batch, head and query.
+        /// Batch, head and query of the requested row.
         at: [u32; 3],
-        /// How many of each there are.
+        /// Number of batches, heads and queries.
         extent: [u32; 3],
     },
-    /// The device gave no buffer.
-    #[error("the device gave no buffer for `{operand}`: it is lost, destroyed or out of memory; create another")]
+    /// The device could not create a buffer.
+    #[error(
+        "the device could not create a buffer for `{operand}`: it is lost, destroyed or out of memory; create another device"
+    )]
     DeviceLost {
-        /// Which operand.
+        /// The operand that the buffer is for.
         operand: Operand,
     },
-    /// Scratch made for a smaller plan, or one of another kind.
-    #[error("the plan needs scratch of {need}, but this one has {got}; make it with `Plan::scratch`")]
+    /// The scratch was made for a smaller plan, or for a plan that needs another kind of scratch.
+    #[error("the plan needs scratch of {need}, but the given scratch has {got}; create it with `Plan::scratch`")]
     Scratch {
         /// What the plan needs.
         need: ScratchSize,
         /// What the scratch has.
         got: ScratchSize,
     },
-    /// The binding starts where the device cannot bind.
+    /// The offset of a binding is not a multiple of what the device requires.
     #[error(
-        "`{operand}` is bound at byte {offset}, but this device binds at multiples of {alignment}; bind an earlier multiple and put the rest in the layout's offset"
+        "`{operand}` is bound at byte {offset}, but this device requires a multiple of {alignment}; bind at an earlier multiple and add the rest to the layout's offset"
     )]
     Misaligned {
-        /// Which operand.
+        /// The misaligned operand.
         operand: Operand,
-        /// The binding's offset.
+        /// The binding's offset, in bytes.
         offset: u64,
         /// `min_storage_buffer_offset_alignment`.
         alignment: u64,
     },
-    /// The buffer was created without a usage.
+    /// The buffer was created without a required usage.
     #[error("the buffer for `{operand}` was created without {missing:?}; add it to `BufferDescriptor::usage`")]
     Usage {
-        /// Which operand.
+        /// The operand that the buffer is for.
         operand: Operand,
-        /// What is missing.
+        /// The missing usages.
         missing: wgpu::BufferUsages,
     },
     /// An output shares its buffer with an input, or its bytes with another output.
     #[error(
-        "`{output}` and `{other}` are bound to the same buffer; an output needs a buffer that no input is in, and bytes of its own"
+        "`{output}` and `{other}` are bound to the same buffer; an output must not share a buffer with an input, or bytes with another output"
     )]
     Aliased {
         /// The output.
@@ -110,37 +112,37 @@ pub enum BindError {
     },
 }
 
-/// The result did not come back.
+/// A result could not be read back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadbackError {
     /// The encoder was dropped, or the device lost, before the copy ran.
     #[error("the readback was recorded but never ran: submit its encoder's command buffer, and keep the device")]
     NeverSubmitted,
-    /// The encoder's command buffer was submitted, and wgpu refused it.
+    /// The encoder's command buffer was submitted, but wgpu refused it.
     #[error(
         "the commands were submitted but never ran: the encoder, or another command buffer of that submission, was invalid, or a buffer in it was destroyed; the device's uncaptured-error handler has the reason"
     )]
     NeverRan,
-    /// The device gave no buffer for the copy.
-    #[error("the device gave no buffer: it is lost, destroyed or out of memory; create another")]
+    /// The device could not create a buffer for the copy.
+    #[error("the device could not create a buffer: it is lost, destroyed or out of memory; create another device")]
     DeviceLost,
     /// wgpu could not map the staging buffer.
     #[error("mapping the staging buffer failed: {0}")]
     Map(String),
-    /// The source cannot be copied from.
+    /// The buffer to read was created without a required usage.
     #[error("the buffer to read was created without {0:?}; add it to `BufferDescriptor::usage`")]
     Usage(wgpu::BufferUsages),
-    /// The range to read is not one a copy accepts.
+    /// The range to read is not valid for a copy.
     #[error(
         "cannot read {size} bytes at byte {offset}: both must be multiples of 4, the size not 0, and the buffer holds {buffer}"
     )]
     Range {
-        /// First byte.
+        /// Offset of the range, in bytes.
         offset: u64,
-        /// Length.
+        /// Size of the range, in bytes.
         size: u64,
-        /// The buffer's size.
+        /// Size of the buffer, in bytes.
         buffer: u64,
     },
 }

@@ -1,16 +1,18 @@
-//! The caller's buffers, and the checks wgpu would otherwise make less kindly.
+//! The caller's buffers, and checks whose errors are clearer than those of wgpu.
 
 use wgpu::{BufferBinding, BufferUsages};
 
+use crate::kernel::slots::Usage;
+use crate::plan::Bound;
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
 
 /// A buffer for each operand the problem uses. `q`, `k` and `v` may be the same buffer.
 ///
-/// The buffers must belong to the device that the plan was made for. wgpu tells objects apart by numbers that each
-/// [`wgpu::Instance`] hands out for itself, so it reports the objects of another device of the same instance, but may take an
-/// object of another instance for one of its own that has the same number.
+/// The buffers must belong to the device that the plan was made for. wgpu identifies objects by numbers that each
+/// [`wgpu::Instance`] assigns separately. It therefore reports an object of another device of the same instance, but
+/// may mistake an object of another instance for the one that has the same number.
 #[derive(Clone, Debug, Default)]
 pub struct Operands<'a> {
     given: [Option<BufferBinding<'a>>; Operand::ALL.len()],
@@ -22,43 +24,48 @@ impl<'a> Operands<'a> {
         Self::default().with(Operand::Q, q).with(Operand::K, k).with(Operand::V, v).with(Operand::Out, out)
     }
 
-    /// Adds another, or replaces it.
+    /// Adds the binding of an operand, or replaces it.
     #[must_use]
     pub fn with(mut self, operand: Operand, binding: BufferBinding<'a>) -> Self {
         self.given[operand as usize] = Some(binding);
         self
     }
 
-    /// What was given for an operand.
+    /// The binding that was given for an operand.
     pub fn get(&self, operand: Operand) -> Option<&BufferBinding<'a>> {
         self.given[operand as usize].as_ref()
     }
 
-    pub(crate) fn check(&self, problem: &Problem, alignment: u64) -> Result<(), BindError> {
+    /// Checks the given bindings for a plan for `problem` whose calls bind `wanted`, on a device that binds at
+    /// multiples of `alignment`.
+    pub(crate) fn check(&self, problem: &Problem, wanted: &[Bound], alignment: u64) -> Result<(), BindError> {
         for operand in Operand::ALL {
-            match (problem.view(operand), self.get(operand)) {
+            let bound = wanted.iter().find(|bound| bound.view.operand == operand);
+            match (bound, self.get(operand)) {
                 (None, None) => {}
+                // The problem uses this operand, but the plan computes a result that does not need it.
+                (None, Some(_)) if problem.uses(operand) => {}
                 (None, Some(_)) => return Err(BindError::Unused { operand }),
                 (Some(_), None) => return Err(BindError::Missing { operand }),
-                (Some(view), Some(binding)) => check(operand, binding, view.size_bytes(), alignment)?,
+                (Some(bound), Some(binding)) => check(operand, binding, bound.view.size_bytes(), alignment)?,
             }
         }
-        self.check_aliases(problem)
+        self.check_aliases(wanted)
     }
 
-    /// wgpu lets a dispatch write a buffer that it also binds elsewhere only if it writes there too, and leaves it to us
-    /// that the two places are apart.
-    fn check_aliases(&self, problem: &Problem) -> Result<(), BindError> {
+    /// Checks that outputs do not overlap other operands. wgpu allows a dispatch to bind a written buffer a second time
+    /// only if it also writes it there, and does not check that the two ranges are disjoint.
+    fn check_aliases(&self, wanted: &[Bound]) -> Result<(), BindError> {
         // An operand without elements is not bound.
-        let bound = || problem.views().filter(|view| !view.is_empty());
-        let used = || bound().filter_map(|view| Some((view, self.get(view.operand)?)));
-        for (view, binding) in used().filter(|(view, _)| view.operand.is_output()) {
-            for (other_view, other) in used().filter(|(other, _)| other.operand != view.operand) {
-                // These sums fit, since each range was found to lie within its buffer.
-                let apart = binding.offset + view.size_bytes() <= other.offset
-                    || other.offset + other_view.size_bytes() <= binding.offset;
-                if other.buffer == binding.buffer && !(other_view.operand.is_output() && apart) {
-                    return Err(BindError::Aliased { output: view.operand, other: other_view.operand });
+        let bound = || wanted.iter().filter(|bound| !bound.view.is_empty());
+        let used = || bound().filter_map(|bound| Some((bound, self.get(bound.view.operand)?)));
+        for (output, binding) in used().filter(|(bound, _)| bound.usage == Usage::Write) {
+            for (other, range) in used().filter(|(other, _)| other.view.operand != output.view.operand) {
+                // These sums do not overflow, since each range was found to lie within its buffer.
+                let apart = binding.offset + output.view.size_bytes() <= range.offset
+                    || range.offset + other.view.size_bytes() <= binding.offset;
+                if range.buffer == binding.buffer && !(other.usage == Usage::Write && apart) {
+                    return Err(BindError::Aliased { output: output.view.operand, other: other.view.operand });
                 }
             }
         }

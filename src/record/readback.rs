@@ -1,8 +1,9 @@
-//! Reading a buffer back: recorded like any other command, a future that resolves after the caller's submit.
+//! Reading a buffer back. The copy is recorded like any other command, and the result is a future that resolves after
+//! the caller's submit.
 //!
-//! wgpu maps the copy also where the commands never ran: where the encoder or another command buffer of the submission was
-//! invalid, or a buffer was destroyed. The copy then holds zeros. So the encoder copies a known word besides,
-//! and the readback is an error where that word did not arrive.
+//! wgpu maps the copy even if the commands never ran, because the encoder or another command buffer of the submission
+//! was invalid, or a buffer was destroyed. The copy then holds zeros. The encoder therefore copies a known word as
+//! well, and the readback is an error if that word did not arrive.
 
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 use wgpu::{BufferAddress, BufferBinding, BufferUsages};
@@ -14,12 +15,12 @@ use crate::record::error::ReadbackError;
 /// The word that shows that the encoder's commands ran. A buffer that nothing was copied to holds 0.
 const RAN: [u8; 4] = 0x7a77_e57e_u32.to_le_bytes();
 
-/// A copy on its way to the host.
+/// A pending copy of a buffer to the host.
 ///
-/// [`record`](Self::record) it into the encoder that holds the [`Call`](crate::Call), submit, then await it: the copy and the
-/// call then run both or neither, and awaiting it is an error where they did not. It cannot tell whether a call in another
-/// encoder ran. The future needs someone to drive the device: an app's frame loop does, and so does `device.poll` natively; a
-/// browser does by itself.
+/// [`record`](Self::record) it into the encoder that holds the [`Call`](crate::Call), submit, then await it. The copy
+/// and the call then run both or neither, and awaiting returns an error if they did not run. It cannot tell whether a
+/// call in another encoder ran. The future resolves only if the device is polled. Natively, an app's frame loop or
+/// `device.poll` does so; a browser does so by itself.
 #[derive(Debug)]
 #[must_use = "the copy is read by awaiting `bytes` or `values`"]
 pub struct Readback {
@@ -31,8 +32,8 @@ impl Readback {
     /// Records a copy of `source` to a staging buffer, which is mapped when the encoder's commands have run.
     ///
     /// # Errors
-    /// [`ReadbackError::Usage`] or [`ReadbackError::Range`] where the source cannot be copied, and
-    /// [`ReadbackError::DeviceLost`] where the device gives no buffer.
+    /// [`ReadbackError::Usage`] or [`ReadbackError::Range`] if the source cannot be copied, and
+    /// [`ReadbackError::DeviceLost`] if the device cannot create a buffer.
     #[expect(clippy::needless_pass_by_value, reason = "wgpu hands bindings out by value")]
     pub fn record(
         device: &wgpu::Device,
@@ -57,7 +58,7 @@ impl Readback {
         })
     }
 
-    /// The bytes, once they are here.
+    /// The bytes, once the copy has arrived.
     ///
     /// # Errors
     /// [`ReadbackError::NeverSubmitted`] if the encoder was dropped, [`ReadbackError::NeverRan`] if its commands were
@@ -67,7 +68,7 @@ impl Readback {
         if self.ran.bytes().await? == RAN { Ok(bytes) } else { Err(ReadbackError::NeverRan) }
     }
 
-    /// The values, stored as `dtype`.
+    /// The values, once the copy has arrived. The buffer holds elements of type `dtype`.
     ///
     /// # Errors
     /// As for [`bytes`](Self::bytes).
@@ -76,7 +77,7 @@ impl Readback {
     }
 }
 
-/// A buffer that the encoder copies to, and the end of its mapping.
+/// A buffer that the encoder copies to, and the receiver of the result of its mapping.
 #[derive(Debug)]
 struct Staging {
     buffer: wgpu::Buffer,
@@ -100,7 +101,7 @@ impl Staging {
         encoder.copy_buffer_to_buffer(source, offset, &buffer, 0, size);
         let (sender, mapped) = oneshot_channel();
         encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, .., move |result| {
-            // The receiver is gone when the caller dropped the readback: nobody to tell.
+            // Sending fails only if the caller dropped the readback, and then nothing needs the result.
             let _ = sender.send(result);
         });
         Self { buffer, mapped }

@@ -1,20 +1,19 @@
-//! The functions that block, on a real adapter: what comes back is what was computed, of the right type and no longer than it is.
+//! The blocking functions, on a real adapter: they return what was computed, with the right types and lengths.
 
+use truth::{Expected, Fill, Outputs};
 use wgpu_attention::{Dtype, Layout, Operand, Problem, Shape, blocking};
 
-use crate::case::Case;
-use crate::comparator::{Expected, Outputs};
-use crate::device::{all, elements};
-use crate::inputs::Fill;
+use crate::case::drawn;
+use crate::device::all;
 
-/// 16-bit elements with gaps between rows, so that neither the types nor the lengths of the outputs are one another's.
+/// 16-bit elements with gaps between rows, so that the outputs differ in type and in length.
 #[test]
 fn every_output_comes_back_as_it_was_stored() {
     let layout = Layout { offset: 5, batch: 7 * 30, head: 7 * 15, row: 15 };
     let shape = Shape::new(2, 2, 7, 10).kv_len(9);
     for dtype in [Dtype::F16, Dtype::F32] {
         let problem = Problem::builder(shape).dtype(dtype).out(layout).lse().weights();
-        let case = Case::new(problem, Fill::Normal, 17);
+        let case = drawn(problem, Fill::Normal, 17);
         let device = &all()[0];
         let _guard = device.enter();
         let ran = blocking::attention(&device.attention, &device.queue, &case.problem, &case.inputs()).unwrap();
@@ -22,9 +21,7 @@ fn every_output_comes_back_as_it_was_stored() {
         assert_eq!(ran.out.len() as u64, view.end());
         assert_eq!(ran.lse.as_ref().map(Vec::len), Some(28));
         assert_eq!(ran.weights.as_ref().map(Vec::len), Some(28 * 9));
-        let out = elements(&case.problem, Operand::Out, &dtype.encode(&ran.out));
-        let got = Outputs { out, lse: ran.lse, weights: ran.weights, stray: None };
-        Expected::of(&case).check(&got).unwrap_or_else(|wrong| panic!("{dtype}: {wrong}"));
+        Expected::of(&case).check(&Outputs::of(&case.problem, &ran)).unwrap_or_else(|wrong| panic!("{dtype}: {wrong}"));
     }
 }
 
@@ -32,7 +29,7 @@ fn every_output_comes_back_as_it_was_stored() {
 #[test]
 fn nothing_comes_back_as_nothing() {
     let problem = Problem::builder(Shape { len_q: 0, ..Shape::new(1, 2, 3, 8) }).lse();
-    let case = Case::new(problem, Fill::Normal, 18);
+    let case = drawn(problem, Fill::Normal, 18);
     let device = &all()[0];
     let _guard = device.enter();
     let ran = blocking::attention(&device.attention, &device.queue, &case.problem, &case.inputs()).unwrap();

@@ -1,27 +1,28 @@
-//! What ran where. A process of the tests sees a part of it, so each writes what it did to a file of its own; `cargo xtask test`
-//! reads them all, prints a table at its end, and fails where a kernel that an adapter can run was not run.
+//! What ran where. A test process sees only a part of this, so each writes what it did to a separate file. `cargo xtask
+//! test` reads all the files, prints a table at the end, and fails if a kernel that an adapter can run was not run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use wgpu_attention::testing::{self, kind, weights_candidates};
-use wgpu_attention::{Caps, Dtype, Problem, Shape, Variant, candidates};
+use wgpu_attention::{BlockMask, Caps, Dtype, Problem, Shape, Variant, candidates};
 
 use crate::device::{Device, all, with_matrix_units};
 use crate::facts;
 
-/// The folder that the files are written to. Where it is not set, nothing is written.
+/// The environment variable with the folder that the files are written to. If it is not set, nothing is written.
 const FOLDER: &str = "WGPU_ATTENTION_COVERAGE";
 
-/// Few rows and many, rows in fours and not, keys enough to be split, elements for every unit.
+/// Problems that cover every kernel: few rows and many, rows in fours and not, enough keys to be split, and both f32 and
+/// f16.
 fn probes() -> Vec<Problem> {
     let shapes = [1, 8, 600].into_iter().flat_map(|len_q| [5, 64].map(|dim| Shape::new(1, 2, len_q, dim).kv_len(2048)));
     let problems = shapes.flat_map(|shape| [Dtype::F32, Dtype::F16].map(|dtype| Problem::builder(shape).dtype(dtype)));
     problems.map(|problem| problem.lse().build().unwrap()).collect()
 }
 
-/// The kernels that selection offers on such a device, among the variants that are tried there, with those that they bring along.
+/// The kernels that selection offers on a device, of the variants that `tried` selects, and the kernels that run with them.
 pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String> {
     let mut kernels = BTreeSet::new();
     for problem in probes() {
@@ -31,6 +32,8 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
         let all = variants.iter().flat_map(|variant| testing::kernels(&problem, variant, caps).unwrap());
         kernels.extend(all.chain(variants.iter().cloned()).map(|variant| kind(&variant)));
     }
+    let tiles = Problem::builder(Shape::new(1, 2, 64, 32)).block_mask(BlockMask::new(32, 32)).build().unwrap();
+    kernels.extend(Some(testing::block_mask(&tiles, caps).unwrap()).filter(tried).map(|variant| kind(&variant)));
     kernels
 }
 
@@ -45,15 +48,15 @@ fn kernels() -> BTreeMap<String, Vec<Caps>> {
     kernels
 }
 
-/// A fact of an adapter that selection looks at.
+/// A fact about an adapter that selection depends on.
 struct Fact {
-    /// What it is on an adapter that is offered less for it.
+    /// Describes the fact, as the reason why the adapter is not offered a kernel.
     says: fn(&Caps) -> String,
-    /// Takes it over from another adapter.
+    /// Copies the fact from another adapter.
     take: fn(&mut Caps, &Caps),
 }
 
-static FACTS: [Fact; 5] = [
+static FACTS: [Fact; 6] = [
     Fact {
         says: |caps| {
             caps.matrix_unit.map_or("has no matrix unit".to_owned(), |unit| format!("its matrix unit is {unit}"))
@@ -61,20 +64,26 @@ static FACTS: [Fact; 5] = [
         take: |caps, other| caps.matrix_unit = other.matrix_unit,
     },
     Fact {
-        says: |caps| if caps.is_software { "is a CPU" } else { "is no CPU" }.to_owned(),
+        says: |caps| if caps.is_software { "is a CPU" } else { "is not a CPU" }.to_owned(),
         take: |caps, other| caps.is_software = other.is_software,
     },
     Fact {
-        says: |caps| match (caps.subgroup_size, caps.subgroup_least) {
+        says: |caps| match (caps.subgroup_size, caps.min_subgroup_size) {
             (Some(size), _) => format!("its subgroups have {size} lanes"),
             (None, Some(least)) => format!("its subgroups have several sizes, from {least} lanes"),
             (None, None) => "has no subgroups".to_owned(),
         },
-        take: |caps, other| (caps.subgroup_size, caps.subgroup_least) = (other.subgroup_size, other.subgroup_least),
+        take: |caps, other| {
+            (caps.subgroup_size, caps.min_subgroup_size) = (other.subgroup_size, other.min_subgroup_size)
+        },
     },
     Fact {
         says: |caps| if caps.has_int64 { "has 64-bit integers" } else { "has no 64-bit integers" }.to_owned(),
         take: |caps, other| caps.has_int64 = other.has_int64,
+    },
+    Fact {
+        says: |caps| format!("its threads have {} registers", caps.thread_registers),
+        take: |caps, other| caps.thread_registers = other.thread_registers,
     },
     Fact {
         says: |caps| format!("has {} bytes of workgroup memory", caps.workgroup_bytes),
@@ -82,8 +91,8 @@ static FACTS: [Fact; 5] = [
     },
 ];
 
-/// Why selection does not offer `kernel` on an adapter: the fewest facts with which it would, were they as on another adapter. So
-/// selection itself tells, and no list of what kernels need can grow old.
+/// Why selection does not offer `kernel` on an adapter: the fewest facts with which selection would offer it if they were
+/// copied from another adapter. The reason comes from selection itself, so no list of requirements can become outdated.
 fn reason(kernel: &str, caps: &Caps, others: &[Caps]) -> Option<String> {
     let mut subsets: Vec<u32> = (1..1 << FACTS.len()).collect();
     subsets.sort_by_key(|facts| facts.count_ones());
@@ -99,7 +108,7 @@ fn reason(kernel: &str, caps: &Caps, others: &[Caps]) -> Option<String> {
     Some(taken(facts).map(|fact| (fact.says)(caps)).collect::<Vec<_>>().join(" and "))
 }
 
-/// Writes a line that this process has not yet written.
+/// Writes a line, unless this process has already written it.
 fn write(fields: &[&str]) {
     static WRITTEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -112,31 +121,31 @@ fn write(fields: &[&str]) {
     }
 }
 
-/// That tests are going to run on this device, and what it can run.
+/// Records that tests will run on this device, and what it can run.
 pub fn opened(device: &Device) {
     for kernel in offered(device.attention.caps(), device.tried) {
         write(&["offers", &kernel, &device.name]);
     }
 }
 
-/// That these ran to their end.
+/// Records that these variants ran to their end.
 pub fn ran<'a>(device: &Device, variants: impl Iterator<Item = &'a Variant>) {
     for variant in variants {
         write(&["ran", &kind(variant), &device.name]);
     }
 }
 
-/// That a mistake was planted in a kernel's text.
+/// Records that a mistake was planted in a kernel's text.
 pub fn planted(edits: &str) {
     write(&["planted", edits]);
 }
 
-/// That no device here runs any of the kernels in whose text the mistake could be planted.
+/// Records that no device here runs a kernel in which the mistake could be planted.
 pub fn not_planted(edits: &str, kernels: &BTreeSet<String>) {
     write(&["not planted", edits, &kernels.iter().cloned().collect::<Vec<_>>().join(", ")]);
 }
 
-/// What is not offered has a reason, and it is written down.
+/// Checks that every kernel that is not offered has a reason, and records it.
 fn explain(devices: &[Device]) {
     for device in devices {
         let caps = device.attention.caps();
@@ -179,7 +188,7 @@ fn every_kernel_that_other_adapters_lack_has_a_reason() {
     assert_eq!(why("matrix16in32 x4", "NVIDIA"), "has no matrix unit");
 }
 
-/// The kernels of the table are those of every variant there is.
+/// The table contains the kernels of every variant.
 #[test]
 fn no_kernel_is_forgotten() {
     let known: BTreeSet<String> = kernels().into_keys().collect();

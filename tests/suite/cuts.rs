@@ -1,21 +1,20 @@
-//! What is cut is right: each kernel, cut in every way there is, against the reference.
+//! Work that is cut into pieces gives the right results: each kernel, cut in every way there is, against the reference.
 //!
-//! A piece's place is a sum of offsets and strides, any of which may be wrong by itself. So no two sizes here are alike, heads
-//! divide into groups of two and halves of them do not, and every operand has strides of its own. The shapes are small: what
-//! takes the time is compiling.
+//! The place of a piece is a sum of offsets and strides, each of which may be wrong. So all sizes here differ, the heads
+//! divide into groups of two but half of them does not, and every operand has different strides. The shapes are small,
+//! because compiling takes most of the time.
 
+use truth::{Case, Expected, Fill, Outputs};
 use wgpu_attention::{
     Attention, BindError, Caps, Diagonal, Dtype, Layout, Operand, Operands, Plan, Problem, ProblemBuilder, ScoreLayout,
     Scratch, Shape, Variant, Window, testing,
 };
 
-use crate::case::Case;
-use crate::comparator::{Expected, Outputs};
+use crate::case::drawn;
 use crate::device::{Device, all, contents, elements};
-use crate::inputs::Fill;
 use crate::record::operands;
 
-/// The kernels that are meant, each on the first device that runs it: how they are cut is the same on all.
+/// The kernels that `is_meant` selects, each on the first device that runs it. All devices cut the work in the same way.
 fn each_kernel(problem: &Problem, is_meant: fn(&Variant) -> bool) -> Vec<(&'static Device, Variant)> {
     let mut chosen: Vec<(&Device, Variant)> = Vec::new();
     let kind = testing::schedule;
@@ -36,7 +35,7 @@ fn gappy(heads: u32, len: u32, dim: u32, gap: u64) -> Layout {
     Layout { offset: 3 * gap, batch: row * u64::from(len) + gap, head, row }
 }
 
-/// Every operand there is, each laid out in its own way.
+/// A problem with a different layout for each operand.
 fn scattered(shape: Shape, gap: u64) -> ProblemBuilder {
     let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
     let problem = Problem::builder(shape).lse().weights().kv_lengths();
@@ -48,7 +47,8 @@ fn scattered(shape: Shape, gap: u64) -> ProblemBuilder {
     problem.mask(mask).bias(Dtype::F32, ScoreLayout::strided([1, b * i * j, b * j, b]).at(3))
 }
 
-/// Runs a case as each kernel that is meant, within each of the limits, all of which must cut it further.
+/// Runs a case as each kernel that `is_meant` selects, within each of the limits. Each limit must cut the work further than
+/// the one before it.
 fn verify_cut(case: &Case, is_meant: fn(&Variant) -> bool, limits: &[fn(&mut Caps)]) {
     let expected = Expected::of(case);
     for (device, variant) in each_kernel(&case.problem, is_meant) {
@@ -66,7 +66,7 @@ fn verify_cut(case: &Case, is_meant: fn(&Variant) -> bool, limits: &[fn(&mut Cap
     }
 }
 
-/// In the middle of a group's heads; and to single heads and blocks of rows.
+/// Limits that cut in the middle of a group's heads, and then to single heads and blocks of rows.
 const BOTH_WAYS: &[fn(&mut Caps)] = &[
     |caps| caps.dispatch_flop = 500_000,
     |caps| (caps.dispatch_flop, caps.workgroups, caps.binding_bytes) = (60_000, 2, 100_000),
@@ -76,24 +76,24 @@ const BOTH_WAYS: &[fn(&mut Caps)] = &[
 fn even() -> Case {
     let shape = Shape::new(3, 6, 37, 12).kv_heads(3).kv_len(41).value_dim(20);
     let problem = scattered(shape, 4).causal(Diagonal::BottomRight).window(Window { left: Some(29), right: None });
-    Case::new(problem, Fill::Normal, 1).lengths(&[41, 23, 38])
+    drawn(problem, Fill::Normal, 1).lengths(&[41, 23, 38])
 }
 
 /// 10 heads in groups of 2, whose halves are 5, and elements one at a time.
 fn odd() -> Case {
     let shape = Shape::new(1, 10, 67, 7).kv_heads(5).kv_len(37).value_dim(5);
     let problem = scattered(shape, 3).dtype(Dtype::F16).diagonal(Diagonal::Offset(-11));
-    Case::new(problem.window(Window { left: Some(23), right: Some(3) }), Fill::Normal, 2).lengths(&[35])
+    drawn(problem.window(Window { left: Some(23), right: Some(3) }), Fill::Normal, 2).lengths(&[35])
 }
 
-/// Keys in parts: 2 of 512 and more.
+/// Enough keys for 2 parts of at least 512.
 fn long() -> Case {
     let shape = Shape::new(2, 6, 5, 12).kv_heads(3).kv_len(1031).value_dim(20);
     let problem = Problem::builder(shape).lse().kv_lengths().k(gappy(3, 1031, 12, 8)).out(gappy(6, 5, 20, 12));
-    Case::new(problem, Fill::Normal, 3).lengths(&[1031, 600])
+    drawn(problem, Fill::Normal, 3).lengths(&[1031, 600])
 }
 
-/// The same, cut so far that what merges them is cut too.
+/// Limits that split the keys into parts, and then cut so far that the kernel that merges the parts is cut, too.
 const IN_PARTS: &[fn(&mut Caps)] = &[
     |caps| (caps.workgroups_to_fill, caps.dispatch_flop) = (1 << 20, 500_000),
     |caps| (caps.workgroups_to_fill, caps.dispatch_flop) = (1 << 20, 300),
@@ -134,12 +134,13 @@ fn staged() {
     verify_cut(&long(), is_staged, IN_PARTS);
 }
 
-/// Two plans, one scratch: that of the larger, whose textures are higher and whose buffer is longer than the other needs.
+/// Two plans share the scratch of the larger one, whose textures are higher and whose buffer is longer than the other plan
+/// needs.
 #[test]
 fn calls_of_two_plans_share_scratch() {
     let case = |len_kv, seed| {
         let problem = Problem::builder(Shape::new(1, 2, 37, 12).kv_len(len_kv).value_dim(20)).lse();
-        Case::new(problem, Fill::Normal, seed)
+        drawn(problem, Fill::Normal, seed)
     };
     let (small, large) = (case(1031, 4), case(1733, 5));
     let kernels = each_kernel(&small.problem, |variant| is_staged(variant) || is_tiled(variant));
@@ -160,7 +161,7 @@ fn calls_of_two_plans_share_scratch() {
         let refused = operands_of(device, &large, |operands| large_plan.bind_in(operands, &small_plan.scratch()).err());
         let (need, got) = (scratch.size(), small_plan.scratch().size());
         assert_eq!(refused, Some(BindError::Scratch { need, got }));
-        // The large one first: what it leaves is in the small one's way.
+        // The large one runs first, so that what it leaves behind could disturb the small one.
         for (case, plan) in [(&large, &large_plan), (&small, &small_plan), (&large, &large_plan)] {
             let out = run_in(device, case, plan, &scratch);
             let got = Outputs { out, ..Outputs::default() };
@@ -177,7 +178,7 @@ fn operands_of<T>(device: &Device, case: &Case, act: impl FnOnce(&Operands<'_>) 
     act(&operands(&upload(device, case)))
 }
 
-/// The output of a case that is run in given scratch.
+/// The output of a case that runs in the given scratch.
 fn run_in(device: &Device, case: &Case, plan: &Plan, scratch: &Scratch) -> Vec<f32> {
     let buffers = upload(device, case);
     let call = plan.bind_in(&operands(&buffers), scratch).unwrap();

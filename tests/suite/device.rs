@@ -1,8 +1,9 @@
-//! Every adapter of this machine, and how a case is run on one.
+//! Opens every adapter of this machine, and runs cases on them.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use truth::{Case, Expected, Outputs, indices};
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
 use wgpu_attention::{
@@ -10,32 +11,30 @@ use wgpu_attention::{
     Variant, blocking, testing,
 };
 
-use crate::case::{Case, indices};
-use crate::comparator::{Expected, Outputs};
 use crate::coverage;
 
-/// An adapter opened with WebGPU's default limits and the features that some kernels use.
+/// An adapter opened with WebGPU's default limits, but all its workgroup memory, and the features that some kernels use.
 #[derive(Debug)]
 pub struct Device {
     pub name: String,
     pub attention: Attention,
-    /// What is tried: all candidates, or those that a CPU takes for slow and only a GPU would run.
+    /// Which candidates are tried on this device.
     pub tried: fn(&Variant) -> bool,
     pub queue: wgpu::Queue,
     /// A GL context serves one thread at a time, and wgpu panics rather than wait long for it.
     gate: Option<Mutex<()>>,
 }
 
-/// Outputs hold this before a run: NaN in every element type.
+/// The bytes of outputs before a run: NaN in every element type.
 const UNWRITTEN: u8 = 0xff;
-/// The gaps between the rows of an output hold this, before and after.
+/// The bytes in the gaps between the rows of an output, before and after a run.
 const SENTINEL: u8 = 0xa5;
 
 /// All adapters, opened once. They keep what they compiled as long as the process lives, so `cargo xtask test` runs the suite
 /// as many short processes.
 ///
 /// # Panics
-/// Where there is none: a run that tested nothing must not pass.
+/// If there is no adapter: a run that tested nothing must not pass.
 pub fn all() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
@@ -45,10 +44,10 @@ pub fn all() -> &'static [Device] {
     })
 }
 
-/// The same with nothing compiled yet, for tests that compile so much that it must be let go now and then.
+/// All adapters, opened again with nothing compiled yet. For tests that compile so much that it must be freed now and then.
 pub fn opened_anew() -> Vec<Device> {
     let adapters = adapters();
-    let plain = adapters.iter().filter_map(open).flat_map(Device::and_as_a_gpu);
+    let plain = adapters.iter().filter_map(open).flat_map(Device::and_as_gpus);
     let devices: Vec<Device> = plain.chain(adapters.iter().filter_map(with_its_matrix_unit)).collect();
     assert!(!devices.is_empty(), "no adapter: install a driver; Mesa's lavapipe runs everywhere");
     devices
@@ -59,7 +58,7 @@ fn adapters() -> Vec<wgpu::Adapter> {
     pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
 }
 
-/// The driver too: one machine may have two of them for one device.
+/// Includes the driver, because a machine may have two drivers for one device.
 fn name(adapter: &wgpu::Adapter) -> String {
     let wgpu::AdapterInfo { name, backend, driver, driver_info, .. } = adapter.get_info();
     let driver = if driver_info.is_empty() { driver } else { driver_info };
@@ -70,6 +69,7 @@ fn open(adapter: &wgpu::Adapter) -> Option<Device> {
     let name = name(adapter);
     let supported = adapter.limits();
     let wanted = wgpu::Limits::default();
+    let usual = wanted.max_compute_workgroup_storage_size;
     if supported.max_storage_buffers_per_shader_stage < wanted.max_storage_buffers_per_shader_stage {
         eprintln!("left out: {name} is below WebGPU's limits");
         return None;
@@ -77,16 +77,23 @@ fn open(adapter: &wgpu::Adapter) -> Option<Device> {
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("tests"),
         required_features: adapter.features() & Caps::FEATURES,
-        required_limits: wanted.using_resolution(supported),
+        required_limits: wgpu::Limits {
+            max_compute_workgroup_storage_size: supported.max_compute_workgroup_storage_size,
+            ..wanted.using_resolution(supported)
+        },
         ..Default::default()
     };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
     eprintln!("testing on {name}");
     let gate = (adapter.get_info().backend == wgpu::Backend::Gl).then(Mutex::default);
-    Some(Device { name, attention: Attention::new(&device), tried: |_| true, queue, gate })
+    let mut caps = Caps::of(&device);
+    if caps.is_software {
+        caps.workgroup_bytes = usual;
+    }
+    Some(Device { name, attention: Attention::with_caps(&device, caps), tried: |_| true, queue, gate })
 }
 
-/// The matrix unit of an adapter, if it has one that is right.
+/// A device with the adapter's own matrix unit, if it has one that computes correctly.
 fn with_its_matrix_unit(adapter: &wgpu::Adapter) -> Option<Device> {
     let (device, queue) = open_with_matrices(adapter)?;
     match blocking::matrix_unit(adapter, &device, &queue) {
@@ -115,8 +122,8 @@ fn open_with_matrices(adapter: &wgpu::Adapter) -> Option<(wgpu::Device, wgpu::Qu
     has_f16.then(|| pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }
 
-/// Matrix units: those there are; and, on every adapter that has f16, two that its threads play. What a driver takes
-/// very long to compile for is tried only by one that has matrices itself: others are older.
+/// Devices with matrix units: the adapters' own, and two emulated ones on every adapter that has f16. Kernels that take
+/// very long to compile are tried only if the driver has matrices itself, because other drivers are older.
 pub fn with_matrix_units() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
@@ -144,6 +151,17 @@ fn emulated(adapter: &wgpu::Adapter) -> Vec<Device> {
     units.iter().map(of_unit).collect()
 }
 
+/// Whether it is a variant of `tiled` whose name contains this.
+fn is_tiled(variant: &Variant, part: &str) -> bool {
+    testing::schedule(variant) == "tiled" && variant.to_string().contains(part)
+}
+
+/// The same in f32 only, because a software driver takes long to compile large blocks. Other types change only how an element is
+/// read.
+fn is_in_f32(variant: &Variant, part: &str) -> bool {
+    is_tiled(variant, part) && variant.to_string().contains(".f32")
+}
+
 fn is_small_on_matrices(variant: &Variant) -> bool {
     variant.to_string().contains("-1x")
 }
@@ -163,29 +181,34 @@ impl Device {
         }
     }
 
-    /// This device; and where it is a software GPU, the same as if it were one, for the kernels made for GPUs.
-    fn and_as_a_gpu(self) -> Vec<Self> {
-        let mut caps = *self.attention.caps();
-        if !caps.is_software || caps.subgroup_least.is_none() {
+    /// This device. If it is a software GPU, also copies that are treated as real GPUs, with many registers and with few, for the
+    /// kernels made for GPUs.
+    fn and_as_gpus(self) -> Vec<Self> {
+        if !self.attention.caps().is_software || self.attention.caps().min_subgroup_size.is_none() {
             return vec![self];
         }
-        caps.is_software = false;
-        let gpu = Self {
-            name: format!("{} as a GPU", self.name),
-            attention: Attention::with_caps(self.attention.device(), caps),
-            tried: |variant| testing::kind(variant).contains("-sub"),
-            queue: self.queue.clone(),
-            gate: None,
+        let gpu = |suffix, thread_registers, tried| {
+            let workgroup_bytes = self.attention.device().limits().max_compute_workgroup_storage_size;
+            let gpu = self.with_caps(|caps| {
+                (caps.is_software, caps.thread_registers) = (false, thread_registers);
+                caps.workgroup_bytes = workgroup_bytes;
+            });
+            Self { name: format!("{} as a GPU{suffix}", self.name), tried, ..gpu }
         };
-        vec![self, gpu]
+        let many = gpu("", 256, |variant| {
+            let is_decode = testing::kind(variant) == "decode-sub";
+            is_decode || is_in_f32(variant, "-sub") || is_in_f32(variant, "8x4of4x16")
+        });
+        let few = gpu(" of few registers", 128, |variant| is_tiled(variant, "-sub") || is_in_f32(variant, "4x4of"));
+        vec![self, many, few]
     }
 
-    /// Whether its driver has matrices, whoever multiplies here.
+    /// Whether its driver has matrices, even if this device emulates them.
     pub fn has_matrices(&self) -> bool {
         self.attention.device().features().contains(Caps::MATRIX_FEATURES)
     }
 
-    /// The same device within other limits.
+    /// The same device with changed capabilities.
     pub fn with_caps(&self, change: impl FnOnce(&mut Caps)) -> Self {
         let mut caps = *self.attention.caps();
         change(&mut caps);
@@ -210,7 +233,7 @@ impl Device {
         self.run_by(&self.attention, case, variant).0
     }
 
-    /// Runs a case on this device as `attention` plans it. Also says in how many dispatches.
+    /// Runs a case on this device as `attention` plans it. Also returns the number of dispatches.
     pub fn run_by(&self, attention: &Attention, case: &Case, variant: &Variant) -> (Outputs, usize) {
         let _guard = self.enter();
         let plan = attention.plan_variant(&case.problem, variant).unwrap();
@@ -219,7 +242,7 @@ impl Device {
         (outputs, plan.dispatches())
     }
 
-    /// Held by whoever uses the device.
+    /// The guard to hold while using the device.
     pub fn enter(&self) -> Option<MutexGuard<'_, ()>> {
         self.gate.as_ref().map(|gate| gate.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -274,16 +297,17 @@ impl Device {
 pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
     let dtype = case.problem.dtype();
     let mut bytes = match operand {
-        Operand::Q => dtype.encode(&case.q),
-        Operand::K => dtype.encode(&case.k),
-        Operand::V => dtype.encode(&case.v),
+        Operand::Q => dtype.encode(&case.host.q),
+        Operand::K => dtype.encode(&case.host.k),
+        Operand::V => dtype.encode(&case.host.v),
         // Any non-zero byte attends.
-        Operand::Mask => case.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(mask_byte).collect(),
-        Operand::Bias => case.dtype_of(operand).encode(case.bias.as_ref().unwrap()),
-        Operand::KvLengths => bytemuck::cast_slice(case.kv_lengths.as_ref().unwrap()).to_vec(),
-        Operand::AlibiSlopes => Dtype::F32.encode(case.alibi_slopes.as_ref().unwrap()),
-        Operand::Sinks => Dtype::F32.encode(case.sinks.as_ref().unwrap()),
-        Operand::Aux => Dtype::F32.encode(case.aux.as_ref().unwrap()),
+        Operand::Mask => case.host.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(mask_byte).collect(),
+        Operand::Bias => case.dtype_of(operand).encode(case.host.bias.as_ref().unwrap()),
+        Operand::KvLengths => bytemuck::cast_slice(case.host.kv_lengths.as_ref().unwrap()).to_vec(),
+        Operand::AlibiSlopes => Dtype::F32.encode(case.host.alibi_slopes.as_ref().unwrap()),
+        Operand::Sinks => Dtype::F32.encode(case.host.sinks.as_ref().unwrap()),
+        Operand::Aux => Dtype::F32.encode(case.host.aux.as_ref().unwrap()),
+        Operand::BlockMask => bytemuck::cast_slice(case.host.block_mask.as_ref().unwrap()).to_vec(),
         Operand::Out | Operand::Lse | Operand::Weights => unwritten(&case.problem, operand),
     };
     bytes.resize(bytes.len().next_multiple_of(4), SENTINEL);
@@ -313,7 +337,7 @@ pub fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
     indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
 }
 
-/// Which byte between the elements of an output has changed, if one has.
+/// Reports the first byte between the elements of an output that has changed, if there is one.
 fn strays(problem: &Problem, operand: Operand, bytes: &[u8]) -> Option<String> {
     let before = unwritten(problem, operand);
     let gaps = before.iter().zip(bytes).enumerate().filter(|(_, (before, _))| **before == SENTINEL);
@@ -321,7 +345,7 @@ fn strays(problem: &Problem, operand: Operand, bytes: &[u8]) -> Option<String> {
     Some(format!("{operand}: byte {} lies between rows and was written", touched.0))
 }
 
-/// Does something with every variant that can run a case, on every adapter.
+/// Calls `act` with every variant that can run a case, on every adapter.
 pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
     for device in all() {
         for variant in device.variants(problem) {
@@ -330,8 +354,8 @@ pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
     }
 }
 
-/// Every variant that can run a case, each on one of the adapters that have it. Another adapter would compile the same text:
-/// that tries the driver, which smaller questions do, and not the kernel.
+/// Every variant that can run a case, each on one of the adapters that have it. Another adapter would compile the same
+/// text, which tests its driver rather than the kernel. Smaller tests do that.
 pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl Iterator<Item = (&'a Device, Variant)> {
     let able: Vec<_> = devices.iter().map(|device| (device, device.variants(problem))).collect();
     let mut variants: Vec<Variant> = Vec::new();
@@ -343,21 +367,22 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
     variants.into_iter().map(move |variant| {
         let having: Vec<&Device> =
             able.iter().filter(|(_, variants)| variants.contains(&variant)).map(|(device, _)| *device).collect();
-        // The same one whatever the problem, so that it is compiled once.
+        // The choice does not depend on the problem, so that each variant is compiled once.
         let turn = BuildHasherDefault::<DefaultHasher>::default().hash_one(variant.to_string()) as usize;
         (having[turn % having.len()], variant)
     })
 }
 
-/// Runs a case as every variant on every adapter, and compares all that comes back. Returns the worst error in units of
-/// the tolerance.
+/// Runs a case as every variant on every adapter, and checks all outputs. Returns the worst error in units of the
+/// tolerance.
 pub fn verify(case: &Case) -> f64 {
     let expected = Expected::of(case);
     let mut worst: f64 = 0.0;
     each_variant(&case.problem, |device, variant| {
         let verdict = expected.check(&device.run(case, &variant));
-        let ratio = verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
-        worst = worst.max(ratio);
+        let verdict =
+            verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+        worst = worst.max(verdict.relative_error());
     });
     worst
 }

@@ -1,13 +1,12 @@
-//! Where sizes, strides and addresses have edges.
+//! Edge cases of sizes, strides and addresses.
 
+use truth::{Case, Expected, Fill, Outputs};
 use wgpu_attention::{
     Diagonal, Dtype, Inputs, Layout, Operand, Operands, PlanError, Problem, ScoreLayout, Shape, blocking, testing,
 };
 
-use crate::case::{Case, everything};
-use crate::comparator::{Expected, Outputs};
+use crate::case::{drawn, everything};
 use crate::device::{Device, all, contents, each_variant, each_variant_once, elements, verify};
-use crate::inputs::Fill;
 
 /// Rows and keys of the baseline's tile.
 const TILE: u32 = 32;
@@ -20,21 +19,21 @@ fn lengths_around_the_tile() {
         for step in [0, 4, 7] {
             let len_kv = lengths[(n + step) % lengths.len()];
             let shape = Shape::new(1, 2, len_q, 32).kv_len(len_kv);
-            verify(&Case::new(Problem::builder(shape).lse(), Fill::Staircase, n as u64));
-            verify(&Case::new(Problem::builder(shape).causal(Diagonal::BottomRight).lse(), Fill::Normal, n as u64));
+            verify(&drawn(Problem::builder(shape).lse(), Fill::Staircase, n as u64));
+            verify(&drawn(Problem::builder(shape).causal(Diagonal::BottomRight).lse(), Fill::Normal, n as u64));
         }
     }
 }
 
-/// Every schedule rounds head sizes up to a multiple of 32 and has shapes of its own up to 32, 64, 96, 128 and beyond. The small
-/// ones are tried on every adapter. What is compiled for the others shows that a kernel counts in vectors, registers and slices
-/// as it should, and costs seconds each: the sizes where these change, each kernel on one adapter.
+/// Every schedule rounds head sizes up to a multiple of 32, and changes its shape at 32, 64, 96, 128 and beyond. The small
+/// sizes are tried on every adapter. The others test whether a kernel counts its vectors, registers and slices correctly,
+/// and take seconds each to compile. So only the sizes where these change are tried, each kernel on one adapter.
 #[test]
 fn head_sizes_of_every_class() {
     for (n, dim) in [1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 33, 60].into_iter().enumerate() {
         verify(&sized(dim, dim, Fill::ALL[n % 4]));
     }
-    // One at a time, with a share of a vector at the end; in fours, up to the largest.
+    // One element at a time, with part of a vector at the end; then in fours, up to the largest size.
     let large = [(93, "x1"), (97, "x1"), (128, "x4"), (256, "x4")];
     for (n, (dim, access)) in large.into_iter().enumerate() {
         verify_once(&sized(dim, dim, Fill::ALL[n % 4]), access);
@@ -51,10 +50,10 @@ fn values_of_another_size_than_keys() {
 
 fn sized(dim_qk: u32, dim_v: u32, fill: Fill) -> Case {
     let shape = Shape::new(1, 1, 5, dim_qk).kv_len(TILE + 3).value_dim(dim_v);
-    Case::new(Problem::builder(shape).lse(), fill, dim_v.into())
+    drawn(Problem::builder(shape).lse(), fill, dim_v.into())
 }
 
-/// Runs a case as every variant that moves elements so, each on one adapter.
+/// Runs a case as every variant with this access, each on one adapter.
 fn verify_once(case: &Case, access: &str) {
     let expected = Expected::of(case);
     for (device, variant) in each_variant_once(all(), &case.problem) {
@@ -83,7 +82,7 @@ fn offsets_and_gaps_are_honoured_and_left_alone() {
             let layout = |heads, len| gappy(heads, len, dim, gap, offset);
             let problem = Problem::builder(shape).dtype(dtype).q(layout(3, shape.len_q)).out(layout(3, shape.len_q));
             let problem = problem.k(layout(1, 19)).v(layout(1, 19)).lse().weights();
-            verify(&Case::new(problem, Fill::Normal, dim.into()));
+            verify(&drawn(problem, Fill::Normal, dim.into()));
         }
     }
 }
@@ -94,20 +93,20 @@ fn tokens_outermost_and_heads_outermost_mix() {
         let shape = Shape::new(2, 4, 34, 12).kv_heads(2).kv_len(21);
         let problem = Problem::builder(shape).dtype(dtype).lse();
         let problem = problem.q(Layout::blhd(4, 34, 12)).k(Layout::blhd(2, 21, 12));
-        verify(&Case::new(problem.clone(), Fill::Normal, 1));
-        verify(&Case::new(problem.clone().v(Layout::blhd(2, 21, 12)).out(Layout::blhd(4, 34, 12)), Fill::Normal, 2));
-        // (D-contiguous) rows of the output in an order of their own: heads innermost, batches between.
+        verify(&drawn(problem.clone(), Fill::Normal, 1));
+        verify(&drawn(problem.clone().v(Layout::blhd(2, 21, 12)).out(Layout::blhd(4, 34, 12)), Fill::Normal, 2));
+        // The output's rows in an unusual order: heads innermost, batches between.
         let odd = Layout { offset: 2, batch: 12 * 4, head: 12, row: 12 * 4 * 2 };
-        verify(&Case::new(problem.out(odd), Fill::Normal, 3));
+        verify(&drawn(problem.out(odd), Fill::Normal, 3));
     }
 }
 
 #[test]
 fn keys_and_values_may_be_one_for_all_rows() {
-    // Inputs, unlike outputs, may overlap: a stride of 0 is every row the same.
+    // Inputs, unlike outputs, may overlap: with a stride of 0 every row is the same.
     let shape = Shape::new(2, 2, 33, 8).kv_len(40);
     let same = Layout { offset: 0, batch: 0, head: 0, row: 8 };
-    verify(&Case::new(Problem::builder(shape).lse().k(same).v(same).q(Layout { row: 0, ..same }), Fill::Normal, 4));
+    verify(&drawn(Problem::builder(shape).lse().k(same).v(same).q(Layout { row: 0, ..same }), Fill::Normal, 4));
 }
 
 #[test]
@@ -115,12 +114,13 @@ fn packed_qkv_is_one_buffer_bound_three_times() {
     for (dtype, dim) in [(Dtype::F32, 8), (Dtype::F16, 5), (Dtype::Bf16, 8)] {
         let shape = Shape::new(2, 4, 35, dim).kv_heads(2);
         let [q, k, v] = Layout::packed_qkv(&shape);
-        let case = Case::new(Problem::builder(shape).dtype(dtype).q(q).k(k).v(v).lse(), Fill::Normal, 5);
+        let case = drawn(Problem::builder(shape).dtype(dtype).q(q).k(k).v(v).lse(), Fill::Normal, 5);
         // The three vectors are parts of one, each NaN where the others are not.
-        let longest = case.v.len();
+        let longest = case.host.v.len();
         let part = |values: &[f32], i: usize| values.get(i).copied().filter(|x| !x.is_nan());
-        let packed: Vec<f32> =
-            (0..longest).map(|i| part(&case.q, i).or(part(&case.k, i)).or(part(&case.v, i)).unwrap()).collect();
+        let packed: Vec<f32> = (0..longest)
+            .map(|i| part(&case.host.q, i).or(part(&case.host.k, i)).or(part(&case.host.v, i)).unwrap())
+            .collect();
         let expected = Expected::of(&case);
         each_variant(&case.problem, |device, variant| {
             let _guard = device.enter();
@@ -142,7 +142,7 @@ fn packed_qkv_is_one_buffer_bound_three_times() {
 #[test]
 fn a_binding_may_start_and_end_inside_its_buffer() {
     // All operands in two buffers, at the offsets a device can bind.
-    let case = Case::new(Problem::builder(Shape::new(1, 2, 33, 8)).lse(), Fill::Normal, 6);
+    let case = drawn(Problem::builder(Shape::new(1, 2, 33, 8)).lse(), Fill::Normal, 6);
     let expected = Expected::of(&case);
     for device in all() {
         let _guard = device.enter();
@@ -177,16 +177,16 @@ fn a_binding_may_start_and_end_inside_its_buffer() {
     }
 }
 
-/// More of something than a dispatch has workgroups for.
+/// More heads or batches than a dispatch has workgroups.
 const MANY: u32 = 65_536 + 3;
-/// Of which one in so many has work to do; the rest see no key, which a software driver is quick about.
+/// One in this many of them has work to do. The others see no key, which is quick on a software driver.
 const BUSY: u32 = 97;
 
 #[test]
 fn more_heads_than_workgroups() {
     let shape = Shape::new(1, MANY, 1, 4).kv_heads(1).kv_len(2);
     let (mask, bias) = (ScoreLayout::broadcast([1, MANY, 1, 1]), ScoreLayout::broadcast([1; 4]));
-    let case = Case::new(everything(shape, Dtype::F32).mask(mask).bias(Dtype::F32, bias), Fill::Normal, 7);
+    let case = drawn(everything(shape, Dtype::F32).mask(mask).bias(Dtype::F32, bias), Fill::Normal, 7);
     verify(&case.masked(|[_, h, _, _], _| h % BUSY == 0 || h + 2 > MANY).lengths(&[2]));
 }
 
@@ -194,7 +194,7 @@ fn more_heads_than_workgroups() {
 fn more_batches_than_workgroups() {
     let shape = Shape::new(MANY, 1, 1, 4).kv_len(2);
     let (mask, bias) = (ScoreLayout::broadcast([MANY, 1, 1, 2]), ScoreLayout::broadcast([1; 4]));
-    let case = Case::new(everything(shape, Dtype::F32).mask(mask).bias(Dtype::F32, bias), Fill::Normal, 8);
+    let case = drawn(everything(shape, Dtype::F32).mask(mask).bias(Dtype::F32, bias), Fill::Normal, 8);
     let lengths: Vec<u32> = (0..MANY).map(|b| if b % BUSY == 0 || b + 2 > MANY { 2 } else { 0 }).collect();
     verify(&case.lengths(&lengths));
 }
@@ -211,7 +211,7 @@ fn longest(device: &Device, mut len_kv: u32, problem: impl Fn(u32) -> Problem) -
     }
 }
 
-/// Software drivers end loops early and say nothing: up to the last key that a plan accepts, all must count.
+/// Software drivers end long loops early without an error. Up to the last key that a plan accepts, every key must count.
 #[test]
 fn every_key_of_the_longest_sequence_counts() {
     for device in all() {

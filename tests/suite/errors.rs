@@ -1,4 +1,4 @@
-//! Every error there is, produced and recovered from: its text names the value, the bound and the remedy.
+//! Produces every error there is, and recovers from it. The text of an error names the value, the bound and the remedy.
 
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Display};
@@ -7,13 +7,13 @@ use std::sync::Mutex;
 use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
-    Attention, BindError, Caps, Dtype, Function, Inputs, Layout, Operand, Operands, PlanError, Problem, ProblemBuilder,
-    ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference, testing,
+    Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Operand, Operands, PlanError, Problem,
+    ProblemBuilder, ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference, testing,
 };
 
 use crate::record::{buffers, noop, operands};
 
-/// The variants whose text a test here has read, as `Enum::Variant`.
+/// The variants whose text a test here has checked, as `Enum::Variant`.
 static PRODUCED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 fn assert_says<E: Display + Debug>(error: &E, words: &[&str]) {
@@ -94,6 +94,21 @@ fn describing() {
     }
     let unfinished = problem.clone().score_mod("fn score_mod(score: f32, at: At) -> f32 {\n    return score");
     refused(unfinished, |e| matches!(e, E::Program { .. }), &["score_mod", "line ", "column "]);
+    for (rows, keys) in [(0, 64), (64, 0), (64, 48), (65_537, 64), (64, 65_568), (u32::MAX, u32::MAX)] {
+        let tiles = problem.clone().block_mask(BlockMask::new(rows, keys));
+        let words = [&*format!("{rows} rows by {keys} keys"), "multiple of 32"];
+        refused(tiles, |e| matches!(e, E::BlockSize { .. }), &words);
+    }
+    problem.clone().block_mask(BlockMask::new(65_536, 65_536)).build().unwrap();
+    let shared = |problem: &ProblemBuilder| problem.clone().block_mask(BlockMask::new(64, 64));
+    let of_heads = problem.clone().mask(ScoreLayout::broadcast([1, 4, 8, 8]));
+    let is_shared = |e: &E| matches!(e, E::BlockMaskShared { .. });
+    refused(shared(&of_heads), is_shared, &["the mask", "`head`", "BlockMask::per_head"]);
+    let of_batches = problem.clone().mask_mod("fn mask_mod(at: At) -> bool { return at.batch > 0u; }");
+    refused(shared(&of_batches), is_shared, &["`mask_mod`", "`batch`", "BlockMask::per_batch"]);
+    of_batches.block_mask(BlockMask::new(64, 64).per_batch()).build().unwrap();
+    let commented = problem.clone().mask_mod("fn mask_mod(at: At) -> bool { return at.key > 0u; } // not the head");
+    shared(&commented).build().unwrap();
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
     refused(
         overlapping,
@@ -112,6 +127,10 @@ fn planning() {
 
     let error = plan(Problem::builder(Shape::new(1, 1, 8, 577)), caps).unwrap_err();
     assert!(matches!(error, PlanError::HeadSize { .. }));
+    let plain = Problem::builder(shape()).build().unwrap();
+    let no_tiles = Attention::new(&device).plan_block_mask(&plain).unwrap_err();
+    assert_eq!(no_tiles, PlanError::NoBlockMask);
+    assert_says(&no_tiles, &["no block mask", "ProblemBuilder::block_mask"]);
     assert_says(&error, &["dim_qk = 577", "1 to 576"]);
 
     type Lower = fn(&mut Caps);
@@ -129,7 +148,7 @@ fn planning() {
     }
 
     let mut brief = caps;
-    brief.loop_rounds = 1000;
+    brief.loop_iterations = 1000;
     let error = plan(Problem::builder(Shape::new(1, 1, 1, 16).kv_len(100_000)).weights(), brief).unwrap_err();
     assert!(matches!(error, PlanError::TooManyKeys { .. }), "{error:?}");
     assert_says(&error, &["len_kv = 100000", "up to", "merge by LSE"]);

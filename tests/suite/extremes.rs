@@ -1,15 +1,14 @@
-//! The ends of what can be asked: problems without keys or rows, scores and values that are not finite, and numbers near
-//! the ends of f32's range.
+//! Extreme problems: those without keys or rows, scores and values that are not finite, and numbers near the ends of f32's
+//! range.
 
+use truth::{Case, Expected, Fill};
 use wgpu_attention::{
     Diagonal, Dtype, Inputs, Operand, PlanError, Problem, ProblemBuilder, ProblemError, Shape, Window, blocking,
     reference,
 };
 
-use crate::case::{Case, everything, full};
-use crate::comparator::Expected;
+use crate::case::{drawn, everything, full};
 use crate::device::{all, each_variant, verify};
-use crate::inputs::Fill;
 
 /// Two batches, two heads that share a KV head, two tiles of keys.
 fn shape() -> Shape {
@@ -25,7 +24,7 @@ fn without_keys_every_row_is_empty() {
         Problem::builder(Shape { len_q: 1, ..shape }).lse(),
     ];
     for problem in problems {
-        let case = Case::new(problem, Fill::Normal, 1);
+        let case = drawn(problem, Fill::Normal, 1);
         let case = if case.problem.uses(Operand::KvLengths) { case.lengths(&[0, 9]) } else { case };
         let inputs = case.inputs();
         for device in all() {
@@ -48,8 +47,7 @@ fn without_rows_there_is_nothing_to_do() {
         [Shape { batch: 0, ..shape() }, Shape { len_q: 0, ..shape() }, Shape { batch: 0, len_kv: 0, ..shape() }]
     {
         let case =
-            Case::new(everything(shape, Dtype::F32).weights(), Fill::Normal, 2)
-                .lengths(&vec![50; shape.batch as usize]);
+            drawn(everything(shape, Dtype::F32).weights(), Fill::Normal, 2).lengths(&vec![50; shape.batch as usize]);
         let exact = reference::attention(&case.problem, &case.inputs()).unwrap();
         assert_eq!((exact.out.len(), exact.lse.len(), exact.weights.len()), (0, 0, 0));
         for device in all() {
@@ -65,7 +63,7 @@ fn without_rows_there_is_nothing_to_do() {
 
 /// Queries that are positive, so that a key of −∞ scores −∞.
 fn with_key_of_minus_infinity(problem: ProblemBuilder, key: u32) -> Case {
-    Case::new(problem, Fill::Normal, 3)
+    drawn(problem, Fill::Normal, 3)
         .edited(Operand::Q, |_, x| x.abs() + 0.1)
         .edited(Operand::K, |[_, _, j, _], x| if j == key { f32::NEG_INFINITY } else { x })
 }
@@ -103,16 +101,16 @@ fn a_score_of_minus_infinity_beside_others_has_no_weight() {
 
 #[test]
 fn a_value_that_is_not_finite_leaves_the_lse_alone() {
-    let clean = Case::new(Problem::builder(shape()).causal(Diagonal::TopLeft).lse(), Fill::Normal, 4);
+    let clean = drawn(Problem::builder(shape()).causal(Diagonal::TopLeft).lse(), Fill::Normal, 4);
     let expected = Expected::of(&clean);
     // In a value's first element and in a later one.
     for (column, poison) in [(0, f32::NAN), (29, f32::INFINITY), (29, f32::NEG_INFINITY)] {
         let spoil = |[_, _, j, d]: [u32; 4], x| if j == 20 && d == column { poison } else { x };
-        let spoilt = clean.clone().edited(Operand::V, spoil);
-        each_variant(&spoilt.problem, |device, variant| {
-            let mut got = device.run(&spoilt, &variant);
+        let non_finite = clean.clone().edited(Operand::V, spoil);
+        each_variant(&non_finite.problem, |device, variant| {
+            let mut got = device.run(&non_finite, &variant);
             let name = format!("{variant} on {}", device.name);
-            for (row, at) in spoilt.rows().enumerate().filter(|(_, [_, _, i])| *i >= 20) {
+            for (row, at) in non_finite.rows().enumerate().filter(|(_, [_, _, i])| *i >= 20) {
                 let out = &mut got.out[row * 32..][..32];
                 let seen = out[column as usize];
                 assert!(!seen.is_finite(), "{name}: row {row} saw {poison} and has {seen}");
@@ -136,7 +134,7 @@ fn scales_reach_both_ends_of_their_range() {
             Problem::builder(shape()).softcap(3.0),
             Problem::builder(shape()).bias(Dtype::F32, full(shape())),
         ] {
-            verify(&Case::new(problem.scale(scale).lse(), Fill::Normal, 5).edited(Operand::Q, |_, x| x * by));
+            verify(&drawn(problem.scale(scale).lse(), Fill::Normal, 5).edited(Operand::Q, |_, x| x * by));
         }
     }
     for scale in [f32::NAN, f32::INFINITY, 2.4e38, f32::MAX] {
@@ -153,7 +151,7 @@ fn values_may_be_as_large_as_their_sum_allows() {
     for shape in [shape(), Shape { len_q: 1, ..shape() }] {
         for (dtype, fill) in [(Dtype::F32, Fill::Constant), (Dtype::F32, Fill::Normal), (Dtype::Bf16, Fill::Constant)] {
             let most = 2e37 / shape.len_kv as f32;
-            let case = Case::new(Problem::builder(shape).dtype(dtype).lse(), fill, 6);
+            let case = drawn(Problem::builder(shape).dtype(dtype).lse(), fill, 6);
             verify(&case.edited(Operand::V, |[_, _, _, d], _| if d % 2 == 0 { most } else { -most }));
         }
     }
@@ -176,7 +174,7 @@ fn wide_heads_are_computed_some_columns_at_a_time() {
     for ((shape, dtype), len_q, len_kv) in [(latent, 40, 50), (latent, 2, 1100), (odd, 2, 1100)] {
         let problem =
             Problem::builder(Shape { len_q, len_kv, ..shape }).dtype(dtype).causal(Diagonal::BottomRight).lse();
-        verify(&Case::new(problem, Fill::Normal, 7));
+        verify(&drawn(problem, Fill::Normal, 7));
     }
     let too_wide = Problem::builder(Shape { dim_v: 577, ..shape() }).build().unwrap();
     for device in all() {

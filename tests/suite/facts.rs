@@ -1,4 +1,5 @@
-//! Adapters that this machine need not have, as what wgpu tells of them: which kernels selection offers there. No device needed.
+//! Which kernels selection offers on adapters that this machine may not have, described by what wgpu reports about them.
+//! Needs no device.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +8,16 @@ use wgpu_attention::{Caps, Fragment, MatrixUnit, Multiplier, Tiles};
 
 use crate::coverage::offered;
 
-/// What an adapter of this kind, by this API, with subgroups of these sizes, grants a device that asks for `features`.
+/// The capabilities of a device with `features`, on an adapter of this kind and API, with subgroups of these sizes.
 fn caps(name: &str, kind: DeviceType, backend: Backend, subgroups: [u32; 2], features: Features) -> Caps {
     let info = AdapterInfo {
         name: name.to_owned(),
+        vendor: match name.split(' ').next() {
+            Some("GeForce") => 0x10de,
+            Some("AMD") => 0x1002,
+            Some("Intel(R)") => 0x8086,
+            _ => 0,
+        },
         subgroup_min_size: subgroups[0],
         subgroup_max_size: subgroups[1],
         ..AdapterInfo::new(kind, backend)
@@ -21,7 +28,7 @@ fn caps(name: &str, kind: DeviceType, backend: Backend, subgroups: [u32; 2], fea
 fn on_unit(caps: Caps, fragment: Fragment, subgroup: u32, tiles: Tiles, multiplier: Multiplier) -> Caps {
     let mut caps = caps;
     caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles, multiplier });
-    // What such devices have, and kernels on matrix units want.
+    // Such devices have this much, and kernels on matrix units need it.
     caps.workgroup_bytes = 48 << 10;
     caps
 }
@@ -29,7 +36,7 @@ fn on_unit(caps: Caps, fragment: Fragment, subgroup: u32, tiles: Tiles, multipli
 /// One adapter of every kind there is.
 pub fn adapters() -> Vec<(&'static str, Caps)> {
     use DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other};
-    // wgpu's two ends where it knows no size.
+    // The range that wgpu reports if it does not know the sizes.
     let unknown = [wgpu::MINIMUM_SUBGROUP_MIN_SIZE, wgpu::MAXIMUM_SUBGROUP_MAX_SIZE];
     let all = Caps::FEATURES;
     let metal = caps("Apple M4", IntegratedGpu, Backend::Metal, [4, 64], all);
@@ -46,11 +53,8 @@ pub fn adapters() -> Vec<(&'static str, Caps)> {
         ("NVIDIA's matrix unit", on_unit(nvidia, Fragment::Side16, 32, Tiles::Vectors, Multiplier::Unit)),
         ("lavapipe", lavapipe),
         ("a newer lavapipe's matrix unit", on_unit(lavapipe, Fragment::Side8, 8, Tiles::Vectors, Multiplier::Unit)),
-        ("a unit that threads play", on_unit(lavapipe, Fragment::Side16, 32, Tiles::Vectors, Multiplier::Emulated)),
-        (
-            "Metal's unit that threads play",
-            on_unit(lavapipe, Fragment::Side8, 32, Tiles::Scalars, Multiplier::Emulated),
-        ),
+        ("an emulated unit", on_unit(lavapipe, Fragment::Side16, 32, Tiles::Vectors, Multiplier::Emulated)),
+        ("Metal's unit, emulated", on_unit(lavapipe, Fragment::Side8, 32, Tiles::Scalars, Multiplier::Emulated)),
         ("llvmpipe by GL", caps("llvmpipe (LLVM 15.0.6, 256 bits)", Cpu, Backend::Gl, unknown, Features::empty())),
         ("a browser's GPU", caps("", Other, Backend::BrowserWebGpu, [32, 32], Features::SUBGROUP)),
         ("a browser's CPU", caps("", Cpu, Backend::BrowserWebGpu, [4, 4], Features::SUBGROUP)),
@@ -63,11 +67,16 @@ fn adapter(name: &str) -> Caps {
 }
 
 /// What every device runs.
-const EVERYWHERE: [&str; 6] = ["tiled x4", "tiled x1", "weights x4", "weights x1", "merge x4", "merge x1"];
-/// And what those run besides that are not a CPU whose kernels shuffle.
+const EVERYWHERE: [&str; 7] =
+    ["tiled x4", "tiled x1", "weights x4", "weights x1", "block_mask x4", "merge x4", "merge x1"];
+/// What the devices run in addition that do not get the kernels for CPUs.
 const DECODE: [&str; 2] = ["decode x4", "decode x1"];
-/// Where subgroups have eight lanes or more.
+/// What devices run in addition if their subgroups have eight lanes or more.
 const BY_SUBGROUPS: [&str; 2] = ["tiled-sub x4", "decode-sub x4"];
+/// What GPUs with many registers run instead.
+const WITH_REGISTERS: [&str; 4] = ["tiled8x4 x4", "tiled8x4 x1", "tiled8x4-sub x4", "decode-sub x4"];
+/// What they run besides if they have much workgroup memory.
+const WITH_MEMORY: [&str; 3] = ["tiled8x8 x4", "tiled8x8 x1", "tiled8x8-sub x4"];
 
 fn assert_offered(name: &str, more: &[&[&str]]) {
     let wanted: BTreeSet<String> =
@@ -77,13 +86,19 @@ fn assert_offered(name: &str, more: &[&[&str]]) {
 
 #[test]
 fn each_kind_of_adapter_is_offered_its_kernels() {
-    // Its subgroups may have four lanes, wgpu says.
+    // wgpu reports that its subgroups may have four lanes.
     assert_offered("Metal", &[&DECODE]);
     assert_offered("Metal's matrix unit", &[&DECODE, &["matrix8in32-scalars x4", "matrix8in32-scalars x1"]]);
-    for gpu in ["RADV", "Intel", "NVIDIA", "a browser's GPU"] {
+    for gpu in ["Intel", "a browser's GPU"] {
         assert_offered(gpu, &[&DECODE, &BY_SUBGROUPS]);
     }
-    assert_offered("NVIDIA's matrix unit", &[&DECODE, &BY_SUBGROUPS, &["matrix16in32 x4", "matrix16in32 x1"]]);
+    for gpu in ["RADV", "NVIDIA"] {
+        assert_offered(gpu, &[&DECODE, &WITH_REGISTERS]);
+    }
+    assert_offered(
+        "NVIDIA's matrix unit",
+        &[&DECODE, &WITH_REGISTERS, &WITH_MEMORY, &["matrix16in32 x4", "matrix16in32 x1"]],
+    );
     assert_offered("llvmpipe by GL", &[&DECODE]);
     assert_offered("WARP of other sizes", &[&DECODE]);
     let of_four = ["lanes4 x4w", "lanes4 x1", "streams4 x4w", "streams4 x1", "stage x4w", "stage x1"];
@@ -102,7 +117,7 @@ fn has(caps: &Caps, kernel: &str) -> bool {
 #[test]
 fn without_the_feature_no_size_of_a_subgroup_counts() {
     let silent = caps("", DeviceType::Cpu, Backend::Vulkan, [8, 8], Features::empty());
-    assert_eq!((silent.subgroup_size, silent.subgroup_least), (None, None));
+    assert_eq!((silent.subgroup_size, silent.min_subgroup_size), (None, None));
     assert!(!has(&silent, "lanes") && !has(&silent, "streams"));
 }
 
@@ -111,11 +126,11 @@ fn of_several_sizes_none_is_taken_for_the_size() {
     for sizes in [[4, 8], [8, 32], [32, 64], [4, 64], [4, 128]] {
         for kind in [DeviceType::Cpu, DeviceType::DiscreteGpu] {
             let caps = caps("", kind, Backend::Vulkan, sizes, Caps::FEATURES);
-            assert_eq!((caps.subgroup_size, caps.subgroup_least), (None, Some(sizes[0])));
+            assert_eq!((caps.subgroup_size, caps.min_subgroup_size), (None, Some(sizes[0])));
             assert!(!has(&caps, "lanes") && !has(&caps, "streams"), "{sizes:?}");
         }
     }
-    // The two ends that wgpu gives where it is not told.
+    // The range that wgpu reports if it does not know the sizes.
     let unknown = Caps::from_facts(
         &AdapterInfo::new(DeviceType::Cpu, Backend::BrowserWebGpu),
         Features::SUBGROUP,
@@ -157,7 +172,7 @@ fn words_need_64_bit_integers() {
 #[test]
 fn only_mesas_software_drivers_end_loops_early() {
     for (name, caps) in adapters() {
-        let ends_loops = name.contains("lavapipe") || name.contains("llvmpipe") || name.contains("threads play");
-        assert_eq!(caps.loop_rounds < u32::MAX, ends_loops, "{name}");
+        let ends_loops = name.contains("lavapipe") || name.contains("llvmpipe") || name.contains("emulated");
+        assert_eq!(caps.loop_iterations < u32::MAX, ends_loops, "{name}");
     }
 }

@@ -1,19 +1,17 @@
-//! Random problems, every one on every variant that can run it.
+//! Random problems, run as the variants that can run them.
 //!
-//! The numbers a problem is filled with come from a seed; what proptest draws, and shrinks, is the problem. Which kernel
-//! a problem needs is drawn from a short list, since each takes the driver's compiler most of a second; everything else
-//! is free.
+//! proptest draws and shrinks the problem; its inputs come from a seed. The kernel that a problem needs is drawn from a
+//! short list, because each takes the driver's compiler most of a second. Everything else is free.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use truth::{Case, Expected, Fill, naive, poison_hidden};
 use wgpu_attention::{Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
-use crate::case::Case;
-use crate::comparator::{Expected, naive};
+use crate::case::drawn;
 use crate::device::{Device, all, each_variant_once, opened_anew};
-use crate::inputs::{Fill, poison_hidden};
 
-/// What a problem asks of the compiler.
+/// The properties of a problem that decide which kernel is compiled.
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     dtype: Dtype,
@@ -73,12 +71,12 @@ fn any_kernel() -> impl Strategy<Value = Kernel> {
     )
 }
 
-/// Everything about a problem that compiles nothing.
+/// A random problem: its kernel, and the properties that compile nothing.
 #[derive(Clone, Debug)]
 struct Draw {
     kernel: Kernel,
     shape: Shape,
-    /// In fours wherever that decides how elements are moved.
+    /// Whether sizes are multiples of four, wherever that decides how elements are moved.
     in_fours: bool,
     layouts: [Arrangement; 4],
     score_axes: [u32; 2],
@@ -213,7 +211,7 @@ impl Draw {
     }
 
     fn case(&self) -> Case {
-        let mut case = Case::new(self.problem(), self.fill, self.seed);
+        let mut case = drawn(self.problem(), self.fill, self.seed);
         if let Some(poison) = self.poison {
             poison_hidden(&mut case, poison);
         }
@@ -221,13 +219,13 @@ impl Draw {
     }
 }
 
-/// Whether the variants on an adapter compute a problem as they should, of every variant on one adapter alone.
+/// Whether one adapter computes a problem correctly, as the variants that [`each_variant_once`] gives to it.
 ///
-/// A draw is about what a kernel makes of a problem. That each driver compiles each feature rightly, smaller questions ask.
+/// A draw tests what a kernel makes of a problem. Smaller tests check that each driver compiles each feature correctly.
 fn holds(draw: &Draw, devices: &[Device]) -> Result<(), TestCaseError> {
     let case = draw.case();
     let expected = Expected::of(&case);
-    expected.check(&naive(&case)).map_err(TestCaseError::fail)?;
+    expected.check(&naive(&case)).map_err(|wrong| TestCaseError::fail(wrong.to_string()))?;
     let drawn = &devices[draw.seed as usize % devices.len()];
     for (device, variant) in each_variant_once(devices, &case.problem) {
         if std::ptr::eq(device, drawn) {
@@ -238,7 +236,7 @@ fn holds(draw: &Draw, devices: &[Device]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The same cases every time: a failure is the change's, not the day's.
+/// The cases are the same every time, so a new failure comes from a change.
 fn fuzz(cases: u32, seed: u8, kernels: impl Strategy<Value = Kernel>, devices: &[Device]) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
@@ -246,7 +244,8 @@ fn fuzz(cases: u32, seed: u8, kernels: impl Strategy<Value = Kernel>, devices: &
     ran.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
 }
 
-/// Every kernel on devices of its own: they keep what they compiled, and a driver something of each dispatch.
+/// Opens new devices for every kernel, because devices keep what they compiled, and a driver keeps some memory per
+/// dispatch.
 fn fuzz_each_kernel(cases: u32, first_seed: u8) {
     for (seed, kernel) in (first_seed..).zip(KERNELS) {
         fuzz(cases, seed, Just(kernel), &opened_anew());
@@ -271,7 +270,8 @@ fn many_random_problems_of_few_kernels() {
 
 const ROUNDS: u8 = 20;
 
-/// Nearly every draw has kernels of its own, at some seconds each: so many that an hour is enough.
+/// Nearly every draw needs other kernels, which take some seconds each to compile. The number of draws is what fits in an
+/// hour.
 #[test]
 #[ignore = "an hour; cargo xtask test --full"]
 fn random_problems_of_any_kernel() {

@@ -1,8 +1,8 @@
 //! The code between a problem and its dispatches, on wgpu's noop device: what is accepted to the byte, what is chosen, and
 //! where work is cut.
 //!
-//! `cargo xtask mutants` plants mistakes in that code, and these tests are to notice them. So sizes are primes where they
-//! can be, and each bound is met from both sides.
+//! `cargo xtask mutants` plants mistakes in that code, which these tests should notice. So sizes are primes if they can be,
+//! and each bound is tested from both sides.
 
 mod binding;
 mod kernels;
@@ -35,13 +35,13 @@ enum Kind {
 }
 
 impl Kind {
-    /// Such a device's facts, with limits that nothing here reaches.
+    /// The facts of such a device, with limits that nothing here reaches.
     fn caps(self, device: &Device) -> Caps {
         let mut caps = Caps::of(device);
         caps.workgroups_to_fill = 1;
         caps.is_software = matches!(self, Self::Software { .. });
         caps.has_int64 = false;
-        (caps.subgroup_least, caps.subgroup_size) = match self {
+        (caps.min_subgroup_size, caps.subgroup_size) = match self {
             Self::Plain => (None, None),
             Self::Subgroups { least } => (Some(least), None),
             Self::Software { lanes } => (Some(lanes), Some(lanes)),
@@ -50,13 +50,13 @@ impl Kind {
     }
 }
 
-/// Plans a problem for the kernel named, whose threads tell each other things through workgroup memory.
+/// Plans a problem with the named kernel, in the form that exchanges data through workgroup memory.
 fn plan_by(name: &str, device: &Device, caps: Caps, problem: &Problem) -> Plan {
     let attention = Attention::with_caps(device, caps);
     let named = |variant: &Variant| testing::schedule(variant) == name && !testing::kind(variant).contains("-sub");
     let variant = attention.candidates(problem).unwrap().into_iter().find(named);
     let variant = variant.unwrap_or_else(|| panic!("no {name} for {problem:?}"));
-    // What the kernels do is not asked here, and some take long to compile.
+    // The kernels are replaced by empty ones, because these tests do not run them, and some take long to compile.
     for kernel in testing::kernels(problem, &variant, &caps).unwrap() {
         testing::substitute(&attention, &kernel, "@compute @workgroup_size(1) fn main() {}".to_owned());
     }

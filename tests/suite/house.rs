@@ -1,9 +1,9 @@
-//! How the sources of the library depend on each other: one way, and in no circle.
+//! How the modules of the library depend on each other: in one direction, without cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The modules of `src`, by their paths from the crate, with what each says.
+/// The modules of `src`, by their paths in the crate, with their text.
 fn modules() -> BTreeMap<String, String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut modules = BTreeMap::new();
@@ -18,7 +18,7 @@ fn modules() -> BTreeMap<String, String> {
             let relative = path.strip_prefix(&src).unwrap().with_extension("");
             let names: Vec<_> = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             let names = names.strip_suffix(&["mod".to_owned()]).unwrap_or(&names);
-            // What is only for tests may look anywhere.
+            // Code for tests may import from anywhere.
             let text = std::fs::read_to_string(&path).unwrap();
             let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
             modules.insert(names.join("::"), text);
@@ -27,7 +27,7 @@ fn modules() -> BTreeMap<String, String> {
     modules
 }
 
-/// The module that a path leads into: the longest of its beginnings that is one.
+/// The module that a path leads into: the longest start of the path that is a module.
 fn module<'a>(path: &str, modules: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let names: Vec<&str> = path.split("::").collect();
     (1..=names.len()).rev().find_map(|n| modules.get_key_value(&names[..n].join("::")).map(|(name, _)| name.as_str()))
@@ -45,7 +45,7 @@ fn imports(modules: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>>
             let (path, names) = line.split_once("::{").unwrap_or((&line, ""));
             let path = match path.strip_prefix("crate::") {
                 Some(path) => path.to_owned(),
-                // A module names those inside it without their beginning.
+                // A module names its submodules by relative paths.
                 None => format!("{name}::{path}"),
             };
             let names: Vec<String> =
@@ -65,7 +65,7 @@ fn imports_make_no_circle() {
     assert!(waiting.len() > 40, "{:?}", waiting.keys());
     assert!(waiting["plan::cut"].contains("problem"), "{:?}", waiting["plan::cut"]);
     while !waiting.is_empty() {
-        // What imports nothing that is still waiting is in no circle.
+        // A module that imports nothing that is still waiting is not in a cycle.
         let free: Vec<&str> = waiting
             .iter()
             .filter(|(_, imports)| imports.iter().all(|name| !waiting.contains_key(name)))
@@ -76,7 +76,7 @@ fn imports_make_no_circle() {
     }
 }
 
-/// Folders in the order of reading; none imports from one after it.
+/// No folder imports from one that comes after it in reading order.
 #[test]
 fn imports_run_one_way() {
     let order = ["problem", "device", "kernel", "plan", "record", "host", "testing"];
@@ -89,7 +89,7 @@ fn imports_run_one_way() {
     }
 }
 
-/// Which schedule a kernel has is nobody's business but its own folder's.
+/// Only `src/kernel` depends on which schedule a kernel has.
 #[test]
 fn schedules_are_named_nowhere_else() {
     for (name, text) in modules() {

@@ -1,29 +1,28 @@
-//! What must hold whatever the numbers: no reference needed, and so none to share a mistake with.
+//! Laws that hold for any numbers. They need no reference, and so cannot share its mistakes.
 
+use truth::{Case, Expected, Fill, Outputs, Visibility, epsilon, indices, stored};
 use wgpu_attention::{
     Attention, Caps, Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Variant, Window, testing,
 };
 
-use crate::case::{Case, epsilon, full, indices, stored};
-use crate::comparator::{Expected, Outputs};
+use crate::case::{drawn, full};
 use crate::device::{Device, all, each_variant};
-use crate::inputs::Fill;
 
 fn shape() -> Shape {
     Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(50)
 }
 
-/// Every feature at once, the mask a key padding mask.
+/// Every feature at once, with a key padding mask as the mask.
 fn everything(shape: Shape) -> ProblemBuilder {
     crate::case::everything(shape, Dtype::F32).mask(ScoreLayout::broadcast([shape.batch, 1, 1, shape.len_kv]))
 }
 
 #[test]
 fn values_of_one_give_one() {
-    // Weights that sum to 1 do not care which they are; every element type stores 1.
+    // Any weights that sum to 1 give 1, and every element type can store 1.
     for dtype in Dtype::ALL {
         for fill in Fill::ALL {
-            let case = Case::new(Problem::builder(shape()).dtype(dtype).lse(), fill, 1);
+            let case = drawn(Problem::builder(shape()).dtype(dtype).lse(), fill, 1);
             let case = case.edited(Operand::V, |_, _| 1.0);
             // A quotient of two sums of the same weights in different orders: each addition rounds by half an ε at most.
             let tolerance = epsilon(Dtype::F32) * f64::from(case.problem.shape().len_kv) + epsilon(dtype) / 2.0;
@@ -39,7 +38,7 @@ fn values_of_one_give_one() {
 #[test]
 fn one_hot_values_show_the_weights() {
     let shape = Shape::new(1, 2, 35, 32).kv_len(32);
-    let case = Case::new(Problem::builder(shape).causal(Diagonal::TopLeft).lse().weights(), Fill::Normal, 2);
+    let case = drawn(Problem::builder(shape).causal(Diagonal::TopLeft).lse().weights(), Fill::Normal, 2);
     let case = case.edited(Operand::V, |[_, _, j, d], _| if j == d { 1.0 } else { 0.0 });
     let expected = Expected::of(&case);
     each_variant(&case.problem, |device, variant| {
@@ -50,15 +49,16 @@ fn one_hot_values_show_the_weights() {
     });
 }
 
-/// With no scores at all a row is the mean of the visible indices: an interval's, when positions alone decide.
+/// If all scores are 0, a row is the mean of the visible indices. These are an interval if only positions decide what is
+/// visible.
 fn assert_mean_of_visible(problem: ProblemBuilder) {
-    let case = Case::new(problem, Fill::Normal, 3).edited(Operand::K, |_, _| 0.0);
+    let case = drawn(problem, Fill::Normal, 3).edited(Operand::K, |_, _| 0.0);
     let case = case.edited(Operand::V, |[_, _, j, _], _| j as f32);
-    let shape = case.problem.shape();
+    let (shape, visibility) = (case.problem.shape(), Visibility::new(&case));
     each_variant(&case.problem, |device, variant| {
         let got = device.run(&case, &variant);
         for (row, [b, h, i]) in case.rows().enumerate() {
-            let seen: Vec<u32> = (0..shape.len_kv).filter(|&j| case.sees([b, h, i, j])).collect();
+            let seen: Vec<u32> = (0..shape.len_kv).filter(|&j| visibility.sees([b, h, i, j])).collect();
             let wanted = seen.iter().sum::<u32>() as f32 / seen.len().max(1) as f32;
             let out = &got.out[row * shape.dim_v as usize..][..shape.dim_v as usize];
             assert!(out.iter().all(|&x| x == wanted), "{variant}: row {row} is {out:?}, not {wanted}");
@@ -85,11 +85,11 @@ fn without_scores_a_row_is_the_exact_mean_of_what_it_sees() {
 #[test]
 fn two_halves_merged_by_their_lse_are_the_whole() {
     let shape = shape();
-    let whole = Case::new(Problem::builder(shape).lse(), Fill::Staircase, 4);
+    let whole = drawn(Problem::builder(shape).lse(), Fill::Staircase, 4);
     let expected = Expected::of(&whole);
     let part = |keys: std::ops::Range<u32>| {
         let problem = Problem::builder(shape.kv_len(keys.end - keys.start)).lse();
-        let mut part = Case::new(problem, Fill::Normal, 0);
+        let mut part = drawn(problem, Fill::Normal, 0);
         part.edit(Operand::Q, |at, _| whole.get(Operand::Q, at));
         part.edit(Operand::K, |[b, h, j, d], _| whole.get(Operand::K, [b, h, keys.start + j, d]));
         part.edit(Operand::V, |[b, h, j, d], _| whole.get(Operand::V, [b, h, keys.start + j, d]));
@@ -114,14 +114,14 @@ fn two_halves_merged_by_their_lse_are_the_whole() {
 #[test]
 fn grouped_heads_are_repeated_heads() {
     let shape = Shape::new(2, 6, 35, 32).kv_heads(2).kv_len(50);
-    let grouped = Case::new(everything(shape), Fill::Normal, 5);
-    let mut repeated = Case::new(everything(shape.kv_heads(6)), Fill::Normal, 5);
+    let grouped = drawn(everything(shape), Fill::Normal, 5);
+    let mut repeated = drawn(everything(shape.kv_heads(6)), Fill::Normal, 5);
     repeated.edit(Operand::Q, |at, _| grouped.get(Operand::Q, at));
     for operand in [Operand::K, Operand::V] {
         repeated.edit(operand, |[b, h, j, d], _| grouped.get(operand, [b, h / 3, j, d]));
     }
-    (repeated.mask, repeated.bias) = (grouped.mask.clone(), grouped.bias.clone());
-    repeated.kv_lengths = grouped.kv_lengths.clone();
+    (repeated.host.mask, repeated.host.bias) = (grouped.host.mask.clone(), grouped.host.bias.clone());
+    repeated.host.kv_lengths = grouped.host.kv_lengths.clone();
     each_variant(&grouped.problem, |device, variant| {
         assert_eq!(device.run(&grouped, &variant).bits(), device.run(&repeated, &variant).bits(), "{variant}");
     });
@@ -129,9 +129,9 @@ fn grouped_heads_are_repeated_heads() {
 
 #[test]
 fn the_order_of_keys_does_not_matter() {
-    let case = Case::new(Problem::builder(shape()).lse(), Fill::Normal, 6);
+    let case = drawn(Problem::builder(shape()).lse(), Fill::Normal, 6);
     let expected = Expected::of(&case);
-    // 7 has no factor in common with 50: each key goes to a place of its own.
+    // 7 has no factor in common with 50, so each key goes to a different place.
     let shuffled = |operand| {
         let case = case.clone();
         move |[b, h, j, d]: [u32; 4], _: f32| case.get(operand, [b, h, (7 * j + 3) % 50, d])
@@ -146,7 +146,7 @@ fn the_order_of_keys_does_not_matter() {
 fn weights_sum_to_one_and_times_v_are_the_output() {
     let shape = shape();
     for fill in Fill::ALL {
-        let case = Case::new(Problem::builder(shape).lse().weights(), fill, 7);
+        let case = drawn(Problem::builder(shape).lse().weights(), fill, 7);
         let expected = Expected::of(&case);
         each_variant(&case.problem, |device, variant| {
             let weights = device.run(&case, &variant).weights.unwrap();
@@ -169,7 +169,7 @@ fn weights_sum_to_one_and_times_v_are_the_output() {
 
 #[test]
 fn the_same_question_gives_the_same_bits() {
-    let case = Case::new(everything(shape()).weights(), Fill::Normal, 8);
+    let case = drawn(everything(shape()).weights(), Fill::Normal, 8);
     each_variant(&case.problem, |device, variant| {
         let first = device.run(&case, &variant).bits();
         for _ in 0..3 {
@@ -178,19 +178,19 @@ fn the_same_question_gives_the_same_bits() {
     });
 }
 
-/// The part of a case that asks for one batch, one query head and some rows, standing where they stood.
+/// The part of a case with one batch, one query head and some rows, at their original positions.
 fn alone(case: &Case, b: u32, h: u32, rows: std::ops::Range<u32>) -> Case {
     let shape = case.problem.shape();
     let few = Shape::new(1, 1, rows.end - rows.start, shape.dim_qk).kv_len(shape.len_kv);
-    let mut part = Case::new(everything(few).causal(Diagonal::Offset(rows.start as i32 + 10)), Fill::Normal, 0);
+    let mut part = drawn(everything(few).causal(Diagonal::Offset(rows.start as i32 + 10)), Fill::Normal, 0);
     let start = rows.start;
     part.edit(Operand::Q, |[_, _, i, d], _| case.get(Operand::Q, [b, h, start + i, d]));
     part.edit(Operand::K, |[_, _, j, d], _| case.get(Operand::K, [b, h / shape.group(), j, d]));
     part.edit(Operand::V, |[_, _, j, d], _| case.get(Operand::V, [b, h / shape.group(), j, d]));
     part.edit(Operand::Bias, |[_, _, i, j], _| case.get(Operand::Bias, [b, h, start + i, j]));
-    let mask = case.mask.as_ref().unwrap();
+    let mask = case.host.mask.as_ref().unwrap();
     part.edit_mask(|[_, _, _, j], _| mask[(b * shape.len_kv + j) as usize]);
-    part.lengths(&[case.kv_lengths.as_ref().unwrap()[b as usize]])
+    part.lengths(&[case.host.kv_lengths.as_ref().unwrap()[b as usize]])
 }
 
 /// The variant that runs a problem of other sizes as `variant` does, though a workgroup may take fewer rows.
@@ -202,7 +202,7 @@ fn twin(device: &Device, problem: &Problem, variant: &Variant) -> Variant {
 
 #[test]
 fn a_row_a_head_or_a_batch_alone_has_the_bits_it_has_among_others() {
-    let case = Case::new(everything(shape()).causal(Diagonal::Offset(10)), Fill::Normal, 9).lengths(&[50, 39]);
+    let case = drawn(everything(shape()).causal(Diagonal::Offset(10)), Fill::Normal, 9).lengths(&[50, 39]);
     let (rows, dim) = (35, 32);
     each_variant(&case.problem, |device, variant| {
         let whole = device.run(&case, &variant);
@@ -222,8 +222,7 @@ fn a_row_a_head_or_a_batch_alone_has_the_bits_it_has_among_others() {
 
 #[test]
 fn cutting_the_work_changes_no_bit() {
-    let case =
-        Case::new(everything(shape()).causal(Diagonal::BottomRight).weights(), Fill::Normal, 10).lengths(&[50, 31]);
+    let case = drawn(everything(shape()).causal(Diagonal::BottomRight).weights(), Fill::Normal, 10).lengths(&[50, 31]);
     for device in all() {
         for variant in device.variants(&case.problem) {
             let (whole, dispatches) = device.run_by(&device.attention, &case, &variant);
@@ -252,20 +251,22 @@ fn cutting_the_work_changes_no_bit() {
     }
 }
 
-/// Every 16-bit value and its upper neighbour, as four values of equal weight of which so many are the upper.
+/// For every 16-bit value, four values of equal weight: `uppers` of them are its upper neighbour, the others are the value
+/// itself.
 pub fn between_neighbours(dtype: Dtype, uppers: u32) -> Case {
-    // Left out: what f32 cannot sum four of, or a driver may take for zero.
+    // Left out: values so large that f32 cannot sum four of them, and values that a driver may take for zero.
     let normal = f32::MIN_POSITIVE..f32::MAX / 8.0;
     let of_bits = |bits: u32| {
         let value = dtype.decode(&(bits as u16).to_le_bytes())[0];
         if normal.contains(&value.abs()) { value } else { 0.0 }
     };
     let shape = Shape::new(1, 2048, 1, 32).kv_len(4);
-    let case = Case::new(Problem::builder(shape).dtype(dtype).lse(), Fill::Constant, 0);
+    let case = drawn(Problem::builder(shape).dtype(dtype).lse(), Fill::Constant, 0);
     case.edited(Operand::V, |[_, h, j, d], _| of_bits(h * 32 + d + u32::from(j < uppers)))
 }
 
-/// Whether every output is the stored value nearest to the mean of its four, the even one of two.
+/// Whether every output is the stored value nearest to the mean of its four values, or the even one if two are equally
+/// near.
 pub fn assert_nearest(case: &Case, got: &Outputs) -> Result<(), String> {
     for (at, &got) in indices(case.view(Operand::Out).extent).zip(&got.out) {
         let sum: f64 = (0..4).map(|j| f64::from(case.get(Operand::V, [0, at[1], j, at[3]]))).sum();

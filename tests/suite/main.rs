@@ -1,12 +1,12 @@
-//! The tests, as one program. `cargo xtask test` runs it as many processes, a few tests to each.
+//! The tests, as one program. `cargo xtask test` runs it as many processes, each with a few tests.
 //!
-//! In reading order: what a [`case`] is and where its numbers come from ([`inputs`]); how a result is judged
-//! ([`comparator`]) and what that [`rejects`]; how it is made on every adapter of this machine ([`device`]).
+//! In reading order: shared problems ([`case`]), whose inputs and expected results come from `truth`; which wrong results
+//! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]).
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`] and random problems ([`fuzz`]); the
-//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`] units; what [`tune`]
-//! chooses by trying; what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of other adapters,
-//! what we [`record`], and every one of the [`errors`].
+//! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
+//! units; tuning ([`tune`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
+//! other adapters, recording ([`record`]), and every one of the [`errors`].
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes here are far below any bound")]
@@ -14,13 +14,12 @@
 #![allow(unreachable_pub, reason = "modules of a program are public to each other")]
 
 mod case;
-mod comparator;
 mod coverage;
 mod device;
 mod facts;
-mod inputs;
 mod rejects;
 
+mod block_masks;
 mod blocking;
 mod cuts;
 mod edges;

@@ -1,13 +1,12 @@
-//! Kernels on matrix units: the device's own where there is one, and units of other sizes that threads play, so that the whole
-//! schedule is tried where there is none.
+//! Kernels on matrix units: the device's own, if it has one, and emulated units of other sizes, so that the whole schedule
+//! is tried even without one.
 
+use truth::{Case, Expected, Fill};
 use wgpu_attention::blocking::{NoMatrixUnit, try_matrix_unit};
 use wgpu_attention::{Dtype, Multiplier, Operand, Problem, Shape};
 
-use crate::case::{Case, stored};
-use crate::comparator::Expected;
+use crate::case::drawn;
 use crate::device::{Device, with_matrix_units};
-use crate::inputs::Fill;
 use crate::questions::{
     all_features, biased, bottom_right, causal, deep_bias, empty_rows, filled, gappy, hidden_by_bias, huge_first,
     large, left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_staircase, lowest_bias, masked,
@@ -15,12 +14,10 @@ use crate::questions::{
     tall_window, upside_down, wide, windowed,
 };
 
-/// The same question of f16 numbers.
+/// The same case with f16 elements.
 pub fn in_f16(case: Case) -> Case {
-    let problem = case.problem.to_builder().dtype(Dtype::F16).build().unwrap();
-    let rounded = |values: Vec<f32>| values.into_iter().map(|x| stored(Dtype::F16, x)).collect();
-    let (q, k, v) = (rounded(case.q.clone()), rounded(case.k.clone()), rounded(case.v.clone()));
-    Case { problem, q, k, v, ..case }
+    let problem = case.problem.clone().to_builder().dtype(Dtype::F16).build().unwrap();
+    case.with_problem(problem)
 }
 
 /// Runs a case as every variant of a device.
@@ -42,7 +39,7 @@ fn units_pass_what_the_probe_asks() {
     }
 }
 
-/// Where subgroups are larger than said, two of the kernel's share one, and the product is not what it should be.
+/// If subgroups are larger than stated, two of the kernel's subgroups share one, and the product is wrong.
 #[test]
 fn subgroups_that_are_larger_than_said_are_noticed() {
     for device in with_matrix_units() {
@@ -56,7 +53,7 @@ fn subgroups_that_are_larger_than_said_are_noticed() {
     }
 }
 
-/// Few query rows, those of a group's heads together.
+/// Few query rows, one for each head of a group.
 fn decoding() -> Case {
     filled(Problem::builder(Shape::new(1, 8, 1, 32).kv_heads(1).kv_len(77)), Fill::Spike)
 }
@@ -66,7 +63,7 @@ fn is_a_unit(device: &Device) -> bool {
 }
 
 #[test]
-fn units_that_threads_play_answer() {
+fn emulated_units_answer() {
     let questions: [fn() -> Case; 5] = [plain, staircase, tall, decoding, all_features];
     for device in with_matrix_units().iter().filter(|device| !is_a_unit(device)) {
         let asked = if device.has_matrices() { &questions[..] } else { &questions[..4] };
@@ -130,29 +127,29 @@ fn parts_on_matrix_units_merge() {
     }
 }
 
-/// Some drivers end loops early, and those of a unit that threads play are long: every key counts all the same.
+/// Some drivers end long loops early, and an emulated unit has long loops. Every key must still count.
 #[test]
 fn long_sequences_lose_no_key() {
     let shape = Shape::new(1, 1, 16, 16).kv_len(30_000);
-    let case = Case::new(Problem::builder(shape).dtype(Dtype::F16).scale(0.0).lse(), Fill::Normal, 80);
+    let case = drawn(Problem::builder(shape).dtype(Dtype::F16).scale(0.0).lse(), Fill::Normal, 80);
     for device in with_matrix_units() {
         let undivided = device.with_caps(|caps| caps.workgroups_to_fill = 1);
         verify(&undivided, &case);
     }
 }
 
-/// The smallest scales, where a score is not told from the lowest number by any power of two.
+/// The smallest scales, at which no power of two tells a score from the lowest number.
 #[test]
 fn subnormal_scales_keep_the_log_sum_exp() {
     for device in with_matrix_units().iter().filter(|device| is_a_unit(device)) {
         for scale in [9e-39, 1e-38, 1.1e-38, 2e-38, 1e-45] {
             let problem = Problem::builder(Shape::new(1, 2, 35, 32).kv_len(52)).dtype(Dtype::F16).scale(scale).lse();
-            verify(device, &Case::new(problem, Fill::Normal, 81));
+            verify(device, &drawn(problem, Fill::Normal, 81));
         }
     }
 }
 
-/// One key's value is infinite: the rows that see it may be anything, the others must not notice.
+/// One key's value is infinite: the rows that see it are not finite, the others must not change.
 #[test]
 fn a_value_that_is_not_finite_touches_only_the_rows_that_see_it() {
     let case = in_f16(causal()).edited(Operand::V, |[_, _, j, d], x| if j == 20 && d == 3 { f32::INFINITY } else { x });
@@ -170,7 +167,7 @@ fn a_value_that_is_not_finite_touches_only_the_rows_that_see_it() {
     }
 }
 
-/// Whether a row's anchor moves decides how O is kept for all rows of the workgroup, and must not show in theirs.
+/// Whether a row's anchor moves decides how O is kept for all rows of the workgroup, which must not change the other rows.
 #[test]
 fn a_row_has_the_same_bits_whatever_its_neighbours_hold() {
     let calm = in_f16(plain());

@@ -1,22 +1,23 @@
 //! The mistakes to plant, and the question that exposes each.
 //!
-//! Edits find their place by short pieces of the text that a variant compiles. Where the shaders change, an edit that no
-//! longer fits fails its test; give it its new piece of text.
+//! An edit finds its place by a short piece of the text that a variant compiles. If the shaders change and an edit no
+//! longer fits, its test fails; give the edit the new piece of text.
 
+use truth::Case;
 use wgpu_attention::Dtype;
 
-use crate::case::Case;
 use crate::matrix::in_f16;
 use crate::questions::{
-    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16, gappy,
-    hidden_by_bias, huge_first, huge_past_lengths, large, large_q, left_window, lengths_past_the_end, long,
-    long_and_mostly_hidden, long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band,
-    nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
-    staircase, tall, tall_causal, tall_window, upside_down, weights_of_empty_rows, weights_of_stairs,
-    weights_of_the_first, weights_of_the_last, wide, windowed,
+    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16,
+    forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q, left_window,
+    lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias, long_staircase,
+    lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band, nan_behind_bias, nan_past_lengths,
+    nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths, staircase, tall, tall_causal,
+    tall_window, tiles, upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first,
+    weights_of_the_last, wide, windowed,
 };
 
-/// A planted mistake: in the text, every first of a pair becomes the second.
+/// A planted mistake: in the text, the first string of each pair is replaced by the second.
 pub struct Mutation {
     pub edits: &'static [(&'static str, &'static str)],
     pub exposed_by: Question,
@@ -26,9 +27,9 @@ pub struct Mutation {
 pub enum Question {
     /// The right result for this case.
     Case(fn() -> Case),
-    /// The same, cut into as many dispatches as there are blocks of rows.
+    /// The right result for this case, cut into as many dispatches as there are blocks of rows.
     Cut(fn() -> Case),
-    /// The same, its keys split over as many workgroups as may be.
+    /// The right result for this case, with its keys split over as many workgroups as possible.
     Split(fn() -> Case),
     /// That 16-bit outputs are the nearest.
     Rounding(Dtype),
@@ -42,6 +43,11 @@ const fn split(edits: &'static [(&'static str, &'static str)], exposed_by: fn() 
     Mutation { edits, exposed_by: Question::Split(exposed_by) }
 }
 
+/// Not an edit: it chooses the kernels that compute eight rows per thread.
+const EIGHT_ROWS: (&str, &str) = ("const ROW_VECTORS = 2u;", "const ROW_VECTORS = 2u;");
+/// Likewise, those that compute eight keys per thread.
+const EIGHT_KEYS: (&str, &str) = ("const KEY_VECTORS = 2u;", "const KEY_VECTORS = 2u;");
+
 pub const ATTENTION: &[Mutation] = &[
     // The order: scale, softcap, bias, mask.
     mutation(&[("product * params.score_scale", "product")], softcapped),
@@ -54,16 +60,19 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
     mutation(&[("+= bias;", "+= params.softcap_scale * tanh(bias / params.softcap_scale);")], all_features),
     mutation(&[("= at + keys * params.bias_key", "= at + 1u + keys * params.bias_key")], biased),
-    // The maximum, the sum, and bringing one to another.
-    mutation(&[("(*softmax).l[0u], factor[0u],", "(*softmax).l[0u], 1.0,")], staircase),
-    mutation(&[("*= factor[0];", "*= 1.0;")], staircase),
-    mutation(&[("*= factor[3];", "*= factor[2];")], staircase),
+    // The maximum, the sum, and rescaling from one maximum to another.
+    mutation(
+        &[("(*softmax).l[0u / 4u][0u % 4u] * factor[0u / 4u][0u % 4u];", "(*softmax).l[0u / 4u][0u % 4u];")],
+        staircase,
+    ),
+    mutation(&[("*= factor[0u / 4u][0u % 4u];", "*= 1.0;")], staircase),
+    mutation(&[("*= factor[3u / 4u][3u % 4u];", "*= factor[2u / 4u][2u % 4u];")], staircase),
     mutation(&[("return max(m, top);", "return top;")], || large(1e4)),
-    mutation(&[("largest = max(largest, kv_tile[first + 6u + 1u]);", "")], || large(1e5)),
-    mutation(&[("sum += kv_tile[first + 6u + 1u];", "")], plain),
-    mutation(&[("l[1u], saw_any);", "l[0u], saw_any);")], plain),
-    mutation(&[("largest = max(largest, subgroupShuffleXor(largest, 2u));", "")], || large(1e5)),
-    mutation(&[("return sum + subgroupShuffleXor(sum, 4u);", "return sum;")], plain),
+    mutation(&[("top[0u] = max(top[0u], tile[first + 7u / TOLD][7u % TOLD * ROW_VECTORS + 0u]);", "")], || large(1e5)),
+    mutation(&[("sum[0u] += tile[first + 7u / TOLD][7u % TOLD * ROW_VECTORS + 0u];", "")], plain),
+    mutation(&[("l[1u / 4u][1u % 4u], saw_any);", "l[0u / 4u][0u % 4u], saw_any);")], plain),
+    mutation(&[("top[0u] = max(top[0u], subgroupShuffleXor(top[0u], 2u));", "")], || large(1e5)),
+    mutation(&[("sum[0u] += subgroupShuffleXor(sum[0u], 4u);", "")], plain),
     mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),
     mutation(&[("exp2(below * params", "(below * params")], plain),
     // Which keys are seen.
@@ -83,6 +92,20 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("& vec4(0xffu)", "& vec4(0x1u)")], masked_by_bytes),
     mutation(&[("keys * params.mask_key", "keys")], mask_keys_outermost),
     mutation(&[("&votes) == 0u", "&votes) != 0u")], masked),
+    // What a block mask says.
+    mutation(&[("select(SOME_HIDDEN, tile, (tile & SOME_SEEN) != 0u)", "tile")], tiles),
+    mutation(&[("(tiles & vec4(SOME_SEEN)) != vec4(0u)", "vec4(true)")], tiles),
+    mutation(&[("(tiles & vec4(SOME_HIDDEN)) != vec4(0u)", "vec4(true)")], tiles),
+    mutation(&[("next) & SOME_SEEN) == 0u", "next) & SOME_HIDDEN) != 0u")], tiles),
+    mutation(&[("(next / MASK_KEYS + 1u)", "(next / MASK_KEYS + 2u)")], tiles),
+    mutation(&[("key) & SOME_HIDDEN) != 0u) { return false; }", "key) & SOME_HIDDEN) != 0u) {}")], tiles),
+    mutation(&[("row <= tile_row(final_row); row++", "row < tile_row(final_row); row++")], tiles),
+    mutation(&[("at + key / MASK_KEYS", "at")], tiles),
+    Mutation {
+        edits: &[("(params.first_row + row.query) / MASK_ROWS", "row.query / MASK_ROWS")],
+        exposed_by: Question::Cut(tiles),
+    },
+    Mutation { edits: &[("params.first_head + head, tile_row)", "head, tile_row)")], exposed_by: Question::Cut(tiles) },
     mutation(&[("final_row.first <= i32(key)", "final_row.first <= i32(key) + 40")], left_window),
     mutation(&[("first.last >= i32(key", "first.last + 3 >= i32(key")], nearly_full),
     mutation(&[("final_row.last + 1, 0)", "final_row.last - 19, 0)")], plain),
@@ -95,40 +118,34 @@ pub const ATTENTION: &[Mutation] = &[
     Mutation { edits: &[("i32(params.first_row) + ", "")], exposed_by: Question::Cut(causal) },
     // Rows that see nothing, numbers below any sentinel, and what hidden rows hold.
     mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
-    mutation(&[("(*softmax).saw[0u], 1.0, any(", "(*softmax).saw[0u], 1.0, true || any(")], empty_rows),
-    mutation(&[("(*softmax).saw[0u], 1.0, any(", "(*softmax).saw[0u], 0.0, any(")], plain),
+    mutation(
+        &[("(*softmax).saw[0u / 4u][0u % 4u], 1.0, any(", "(*softmax).saw[0u / 4u][0u % 4u], 1.0, true || any(")],
+        empty_rows,
+    ),
+    mutation(&[("(*softmax).saw[0u / 4u][0u % 4u], 1.0, any(", "(*softmax).saw[0u / 4u][0u % 4u], 0.0, any(")], plain),
     mutation(&[("select(params.negative_infinity, log", "select(0.0, log")], hidden_by_bias),
     mutation(&[("LOWEST = -3.4028234e38f", "LOWEST = -1e4f")], deep_bias),
     mutation(&[("params.exp2_scale), seen)", "params.exp2_scale), vec4(true))")], deep_weights),
     mutation(&[("== vec4(0xff800000u)", "== vec4(1u)")], nan_behind_bias),
-    mutation(&[(", p.x > 0.0)", ", true)")], nan_behind_band),
-    mutation(&[(", p.y > 0.0)", ", true)")], nan_behind_bias),
-    mutation(&[(", p.z > 0.0)", ", true)")], nan_behind_bias),
-    mutation(&[(", p.w > 0.0)", ", true)")], nan_behind_band),
-    mutation(&[("let all_seen = ", "let all_seen = true || ")], nan_behind_band),
-    mutation(&[("let all_seen = !HAS_HIDDEN_KEYS &&", "let all_seen =")], nan_behind_bias),
-    // Either of these alone is harmless: hidden keys are neither read nor, were they, let through.
+    mutation(&[("v, weight > 0.0)", "v, true)")], nan_behind_band),
+    mutation(&[("v, weight > 0.0)", "v, true)")], nan_behind_bias),
+    mutation(&[("let full = !HAS", "let full = true || !HAS")], nan_behind_band),
+    mutation(&[("let full = !HAS_HIDING_SCORES &&", "let full =")], nan_behind_bias),
+    mutation(&[("let full = !HAS", "let full = true || !HAS")], nan_past_lengths),
+    mutation(&[("select(vec4(LOWEST), scores.s, scores.seen)", "scores.s")], huge_past_lengths),
+    // A short row's last vector is read again for the dimensions after it.
+    mutation(&[("select(vec4(0.0), x[1u], dim < params.dim_qk)", "x[1u]")], odd_f32),
     mutation(
-        &[
-            ("key < block.site.end && dim", "key < params.len_kv && dim"),
-            ("let all_seen = ", "let all_seen = true || "),
-        ],
-        nan_past_lengths,
+        &[("2u * KEY_VECTORS] = select(vec4(0.0), x[2u], dim < params.dim_qk)", "2u * KEY_VECTORS] = x[2u]")],
+        infinite_key,
     ),
-    mutation(
-        &[
-            (" < block.site.end && dim", " < params.len_kv && dim"),
-            ("select(vec4(LOWEST), scores.s, scores.seen)", "scores.s"),
-        ],
-        huge_past_lengths,
-    ),
-    // What is measured in which unit.
+    // Which number is in which unit.
     mutation(&[("m * params.natural_scale +", "m * params.exp2_scale +")], plain),
     mutation(&[("natural_log(l)", "log2(l)")], plain),
     mutation(&[("fma(n, 0.693145752,", "fma(n, 0.7,")], plain),
     mutation(&[("0.6666667)", "0.6)")], plain),
     mutation(&[("(f - 1.0) / (f + 1.0)", "(f - 1.0) / (f + 1.001)")], plain),
-    mutation(&[("softmax.m[", "0.0 * softmax.m[")], plain),
+    mutation(&[("let m = softmax.m[", "let m = 0.0 * softmax.m[")], plain),
     // Which numbers are read and written.
     mutation(&[("workgroup.y / params.group", "0u")], plain),
     mutation(&[("workgroup.y / params.group", "workgroup.y % 2u")], plain),
@@ -137,17 +154,29 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),
     mutation(&[("workgroup.x * ROWS", "0u")], plain),
     mutation(&[("x = transpose(x);", "")], plain),
-    mutation(
-        &[("p_tile[thread % 8u * ROWS + thread / 8u * 4u + ", "p_tile[thread / 8u * ROWS + thread % 8u * 4u + ")],
-        plain,
-    ),
-    mutation(&[("(keys_done / 4u + ", "(0u * keys_done + ")], wide),
-    mutation(&[("kv + keys_done)", "kv)")], wide),
+    mutation(&[("P_AT + key / P_KEYS * DOWN + thread / ACROSS", "P_AT + key / P_KEYS * DOWN + thread % DOWN")], plain),
+    mutation(&[("tile[q_group + 8u / Q_DIMS * DOWN]", "tile[q_group]")], plain),
+    mutation(&[("tile[k_group + 8u / K_DIMS * ACROSS]", "tile[k_group]")], plain),
+    mutation(&[("tile[v_group + 7u / V_GROUP * ACROSS]", "tile[v_group]")], wide),
+    mutation(&[("vector * 4u + 1u))", "vector * 4u))")], plain),
+    // In blocks of eight rows per thread.
+    mutation(&[("+ vector % ROW_VECTORS", ""), EIGHT_ROWS], plain),
+    mutation(&[("(thread % ACROSS + n * ACROSS) * 4u", "(thread % ACROSS) * 4u"), EIGHT_KEYS], forty_columns),
+    mutation(&[("+ vector / ACROSS", ""), EIGHT_KEYS], forty_columns),
+    mutation(&[("(thread % ACROSS + 1u * ACROSS) * 4u", "(thread % ACROSS) * 4u"), EIGHT_KEYS], forty_columns),
+    mutation(&[("s[3u * KEY_VECTORS + 1u] = fma", "s[3u * KEY_VECTORS + 0u] = fma"), EIGHT_KEYS], forty_columns),
+    mutation(&[("place + 2u * ROW_VECTORS + 1u]", "place + 2u * ROW_VECTORS]"), EIGHT_ROWS], plain),
+    mutation(&[("tile[p_group + 5u / P_KEYS * DOWN]", "tile[p_group]"), EIGHT_ROWS], plain),
+    mutation(&[("*= factor[5u / 4u][5u % 4u];", "*= factor[1u / 4u][1u % 4u];"), EIGHT_ROWS], staircase),
+    mutation(&[("top[1u] = max(top[1u], subgroupShuffleXor(top[1u], 1u));", ""), EIGHT_ROWS], || large(1e5)),
+    mutation(&[("tops[6u / 4u][6u % 4u] = top;", "tops[5u / 4u][5u % 4u] = top;"), EIGHT_ROWS], || large(1e5)),
+    mutation(&[("accumulate(thread, done + step, step,", "accumulate(thread, step, step,")], wide),
+    mutation(&[("stage_v(block, thread, kv + done)", "stage_v(block, thread, kv)")], wide),
     mutation(&[("stage_q(block, thread, slice, 0u)", "stage_q(block, thread, 0u, 0u)")], large_q),
     mutation(&[("dim < params.dim_v)", "dim + 4u < params.dim_v)")], plain),
     mutation(&[("let is_real = block.first + n <=", "let is_real = block.first + n <")], plain),
-    // Elements that are not four and four, and not 32 bits wide.
-    mutation(&[(", LANE < vec4(count))", ", LANE < vec4(9u))")], odd_f32),
+    // Elements that do not come in fours, or are not 32 bits wide.
+    mutation(&[(", COMPONENTS < vec4(count))", ", COMPONENTS < vec4(9u))")], odd_f32),
     mutation(&[("if (count > 3u) { out[at + 3u] = x.w; }", "out[at + 3u] = x.w;")], || gappy(Dtype::F32)),
     mutation(&[("if (count > 3u) { store_half(at + 3u, x.w); }", "store_half(at + 3u, x.w);")], || gappy(Dtype::F16)),
     mutation(&[("atomicAnd(&out[at >> 1u], 0xffff0000u >> shift)", "atomicAnd(&out[at >> 1u], 0u)")], odd_f16),
@@ -158,7 +187,7 @@ pub const ATTENTION: &[Mutation] = &[
         &[("vec4(widen(q[at >> 2u].x), widen(q[at >> 2u].y))", "vec4(widen(q[at >> 2u].y), vec2(0.0))")],
         even_f16,
     ),
-    // What is bound, and what is told of it.
+    // The bindings, and the parameters.
     mutation(
         &[
             ("@binding(1) var<storage, read> q", "@binding(2) var<storage, read> q"),
@@ -181,32 +210,41 @@ pub const ATTENTION: &[Mutation] = &[
     Mutation { edits: &[("let sign = ", "let sign = 0u * ")], exposed_by: Question::Rounding(Dtype::F16) },
 ];
 
-/// Those of `weights.wgsl` itself, and some of what it shares, which it uses in its own way.
+/// Mistakes in `weights.wgsl` itself, and in shared pieces that it uses differently.
 pub const WEIGHTS: &[Mutation] = &[
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 2.0")], all_weights),
-    mutation(&[("let m = softmax.m[0u];", "let m = 0.0 * softmax.m[0u];")], weights_of_stairs),
-    mutation(&[("m, softmax.l[1u], true)", "m, softmax.l[0u], true)")], all_weights),
+    mutation(
+        &[("let m = softmax.m[0u / 4u][0u % 4u];", "let m = 0.0 * softmax.m[0u / 4u][0u % 4u];")],
+        weights_of_stairs,
+    ),
+    mutation(&[("m, softmax.l[1u / 4u][1u % 4u], true)", "m, softmax.l[0u / 4u][0u % 4u], true)")], all_weights),
     mutation(&[("total.l), seen[", "total.l), vec4(true) | seen[")], weights_of_empty_rows),
-    mutation(&[("(*softmax).l[0u], factor[0u],", "(*softmax).l[0u], 1.0,")], weights_of_stairs),
+    mutation(
+        &[("(*softmax).l[0u / 4u][0u % 4u] * factor[0u / 4u][0u % 4u];", "(*softmax).l[0u / 4u][0u % 4u];")],
+        weights_of_stairs,
+    ),
     mutation(&[("kv >= keys.x && ", "kv > keys.x && ")], all_weights),
-    mutation(&[("kv < keys.y)", "kv + BLOCK_KV < keys.y)")], all_weights),
+    mutation(&[("kv < keys.y && kv ==", "kv + BLOCK_KV < keys.y && kv ==")], all_weights),
     mutation(&[("kv = 0u; kv < params.len_kv", "kv = keys.x; kv < params.len_kv")], weights_of_the_last),
     mutation(&[("kv = 0u; kv < params.len_kv", "kv = 0u; kv < keys.y")], weights_of_the_first),
     mutation(&[("&& key < params.len_kv)", "&& key + 4u < params.len_kv)")], all_weights),
-    mutation(&[("let key = kv + thread % 8u * 4u;", "let key = kv + (7u - thread % 8u) * 4u;")], all_weights),
-    mutation(&[("let key = kv + thread % 8u * 4u;", "let key = thread % 8u * 4u;")], all_weights),
+    mutation(
+        &[("let key = keys_within(thread, kv, 0u).x;", "let key = keys_within(THREADS - 1u - thread, kv, 0u).x;")],
+        all_weights,
+    ),
+    mutation(&[("let key = keys_within(thread, kv, 0u).x;", "let key = keys_within(thread, 0u, 0u).x;")], all_weights),
     mutation(&[("/ params.group", "/ params.group * 0u")], all_weights),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], all_weights),
 ];
 
-/// Those of `lanes.wgsl`, whose loops are written out: an edit of a line edits every copy of it, or names one.
+/// Mistakes in `lanes.wgsl`, whose loops are unrolled: an edit of a line edits every copy of it, or names one copy.
 pub const LANES: &[Mutation] = &[
     mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("sign(x) *", "")], softcapped),
     mutation(&[("(*s)[1u * KEYS + 1u % KEYS]", "0.0 * (*s)[1u * KEYS + 1u % KEYS]")], plain),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
-    mutation(&[("seen &= attend(", "seen &= vec4(true) | attend(")], masked),
+    mutation(&[("seen &= !asked | attend(", "seen &= vec4(true) | attend(")], masked),
     mutation(&[("factor[2u] = rescale(before, m);", "factor[2u] = 1.0;")], staircase),
     mutation(&[("fma((*rows).l[1u], factor[1u],", "fma((*rows).l[1u], 1.0,")], staircase),
     mutation(&[("] * factor[3u];", "];")], staircase),
@@ -218,16 +256,16 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], some_lengths),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first - 1,")], windowed),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
-    mutation(
-        &[("row_of(site, first), row_of(site, final_row), KEYS)", "row_of(site, first), row_of(site, first), KEYS)")],
-        causal,
-    ),
+    mutation(&[("let tail = row_of(site, final_row);", "let tail = row_of(site, first);")], causal),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("(*rows).saw[0u] |= scores.seen[", "(*rows).saw[0u] |= true || scores.seen[")], empty_rows),
     mutation(&[("params.exp2_scale), seen)", "params.exp2_scale), vec4(true))")], deep_weights),
     // NaN in the mark of a value, which rows that do not see it multiply by 0.
-    mutation(&[("select(tile.v[0u * V_TEXELS].x, 0.0, tile.spoilt[0u])", "tile.v[0u * V_TEXELS].x")], nan_behind_bias),
-    mutation(&[("scores.seen[0u] & (*tile).spoilt[0u]", "(*tile).spoilt[0u]")], nan_behind_bias),
+    mutation(
+        &[("select(tile.v[0u * V_TEXELS].x, 0.0, tile.non_finite[0u])", "tile.v[0u * V_TEXELS].x")],
+        nan_behind_bias,
+    ),
+    mutation(&[("scores.seen[0u] & (*tile).non_finite[0u]", "(*tile).non_finite[0u]")], nan_behind_bias),
     mutation(&[("workgroup.y / params.group", "0u")], plain),
     mutation(&[("[5u % 4u], 5u / 4u % LANES)", "[5u % 4u], 0u)")], plain),
     mutation(&[("vec4((*o)[i], (*o)[i + 1u],", "vec4((*o)[i + 1u], (*o)[i],")], plain),
@@ -237,20 +275,27 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("let first = workgroup.x * LANES * ROWS;", "let first = 0u;")], tall),
 ];
 
-/// Those of `stage.wgsl`.
+/// Mistakes in `stage.wgsl`.
 pub const STAGE: &[Mutation] = &[
     mutation(&[("vec2(i, 0u), vec4(0.0))", "vec2(i, 0u), vec4(params.nan))")], nan_behind_band),
-    mutation(&[(">= INFINITE", "> 0xfffffffeu")], nan_behind_band),
+    mutation(&[(">= INFINITY_BITS", "> 0xfffffffeu")], nan_behind_band),
     mutation(&[("n % K_KEYS_PER_ROW", "0u")], plain),
     mutation(&[("i * 4u < params.dim_v", "i * 4u + 4u < params.dim_v")], plain),
     mutation(&[("key >= params.len_q", "key + 1u >= params.len_q")], plain),
 ];
 
-/// Those of `decode.wgsl`, whose loops are written out.
+/// Mistakes in `decode.wgsl`, whose loops are unrolled.
 pub const DECODE: &[Mutation] = &[
+    mutation(
+        &[(
+            "select(vec4(0.0), load_k(at + d, params.dim_qk - d), dim < params.dim_qk)",
+            "load_k(at + d, params.dim_qk - d)",
+        )],
+        infinite_key,
+    ),
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
-    mutation(&[(" &= attend(", " &= vec4(true) | attend(")], masked),
+    mutation(&[("seen &= !asked | attend(", "seen &= vec4(true) | attend(")], masked),
     mutation(&[("fma((*softmax).l[1u], taken.factor[1u],", "fma((*softmax).l[1u], 1.0,")], long_staircase),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first + 1,")], windowed),
     mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
@@ -258,7 +303,11 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("min(valid, begin + ", "min(valid + 1u, begin + ")], some_lengths),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("tops[2u].y > 0.0", "true")], empty_rows),
-    mutation(&[("select(none, m[1], seen.y)", "m[1]")], nan_behind_bias),
+    mutation(&[("seen_value(m[1], p.y)", "m[1]")], nan_behind_bias),
+    mutation(&[("if (!HAS_HIDING_SCORES && ", "if (")], long_nan_behind_bias),
+    mutation(&[("!HAS_MASKS && all_in_band(head,", "all_in_band(head,")], long_masked),
+    mutation(&[("all_in_band(head, tail, kv, KEYS * 4u)", "true")], nan_behind_band),
+    mutation(&[("all_in_band(head, tail,", "all_in_band(tail, tail,")], long_causal),
     mutation(&[("select(0u, n % params.group, GROUPED)", "0u")], plain),
     mutation(&[("select(n, n / params.group, GROUPED)", "n / params.group / 2u")], plain),
     mutation(&[("rescale((*softmax).m[3u], tops[3u].x)", "1.0")], staircase),
@@ -269,11 +318,11 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),
 ];
 
-/// Those of `streams.wgsl`, likewise.
+/// Mistakes in `streams.wgsl`, whose loops are unrolled.
 pub const STREAMS: &[Mutation] = &[
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
-    mutation(&[("seen &= attend(", "seen &= vec4(true) | attend(")], masked),
+    mutation(&[("seen &= !asked | attend(", "seen &= vec4(true) | attend(")], masked),
     mutation(&[("fma((*rows).l[1u], taken.factor[1u],", "fma((*rows).l[1u], 1.0,")], staircase),
     mutation(&[("(*o)[to] * taken.factor[0u]", "(*o)[to]")], staircase),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first + 1,")], windowed),
@@ -300,7 +349,7 @@ pub const STREAMS: &[Mutation] = &[
     split(&[("min(valid, begin + params.part_keys);", "min(valid, begin + params.part_keys + 9u);")], long),
 ];
 
-/// Those of what `tiled.wgsl` does with a part of the keys.
+/// Mistakes in what `tiled.wgsl` does with a part of the keys.
 pub const PARTS: &[Mutation] = &[
     split(&[("let begin = part * params.part_keys;", "let begin = 0u;")], long),
     split(&[("min(valid, begin + params.part_keys)", "min(valid, begin + params.part_keys + 32u)")], long),
@@ -310,7 +359,7 @@ pub const PARTS: &[Mutation] = &[
     split(&[("workgroup.z / params.parts;", "workgroup.z;")], long),
 ];
 
-/// Those of `merge.wgsl`.
+/// Mistakes in `merge.wgsl`.
 pub const MERGE: &[Mutation] = &[
     split(&[("m = max(m, parts", "m = min(m, 0.0 * parts")], long_staircase),
     split(&[("rescale(statistics.x, m)", "1.0")], long_staircase),
@@ -320,9 +369,9 @@ pub const MERGE: &[Mutation] = &[
     split(&[("for (var i = 0u; i < params.parts; i++)", "for (var i = 1u; i < params.parts; i++)")], long),
 ];
 
-/// Of `matrix.wgsl` and its pieces.
+/// Mistakes in `matrix.wgsl` and its pieces.
 pub const MATRIX: &[Mutation] = &[
-    // The anchor, and bringing what was accumulated under one to another.
+    // The anchor, and rescaling what was accumulated under one anchor to another.
     mutation(&[("params.exp2_scale > LAG;", "params.exp2_scale > 100.0 * LAG;")], || in_f16(long_staircase())),
     mutation(&[("let factor = rescale(before, m);", "let factor = 1.0;")], || in_f16(staircase())),
     mutation(&[("(*softmax).l, factor,", "(*softmax).l, 1.0,")], || in_f16(staircase())),
@@ -334,7 +383,7 @@ pub const MATRIX: &[Mutation] = &[
         in_f16(large(1e4))
     }),
     mutation(&[("let m = follow(before, largest(tops));", "let m = largest(tops);")], || in_f16(tall_causal())),
-    mutation(&[("const LOWER = 0.0078125;", "const LOWER = 1.0;")], || in_f16(plain())),
+    mutation(&[("const INVERSE_RAISE = 0.0078125;", "const INVERSE_RAISE = 1.0;")], || in_f16(plain())),
     mutation(&[("vec4(params.exp2_scale), vec4(RAISE)", "vec4(2.0 * params.exp2_scale), vec4(RAISE)")], || {
         in_f16(plain())
     }),
@@ -350,8 +399,8 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("&& first.last >= i32(key + count - 1u)", "")], || in_f16(causal())),
     mutation(
         &[(
-            "all_see(block_row(block, 0u), block_row(block, ROWS), kv",
-            "all_see(block_row(block, ROWS), block_row(block, ROWS), kv",
+            "all_seen(block_row(block, 0u), block_row(block, ROWS), kv",
+            "all_seen(block_row(block, ROWS), block_row(block, ROWS), kv",
         )],
         || in_f16(causal()),
     ),
@@ -369,7 +418,7 @@ pub const MATRIX: &[Mutation] = &[
         )],
         || in_f16(tall_window()),
     ),
-    mutation(&[("seen &= attend(", "let unseen = attend(")], || in_f16(masked())),
+    mutation(&[("seen &= !asked | attend(", "let unseen = attend(")], || in_f16(masked())),
     mutation(&[(" | bits.w)", ")")], || in_f16(causal())),
     mutation(&[("scores.seen &= !hides(bias);", "")], || in_f16(hidden_by_bias())),
     mutation(&[("scores.s += bias;", "scores.s += 0.0 * bias;")], || in_f16(biased())),
@@ -391,7 +440,9 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("coopLoadT<Right>(&v_tile", "coopLoad<Right>(&v_tile")], || in_f16(plain())),
     mutation(&[("coopLoadT<Left>(&p_tile", "coopLoad<Left>(&p_tile")], || in_f16(plain())),
     mutation(&[("coopLoadT<Left>(&k_tile", "coopLoad<Left>(&k_tile")], || in_f16(plain())),
-    mutation(&[("kv + BLOCK_KV, keys.y)", "kv, keys.y)")], || in_f16(plain())),
+    mutation(&[("let next_k = fetch_k(block, thread, next,", "let next_k = fetch_k(block, thread, kv,")], || {
+        in_f16(plain())
+    }),
     mutation(
         &[
             ("all_found += scores(row * S_STRIDE + lane)", "all_found = scores(row * S_STRIDE + lane)"),

@@ -1,32 +1,31 @@
-//! Programs in the score, and what is built of the same stuff: `ALiBi`, sinks, and masks and biases that run backwards.
+//! Programs in the score, and what is related to them: `ALiBi`, sinks, and masks and biases that run backwards.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use truth::{Case, Expected, Fill, Visibility};
 use wgpu_attention::reference::At;
 use wgpu_attention::{
     Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window, testing,
 };
 
-use crate::case::{Case, full};
-use crate::comparator::Expected;
+use crate::case::{drawn, full};
 use crate::device::{Device, all, contents, each_variant_once, elements};
-use crate::inputs::Fill;
 use crate::matrix::in_f16;
 use crate::record::noop;
 
-/// Two blocks of rows and two tiles of keys, in groups, none of whose sizes is another's.
+/// Two blocks of rows and two tiles of keys, with grouped heads. All sizes differ.
 pub fn shape() -> Shape {
     Shape::new(2, 6, 35, 12).kv_heads(2).kv_len(41).value_dim(8)
 }
 
 fn case(problem: ProblemBuilder) -> Case {
-    Case::new(problem.lse(), Fill::Normal, 91)
+    drawn(problem.lse(), Fill::Normal, 91)
 }
 
-/// Everything that a program is told, each in its own weight.
+/// Uses everything that a program is told, each with a different weight.
 const PLACES: &str = "
 fn score_mod(score: f32, at: At) -> f32 {
     let place = vec3(f32(at.batch), f32(at.head), f32(at.kv_head));
@@ -43,7 +42,7 @@ fn places(score: f64, at: At) -> f64 {
 
 fn with_places(mut case: Case) -> Case {
     case.problem = case.problem.to_builder().score_mod(PLACES).build().unwrap();
-    case.programs.score_mod = Some(Arc::new(|score, at, _| places(score, at)));
+    case.host.programs.score_mod = Some(Arc::new(|score, at, _| places(score, at)));
     case
 }
 
@@ -54,14 +53,14 @@ fn stripes([batch, head, query, key]: [u32; 4]) -> bool {
     (query + 2 * key + head + 3 * batch) % 3 != 0
 }
 
-fn with_stripes(mut case: Case) -> Case {
+pub fn with_stripes(mut case: Case) -> Case {
     case.problem = case.problem.to_builder().mask_mod(STRIPES).build().unwrap();
-    case.programs.mask_mod = Some(Arc::new(|at, _| stripes([at.batch, at.head, at.query, at.key])));
+    case.host.programs.mask_mod = Some(Arc::new(|at, _| stripes([at.batch, at.head, at.query, at.key])));
     case
 }
 
 /// Runs a case as every variant, each on one adapter, within limits that `tighten` sets.
-fn verify_within(case: &Case, tighten: fn(&mut wgpu_attention::Caps)) {
+pub fn verify_within(case: &Case, tighten: fn(&mut wgpu_attention::Caps)) {
     let expected = Expected::of(case);
     let devices: Vec<Device> = all().iter().map(|device| device.with_caps(tighten)).collect();
     for (device, variant) in each_variant_once(&devices, &case.problem) {
@@ -71,7 +70,7 @@ fn verify_within(case: &Case, tighten: fn(&mut wgpu_attention::Caps)) {
     }
 }
 
-/// However the work is cut and the keys are split, a program counts from the start.
+/// However the work is cut and the keys are split, the positions that a program is told count from the start.
 #[test]
 fn a_program_is_told_where_a_score_stands() {
     let lengths = Problem::builder(shape()).kv_lengths().causal(Diagonal::BottomRight);
@@ -94,19 +93,19 @@ fn programs_run_on_matrix_units() {
     }
 }
 
-/// The same bits by two ways, on every variant, each on one adapter.
-fn assert_same_bits(one: &Case, other: &Case) {
+/// Checks that two cases give the same bits on every variant, each on one adapter.
+pub fn assert_same_bits(one: &Case, other: &Case) {
     for (device, a) in each_variant_once(all(), &one.problem) {
         let twin = device.variants(&other.problem).into_iter().find(|b| testing::kind(b) == testing::kind(&a));
         let b = twin.unwrap_or_else(|| panic!("no {} on {}", testing::kind(&a), device.name));
         let [x, y] = [device.run(one, &a), device.run(other, &b)];
-        assert_eq!(x.bits(), y.bits(), "{a} and {b} on {}", device.name);
+        assert!(x.bits() == y.bits(), "{a} and {b} on {}", device.name);
     }
 }
 
 #[test]
 fn a_program_that_does_nothing_changes_no_bit() {
-    // Scores are then kept in natural units both ways.
+    // With a scale of 1, scores are kept in natural units in both cases.
     let plain = case(Problem::builder(shape()).scale(1.0).causal(Diagonal::TopLeft));
     let mut same = plain.clone();
     same.problem = same
@@ -115,7 +114,7 @@ fn a_program_that_does_nothing_changes_no_bit() {
         .score_mod("fn score_mod(score: f32, at: At) -> f32 { return score; }")
         .build()
         .unwrap();
-    same.programs.score_mod = Some(Arc::new(|score, _, _| score));
+    same.host.programs.score_mod = Some(Arc::new(|score, _, _| score));
     assert_same_bits(&plain, &same);
 }
 
@@ -132,8 +131,9 @@ fn a_program_that_adds_a_bias_is_that_bias() {
     );
     let problem = Problem::builder(shape()).lse().score_mod(text).aux(u64::from(heads_q * len_q * len_kv));
     let mut program = case(problem);
-    (program.q, program.k, program.v) = (biased.q.clone(), biased.k.clone(), biased.v.clone());
-    program.aux = biased.bias.clone();
+    (program.host.q, program.host.k, program.host.v) =
+        (biased.host.q.clone(), biased.host.k.clone(), biased.host.v.clone());
+    program.host.aux = biased.host.bias.clone();
     assert_same_bits(&biased, &program);
 }
 
@@ -143,29 +143,28 @@ fn a_program_that_masks_is_the_mask_it_describes() {
     assert_same_bits(&mask, &with_stripes(case(Problem::builder(shape()))));
 }
 
-/// What an app changes every step.
+/// `aux` holds numbers that an app changes every step.
 #[test]
 fn numbers_of_a_program_change_without_a_new_plan() {
     let text = "fn score_mod(score: f32, at: At) -> f32 { return score * aux[at.head]; }";
     let mut case = case(Problem::builder(shape()).score_mod(text).aux(6));
-    case.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
+    case.host.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
     let device = &all()[0];
     let _guard = device.enter();
     let plan = device.attention.plan(&case.problem).unwrap();
     for factor in [1.0, -2.0] {
-        case.aux = Some((0..6).map(|head| factor * (head as f32 - 2.5)).collect());
+        case.host.aux = Some((0..6).map(|head| factor * (head as f32 - 2.5)).collect());
         let buffers: Vec<_> =
             case.problem.views().map(|view| (view.operand, device.upload(&contents(&case, view.operand)))).collect();
         let call = plan.bind(&crate::record::operands(&buffers)).unwrap();
         let out = buffers.iter().find(|(operand, _)| *operand == Operand::Out).map(|(_, buffer)| buffer);
         let bytes = device.finish(&call, out.into_iter()).remove(0);
-        let got =
-            crate::comparator::Outputs { out: elements(&case.problem, Operand::Out, &bytes), ..Default::default() };
+        let got = truth::Outputs { out: elements(&case.problem, Operand::Out, &bytes), ..Default::default() };
         Expected::of(&case).check(&got).unwrap_or_else(|wrong| panic!("{factor}: {wrong}"));
     }
 }
 
-/// Names that the kernels have too, and a few that they might.
+/// Names that the kernels use, too, and a few that they might.
 #[test]
 fn a_program_may_call_its_own_things_anything() {
     let text = "
@@ -187,7 +186,7 @@ fn a_program_may_call_its_own_things_anything() {
             return main(rescale(out, address(Row(0.25, 0.25))));
         }";
     let mut case = case(Problem::builder(shape()).score_mod(text).weights());
-    case.programs.score_mod = Some(Arc::new(|score, _, _| 1.5 * ((score + 1.0) * 0.5)));
+    case.host.programs.score_mod = Some(Arc::new(|score, _, _| 1.5 * ((score + 1.0) * 0.5)));
     verify_within(&case, |_| ());
 }
 
@@ -199,12 +198,13 @@ fn alibi_lowers_scores_by_distance() {
     ] {
         let with_slopes = case(problem.clone().alibi(slopes));
         verify_within(&with_slopes, |_| ());
-        // A bias says the same.
+        // A bias can express the same.
         let mut biased = case(problem.bias(Dtype::F32, full(shape())));
         let view = with_slopes.view(Operand::AlibiSlopes);
-        let all_slopes = with_slopes.alibi_slopes.clone().unwrap();
+        let visibility = Visibility::new(&with_slopes);
+        let all_slopes = with_slopes.host.alibi_slopes.clone().unwrap();
         biased.edit(Operand::Bias, |[b, h, i, j], _| {
-            let distance = (with_slopes.stands_at(b, i) - i64::from(j)).abs();
+            let distance = (visibility.stands_at(b, i) - i64::from(j)).abs();
             -all_slopes[view.index([b, h, 0, 0]) as usize] * distance as f32
         });
         let device = &all()[0];
@@ -217,13 +217,13 @@ fn alibi_lowers_scores_by_distance() {
 
 #[test]
 fn a_sink_takes_part_in_the_softmax() {
-    // Rows that see no key among them.
+    // Some of the rows see no key.
     let problem = Problem::builder(shape()).sinks().causal(Diagonal::Offset(-3));
     let some = case(problem.clone().weights());
     verify_within(&some, |_| ());
     // A sink that outweighs all keys, and one that is not there.
     let mut extremes = case(problem);
-    extremes.sinks = Some(vec![200.0, f32::NEG_INFINITY, -200.0, 0.0, 30.0, f32::NEG_INFINITY]);
+    extremes.host.sinks = Some(vec![200.0, f32::NEG_INFINITY, -200.0, 0.0, 30.0, f32::NEG_INFINITY]);
     verify_within(&extremes, |_| ());
     verify_within(&case(Problem::builder(shape()).sinks().scale(0.0)), |_| ());
     verify_within(&case(Problem::builder(shape()).sinks().softcap(3.0).alibi(Slopes::PerHead)), |_| ());
@@ -232,12 +232,13 @@ fn a_sink_takes_part_in_the_softmax() {
     verify_within(&case(Problem::builder(shape()).sinks()), |caps| caps.dispatch_flop = 1);
 }
 
-/// A row whose scores are all −∞ has no weights, and a sink of −∞ lends it none. A finite one takes all of it.
+/// A row whose scores are all −∞ has no weights, and a sink of −∞ does not change that. A finite sink takes the whole
+/// weight.
 #[test]
 fn a_row_of_minus_infinity_is_its_sinks() {
     let problem = Problem::builder(Shape::new(1, 2, 3, 8).kv_len(5)).sinks();
-    let case = case(problem).edited(Operand::Q, |_, _| 1e30).edited(Operand::K, |_, _| -1e30);
-    let case = Case { sinks: Some(vec![f32::NEG_INFINITY, 1.5]), ..case };
+    let mut case = case(problem).edited(Operand::Q, |_, _| 1e30).edited(Operand::K, |_, _| -1e30);
+    case.host.sinks = Some(vec![f32::NEG_INFINITY, 1.5]);
     for (device, variant) in each_variant_once(all(), &case.problem) {
         let got = device.run(&case, &variant);
         let (nan, taken) = got.out.split_at(24);
@@ -247,7 +248,7 @@ fn a_row_of_minus_infinity_is_its_sinks() {
     }
 }
 
-/// A table of 2L − 1 numbers a head, read along diagonals; and a mask whose rows run backwards.
+/// A table of 2L − 1 numbers per head, read along diagonals; and a mask whose rows run backwards.
 #[test]
 fn masks_and_biases_may_run_backwards() {
     let shape = Shape::new(2, 4, 35, 12).kv_heads(2).value_dim(8);
@@ -268,7 +269,7 @@ enum Expression {
     Add(Box<(Self, Self)>),
     Multiply(Box<(Self, Self)>),
     Min(Box<(Self, Self)>),
-    /// Where the query's number is divisible, one, else the other.
+    /// The second expression if the query's number is divisible by a divisor, otherwise the first.
     Select(u8, Box<(Self, Self)>),
 }
 
@@ -347,7 +348,7 @@ fn fuzz(cases: u32) {
         let problem = Problem::builder(shape).diagonal(Diagonal::Offset(3)).score_mod(text.clone());
         let problem = problem.q(Layout::blhd(4, len_q, 8));
         let mut case = case(problem);
-        case.programs.score_mod = Some(Arc::new(move |score, at, _| expression.value(score, at) + 0.5 * score));
+        case.host.programs.score_mod = Some(Arc::new(move |score, at, _| expression.value(score, at) + 0.5 * score));
         let expected = Expected::of(&case);
         for (device, variant) in each_variant_once(all(), &case.problem) {
             let verdict = expected.check(&device.run(&case, &variant));
@@ -369,7 +370,7 @@ fn many_random_programs() {
     fuzz(60);
 }
 
-/// Nothing is compiled for a program that is refused, and one that is not is in the text that is compiled.
+/// A program is part of the text that is compiled.
 #[test]
 fn a_program_is_in_the_text_of_every_kernel_that_scores() {
     let (device, _queue) = noop();

@@ -1,9 +1,11 @@
-//! The questions that expose planted mistakes: each small, and each about one thing.
+//! The cases that expose planted mistakes. Each is small and about one thing.
 
-use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+use truth::{Case, Fill, poison_hidden};
+use wgpu_attention::{
+    BlockMask, Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
+};
 
-use crate::case::{Case, everything, full};
-use crate::inputs::{Fill, poison_hidden};
+use crate::case::{drawn, everything, full};
 
 /// Two query blocks and two tiles of keys, two KV heads, four lanes at a time.
 pub fn shape() -> Shape {
@@ -11,7 +13,7 @@ pub fn shape() -> Shape {
 }
 
 pub fn filled(problem: ProblemBuilder, fill: Fill) -> Case {
-    Case::new(problem.lse(), fill, 77)
+    drawn(problem.lse(), fill, 77)
 }
 
 pub fn plain() -> Case {
@@ -32,7 +34,7 @@ pub fn long_staircase() -> Case {
     filled(Problem::builder(Shape::new(2, 2, 5, 32).kv_len(1600)), Fill::Staircase)
 }
 
-/// Rows that see no key at all, others that see none of some parts.
+/// Some rows see no key at all, others see no key of some parts.
 pub fn long_and_mostly_hidden() -> Case {
     filled(Problem::builder(Shape::new(2, 2, 5, 32).kv_len(1600)).causal(Diagonal::Offset(-2)), Fill::Normal)
 }
@@ -55,14 +57,14 @@ pub fn windowed() -> Case {
     filled(Problem::builder(shape()).window(window), Fill::Normal)
 }
 
-/// Nothing before the window begins, and none that see everything.
+/// Causal from the last valid key. Some rows see no key.
 pub fn bottom_right() -> Case {
     let lengths = Problem::builder(shape()).causal(Diagonal::BottomRight).kv_lengths();
     filled(lengths, Fill::Normal).lengths(&[40, 31])
 }
 
 pub fn all_features() -> Case {
-    let case = Case::new(everything(shape(), Dtype::F32).causal(Diagonal::Offset(10)), Fill::Normal, 78);
+    let case = drawn(everything(shape(), Dtype::F32).causal(Diagonal::Offset(10)), Fill::Normal, 78);
     case.edited(Operand::Bias, |_, x| 4.0 * x).lengths(&[37, 52])
 }
 
@@ -80,7 +82,7 @@ pub fn hidden_by_bias() -> Case {
     biased().edited(Operand::Bias, hide)
 }
 
-/// The same, with NaN behind it.
+/// Like [`hidden_by_bias`], with NaN in the keys and values that no row sees.
 pub fn nan_behind_bias() -> Case {
     let mut case = hidden_by_bias();
     poison_hidden(&mut case, f32::NAN);
@@ -91,34 +93,60 @@ pub fn deep_bias() -> Case {
     biased().edited(Operand::Bias, |_, _| -1e30)
 }
 
-/// Visible scores as low as what stands for hidden ones.
+/// Visible scores as low as the number that stands for hidden ones.
 pub fn lowest_bias() -> Case {
     let case =
         filled(Problem::builder(shape()).bias(Dtype::F32, full(shape())).causal(Diagonal::TopLeft), Fill::Normal);
     case.edited(Operand::Bias, |_, _| f32::MIN)
 }
 
-/// A window that most blocks of rows begin behind several tiles of.
+/// A window that starts, for most blocks of rows, only after several tiles of keys.
 pub fn tall_window() -> Case {
     let window = Window { left: Some(4), right: Some(3) };
     filled(Problem::builder(Shape::new(1, 2, 100, 32).kv_len(100)).window(window), Fill::Normal)
 }
 
-/// Rows that see no key of a later tile, other rows of whose block do see some.
+/// Rows that see no key of a later tile, in a block with rows that do.
 pub fn tall_causal() -> Case {
     filled(Problem::builder(Shape::new(1, 2, 100, 32).kv_len(100)).causal(Diagonal::Offset(10)), Fill::Normal)
 }
 
-/// Rows without a key, other rows of whose block do see some.
+/// Rows that see no key, in a block with rows that do.
 pub fn empty_rows() -> Case {
     filled(Problem::builder(shape()).causal(Diagonal::Offset(-4)), Fill::Normal)
+}
+
+pub fn long_masked() -> Case {
+    let shape = Shape::new(1, 2, 5, 32).kv_len(150);
+    filled(Problem::builder(shape).mask(full(shape)), Fill::Normal)
+}
+
+/// NaN in keys that a bias hides from all rows, among enough others for several iterations.
+pub fn long_nan_behind_bias() -> Case {
+    let shape = Shape::new(1, 2, 5, 32).kv_len(150);
+    let case = filled(Problem::builder(shape).bias(Dtype::F32, full(shape)), Fill::Normal);
+    let mut case = case.edited(Operand::Bias, |[_, _, _, j], x| if j % 3 == 0 { f32::NEG_INFINITY } else { x });
+    poison_hidden(&mut case, f32::NAN);
+    case
+}
+
+/// The last row sees the first 64 keys, and the first row only 63 of them.
+pub fn long_causal() -> Case {
+    filled(Problem::builder(Shape::new(1, 2, 5, 32).kv_len(150)).causal(Diagonal::Offset(62)), Fill::Normal)
 }
 
 pub fn masked() -> Case {
     filled(Problem::builder(shape()).mask(full(shape())), Fill::Normal)
 }
 
-/// NaN in rows that no query of the group sees, other rows of whose tile are seen.
+/// Random tiles: empty, full and partial. They are not aligned with the blocks of rows.
+pub fn tiles() -> Case {
+    let shape = Shape::new(2, 4, 70, 32).kv_heads(2).kv_len(150);
+    let tiles = BlockMask::new(24, 32).per_batch().per_head();
+    filled(Problem::builder(shape).mask(full(shape)).block_mask(tiles), Fill::Normal)
+}
+
+/// NaN in keys that no query of the group sees, in a tile with keys that are seen.
 pub fn nan_behind_band() -> Case {
     let mut case = filled(Problem::builder(shape()).causal(Diagonal::Offset(-20)), Fill::Normal);
     poison_hidden(&mut case, f32::NAN);
@@ -132,13 +160,13 @@ pub fn nan_past_lengths() -> Case {
     case
 }
 
-/// One key that outshines all others of 128.
+/// 128 keys, of which one has a value far larger than all others.
 pub fn huge_first(key: u32) -> Case {
     let case = filled(Problem::builder(Shape::new(1, 1, 5, 32).kv_len(128)), Fill::Constant);
     case.edited(Operand::V, |[_, _, j, _], v| if j == key { 100.0 } else { v })
 }
 
-/// Keys past the valid ones that would outshine them.
+/// Keys past the valid ones, which are far larger.
 pub fn huge_past_lengths() -> Case {
     let mut case = some_lengths();
     poison_hidden(&mut case, 1e30);
@@ -146,7 +174,7 @@ pub fn huge_past_lengths() -> Case {
 }
 
 pub fn lengths_past_the_end() -> Case {
-    // Were the capacity not minded, the second head's keys would be read for the first head's.
+    // If the capacity were ignored, the second head's keys would be read as the first head's.
     filled(Problem::builder(shape()).kv_lengths(), Fill::Normal).lengths(&[60, 70])
 }
 
@@ -168,27 +196,40 @@ pub fn large(spread: f32) -> Case {
     filled(Problem::builder(shape()).mask(full(shape())), Fill::Large(spread))
 }
 
-/// Rows in gaps that must stay as they are.
+/// Rows with gaps between them, which must not be written.
 pub fn gappy(dtype: Dtype) -> Case {
     let shape = Shape::new(1, 2, 35, 7);
     let layout = Layout { offset: 3, batch: 0, head: 9 * 40, row: 9 };
     filled(Problem::builder(shape).dtype(dtype).q(layout).k(layout).v(layout).out(layout), Fill::Normal)
 }
 
-/// So wide that V comes eight keys at a time.
+/// So wide that V is staged eight keys at a time.
 pub fn wide() -> Case {
     filled(Problem::builder(Shape::new(1, 1, 5, 128).kv_len(40)), Fill::Normal)
+}
+
+/// More columns than 32, and more keys than a tile of 64.
+pub fn forty_columns() -> Case {
+    filled(Problem::builder(Shape::new(1, 2, 70, 40).kv_len(90)), Fill::Normal)
 }
 
 /// Odd rows, so that no four elements of one lie at a multiple of four.
 pub fn odd(dtype: Dtype) -> Case {
     let shape = Shape::new(1, 2, 35, 7).kv_len(39);
-    Case::new(Problem::builder(shape).dtype(dtype).lse(), Fill::Normal, 79)
+    drawn(Problem::builder(shape).dtype(dtype).lse(), Fill::Normal, 79)
 }
 
 pub fn odd_f32() -> Case {
     odd(Dtype::F32)
 }
+/// A key whose last dimension is infinite, which hides it. A zero of the padding times that would be NaN.
+pub fn infinite_key() -> Case {
+    let last = 6;
+    odd_f32()
+        .edited(Operand::Q, |[.., dim], x| if dim == last { -1.0 } else { x })
+        .edited(Operand::K, |[.., key, dim], x| if key == 5 && dim == last { f32::INFINITY } else { x })
+}
+
 pub fn odd_f16() -> Case {
     odd(Dtype::F16)
 }
@@ -211,16 +252,16 @@ pub fn even_f16() -> Case {
 
 pub fn all_weights() -> Case {
     let shape = Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(72);
-    let case = Case::new(everything(shape, Dtype::F32).causal(Diagonal::Offset(10)).weights(), Fill::Normal, 78);
+    let case = drawn(everything(shape, Dtype::F32).causal(Diagonal::Offset(10)).weights(), Fill::Normal, 78);
     case.edited(Operand::Bias, |_, x| 4.0 * x).lengths(&[37, 52])
 }
 
-/// Visible scores as low as what stands for hidden ones.
+/// Visible scores as low as the number that stands for hidden ones.
 pub fn deep_weights() -> Case {
     all_weights().edited(Operand::Bias, |_, _| f32::MIN)
 }
 
-/// Rows without a key, whose weights are 0 and not 0 / 0.
+/// Rows that see no key, whose weights are 0 and not 0 / 0.
 pub fn weights_of_empty_rows() -> Case {
     filled(Problem::builder(shape()).causal(Diagonal::Offset(-4)).weights(), Fill::Normal)
 }
@@ -239,7 +280,7 @@ pub fn weights_of_the_last() -> Case {
 }
 
 pub fn large_q() -> Case {
-    // Too wide a head for all of Q to stay.
+    // A head that is too wide for all of Q to stay in workgroup memory.
     let shape = Shape::new(1, 1, 35, 160).kv_len(40);
     filled(Problem::builder(shape), Fill::Normal)
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use wgpu::{BufferUsages, Device, Queue};
 use wgpu_attention::{
-    Attention, Call, Caps, Diagonal, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem,
-    ProblemBuilder, ScoreLayout, Shape, Tiles, Variant, Window,
+    Attention, BlockMask, Call, Caps, Diagonal, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, Operands,
+    Plan, Problem, ProblemBuilder, ScoreLayout, Shape, Tiles, Variant, Window,
 };
 
 use crate::case::everything;
@@ -14,7 +14,7 @@ pub fn noop() -> (Device, Queue) {
     Device::noop(&wgpu::DeviceDescriptor::default())
 }
 
-/// Granted what kernels on a matrix unit need.
+/// A noop device with what kernels on a matrix unit need.
 pub fn noop_with_matrices() -> (Device, Queue) {
     Device::noop(&wgpu::DeviceDescriptor {
         required_features: Caps::MATRIX_FEATURES,
@@ -42,7 +42,7 @@ pub fn operands(buffers: &[(Operand, wgpu::Buffer)]) -> Operands<'_> {
     operands
 }
 
-/// Does something that wgpu must find no fault with.
+/// Calls `act`, in which wgpu must find no error.
 pub fn without_error<T>(device: &Device, act: impl FnOnce() -> T) -> T {
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let done = act();
@@ -134,7 +134,7 @@ fn a_call_records_between_the_callers_own_dispatches() {
     });
 }
 
-/// Where the noop device grants them: it has every feature.
+/// The noop device has matrix units, because it has every feature.
 #[test]
 fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
     let (device, queue) = noop_with_matrices();
@@ -159,7 +159,7 @@ fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
     assert!(recorded.len() > 100, "{}", recorded.len());
 }
 
-/// A unit that the device was not created for, or that cannot be, is as if there were none.
+/// A unit that the device was not created for, or that is not possible, is ignored.
 #[test]
 fn a_unit_that_cannot_run_is_left_alone() {
     let problem = Problem::builder(Shape::new(1, 2, 64, 32)).dtype(Dtype::F16).build().unwrap();
@@ -251,7 +251,11 @@ fn wild_problem() -> impl Strategy<Value = ProblemBuilder> {
     let numbers = (wild_f32(), wild_f32(), any::<i32>(), any::<[bool; 5]>());
     let scores = (wild_scores(), wild_scores(), 0..3_usize, 0..3_usize);
     let window = (prop::option::of(any::<u32>()), prop::option::of(any::<u32>()));
-    (wild_shape(), layouts, numbers, scores, window).prop_map(|(shape, layouts, numbers, scores, (left, right))| {
+    // Few sizes, because each needs another kernel.
+    let tile = (prop::sample::select(&[1, 65_536][..]), prop::sample::select(&[31, 32, 65_536][..]));
+    let described = (window, prop::option::weighted(0.2, tile));
+    (wild_shape(), layouts, numbers, scores, described).prop_map(|(shape, layouts, numbers, scores, described)| {
+        let ((left, right), tile) = described;
         let [q, k, v, out] = layouts;
         let (scale, softcap, offset, [causal, from_end, kv_lengths, lse, weights]) = numbers;
         let (mask, bias, dtype, bias_dtype) = scores;
@@ -268,7 +272,10 @@ fn wild_problem() -> impl Strategy<Value = ProblemBuilder> {
         problem = bias.map_or(problem.clone(), |layout| problem.bias(Dtype::ALL[bias_dtype], layout));
         problem = if kv_lengths { problem.kv_lengths() } else { problem };
         problem = if lse { problem.lse() } else { problem };
-        if weights { problem.weights() } else { problem }
+        problem = if weights { problem.weights() } else { problem };
+        tile.map_or(problem.clone(), |(rows, keys)| {
+            problem.block_mask(BlockMask::new(rows, keys).per_batch().per_head())
+        })
     })
 }
 
@@ -287,9 +294,11 @@ fn nothing_anyone_can_describe_makes_the_library_panic() {
         let Ok(problem) = problem.build() else { return Ok(()) };
         *counts.borrow_mut().0 += 1;
         let _sizes: Vec<u64> = problem.views().map(|view| view.size_bytes()).collect();
-        // One kernel's text is as good as another's here, and only those few of small heads are compiled.
+        // It does not matter here which kernel is compiled, so only the few with small heads are.
         let small = problem.shape().dim_qk <= 32 && problem.shape().dim_v <= 32;
         if small || attention.candidates(&problem).is_err() {
+            // A problem without a block mask has none to compute.
+            let _of_tiles = attention.plan_block_mask(&problem);
             let planned = attention.plan(&problem).is_ok();
             *counts.borrow_mut().1 += u32::from(planned);
         }

@@ -12,7 +12,7 @@ fn problem() -> Problem {
     Problem::builder(Shape::new(1, 1, 4, 32)).build().unwrap()
 }
 
-/// A device of its own for each test here, which spoils it, with the handler that apps have.
+/// Opens a new device for each test here, because the test spoils it. Has an error handler, as apps do.
 fn open(adapter: &wgpu::Adapter) -> (Device, Queue, Arc<Mutex<Vec<String>>>) {
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -90,7 +90,7 @@ fn a_kernel_that_the_driver_refuses_is_an_error_of_blocking_functions() {
     each_adapter(|device, queue, heard| {
         let attention = Attention::new(device);
         let variant = &attention.candidates(&problem).unwrap()[0];
-        // As a driver does that fails on a kernel: its pipeline is invalid.
+        // As if the driver failed on a kernel: its pipeline is invalid.
         testing::substitute(&attention, variant, "fn main() {}".to_owned());
         heard.lock().unwrap().clear();
         let error = blocking::attention_with(&attention, queue, &problem, &inputs, variant).unwrap_err();
@@ -128,7 +128,7 @@ fn a_device_lost_at_any_moment_is_an_error() {
         });
         assert!(matches!(error, Ok(_) | Err(ReadbackError::DeviceLost)), "{error:?}");
 
-        // And before.
+        // And before the upload and before planning.
         assert_eq!(inputs.upload(device, &problem).unwrap_err(), BindError::DeviceLost { operand: Operand::Q });
         assert_eq!(attention.plan(&problem).unwrap_err(), PlanError::DeviceLost);
         let error = blocking::attention(&attention, queue, &problem, &inputs).unwrap_err();

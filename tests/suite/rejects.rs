@@ -1,10 +1,9 @@
-//! The comparator itself: what it must reject, in every element type, and the naive result that it must accept.
+//! The tolerance itself: what it must reject, in every element type, and the naive result that it must accept.
 
+use truth::{Case, Expected, Fill, Outputs, naive};
 use wgpu_attention::{Diagonal, Dtype, Operand, Problem, Shape, Window};
 
-use crate::case::Case;
-use crate::comparator::{Expected, Outputs, naive};
-use crate::inputs::Fill;
+use crate::case::drawn;
 
 const TILE: u32 = 32;
 
@@ -12,7 +11,7 @@ fn shape() -> Shape {
     Shape::new(1, 4, 40, 16).kv_heads(2).kv_len(3 * TILE)
 }
 
-/// A wrong result must be rejected for every element type and whatever the inputs; `fills` where it can show.
+/// A wrong result must be rejected for every element type and for all `fills`, which are those in which it can show.
 fn assert_rejected(fills: &[Fill], right: fn(Dtype) -> Unfilled, wrong: impl Fn(&Case) -> Outputs) {
     for dtype in Dtype::ALL {
         for &fill in fills {
@@ -30,7 +29,7 @@ struct Unfilled(wgpu_attention::ProblemBuilder);
 
 impl Unfilled {
     fn filled(self, fill: Fill) -> Case {
-        Case::new(self.0, fill, 11)
+        drawn(self.0, fill, 11)
     }
 }
 
@@ -81,7 +80,9 @@ fn scale_doubled_or_halved() {
     for factor in [2.0, 0.5] {
         assert_rejected(&[Fill::Normal], plain, |case| {
             let scale = case.problem.scale() * factor;
-            naive(&case.asked(Problem::builder(shape()).dtype(case.problem.dtype()).scale(scale).build().unwrap()))
+            naive(
+                &case.with_problem(Problem::builder(shape()).dtype(case.problem.dtype()).scale(scale).build().unwrap()),
+            )
         });
     }
 }
@@ -91,7 +92,7 @@ fn mask_off_by_one_either_way() {
     for offset in [-1, 1] {
         assert_rejected(&TELLING, causal, |case| {
             let problem = Problem::builder(shape()).dtype(case.problem.dtype()).causal(Diagonal::Offset(offset));
-            naive(&case.asked(problem.build().unwrap()))
+            naive(&case.with_problem(problem.build().unwrap()))
         });
     }
 }
@@ -100,7 +101,7 @@ fn mask_off_by_one_either_way() {
 fn wrong_alignment() {
     assert_rejected(&TELLING, causal, |case| {
         let problem = Problem::builder(shape()).dtype(case.problem.dtype()).causal(Diagonal::BottomRight);
-        naive(&case.asked(problem.build().unwrap()))
+        naive(&case.with_problem(problem.build().unwrap()))
     });
 }
 
@@ -121,7 +122,7 @@ fn a_dropped_last_tile() {
         let last = case.problem.shape().len_kv - TILE - 1;
         // With row 0 standing at key 0, a window right of it ends at the last key of the last tile but one for row 0.
         let window = Window { left: None, right: Some(last) };
-        naive(&case.asked(Problem::builder(shape()).dtype(case.problem.dtype()).window(window).build().unwrap()))
+        naive(&case.with_problem(Problem::builder(shape()).dtype(case.problem.dtype()).window(window).build().unwrap()))
     });
 }
 
@@ -130,7 +131,7 @@ fn a_maximum_that_is_not_rescaled() {
     assert_rejected(&[Fill::Normal, Fill::Staircase], plain, without_rescale);
 }
 
-/// Online softmax over tiles that forgets to bring what it has to the new maximum.
+/// Online softmax over tiles that forgets to rescale earlier results to the new maximum.
 fn without_rescale(case: &Case) -> Outputs {
     let shape = case.problem.shape();
     let mut out = Vec::new();
@@ -179,7 +180,7 @@ fn a_wrong_lse_and_wrong_weights() {
 #[test]
 fn anything_but_zero_and_minus_infinity_where_no_key_is_seen() {
     let problem = Problem::builder(shape()).causal(Diagonal::Offset(-5)).lse();
-    let case = Case::new(problem, Fill::Normal, 1);
+    let case = drawn(problem, Fill::Normal, 1);
     let expected = Expected::of(&case);
     let right = naive(&case);
     expected.check(&right).unwrap();

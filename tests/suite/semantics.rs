@@ -1,10 +1,10 @@
-//! What it means: one test for each row of the table of meanings, on every variant and adapter.
+//! What each option means: one test for each row of the table of meanings, on every variant and adapter.
 
+use truth::{Case, Fill, Visibility, poison_hidden};
 use wgpu_attention::{Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
-use crate::case::{Case, everything, full};
+use crate::case::{drawn, everything, full};
 use crate::device::{each_variant, verify};
-use crate::inputs::{Fill, poison_hidden};
 
 /// Two batches, two heads that share a KV head, more keys than queries, neither a multiple of a tile.
 fn shape() -> Shape {
@@ -13,7 +13,7 @@ fn shape() -> Shape {
 
 fn verify_filled(problem: ProblemBuilder) {
     for (seed, fill) in Fill::ALL.into_iter().enumerate() {
-        verify(&Case::new(problem.clone(), fill, seed as u64));
+        verify(&drawn(problem.clone(), fill, seed as u64));
     }
 }
 
@@ -52,7 +52,7 @@ fn softcap_comes_after_the_scale() {
 fn bias_comes_after_the_softcap() {
     // A bias larger than the cap is not capped.
     let problem = everything(shape(), Dtype::F32).softcap(2.0);
-    verify(&Case::new(problem, Fill::Normal, 1).edited(Operand::Bias, |_, x| 10.0 * x));
+    verify(&drawn(problem, Fill::Normal, 1).edited(Operand::Bias, |_, x| 10.0 * x));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_true_mask_attends() {
     let masked = Problem::builder(shape).mask(full(shape)).lse();
     verify_filled(masked.clone());
     // All true is no mask; all false hides everything.
-    let open = Case::new(masked, Fill::Normal, 1).masked(|_, _| true);
+    let open = drawn(masked, Fill::Normal, 1).masked(|_, _| true);
     verify(&open);
     each_variant(&open.problem, |device, variant| {
         let closed = open.clone().masked(|_, _| false);
@@ -86,11 +86,7 @@ fn mask_and_bias_broadcast_along_any_axes() {
         };
         let mask = ScoreLayout::broadcast(dims(axes));
         let bias = ScoreLayout::broadcast(dims(axes ^ 0b1010));
-        verify(&Case::new(
-            everything(shape(), Dtype::F32).mask(mask).bias(Dtype::F32, bias),
-            Fill::Normal,
-            axes.into(),
-        ));
+        verify(&drawn(everything(shape(), Dtype::F32).mask(mask).bias(Dtype::F32, bias), Fill::Normal, axes.into()));
     }
 }
 
@@ -103,7 +99,7 @@ fn mask_and_bias_have_any_strides() {
     let with_gaps = ScoreLayout::strided([0, 55 * 40, 55, 1]);
     for layout in [keys_outermost.at(7), with_gaps.at(3)] {
         for dtype in [Dtype::F32, Dtype::F16] {
-            verify(&Case::new(everything(shape(), dtype).mask(layout).bias(dtype, layout), Fill::Normal, 9));
+            verify(&drawn(everything(shape(), dtype).mask(layout).bias(dtype, layout), Fill::Normal, 9));
         }
     }
 }
@@ -128,7 +124,7 @@ fn causal_is_aligned_as_said() {
     for shape in lopsided() {
         let alignments = [-40, -1, 1, 31, 33, i32::MIN, i32::MAX].map(Diagonal::Offset);
         for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight].into_iter().chain(alignments) {
-            verify(&Case::new(Problem::builder(shape).causal(diagonal).lse(), Fill::Normal, 2));
+            verify(&drawn(Problem::builder(shape).causal(diagonal).lse(), Fill::Normal, 2));
         }
         verify_filled(Problem::builder(shape).causal(Diagonal::BottomRight).lse());
     }
@@ -139,7 +135,7 @@ fn bottom_right_is_measured_from_the_valid_keys() {
     for shape in lopsided() {
         for lengths in [[0, 1], [5, shape.len_kv], [shape.len_kv + 9, 33], [u32::MAX, 34]] {
             let problem = Problem::builder(shape).causal(Diagonal::BottomRight).kv_lengths().lse();
-            verify(&Case::new(problem, Fill::Normal, 3).lengths(&lengths));
+            verify(&drawn(problem, Fill::Normal, 3).lengths(&lengths));
         }
     }
 }
@@ -151,7 +147,7 @@ fn a_window_is_inclusive_on_both_sides() {
         for (left, right) in sides.into_iter().flat_map(|left| sides.map(|right| (left, right))) {
             for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight] {
                 let problem = Problem::builder(shape).diagonal(diagonal).window(Window { left, right }).lse();
-                verify(&Case::new(problem, Fill::Normal, 4));
+                verify(&drawn(problem, Fill::Normal, 4));
             }
         }
     }
@@ -169,10 +165,11 @@ fn masks_compose() {
     }
 }
 
-/// One kernel, in which each of the four ways to hide by turns hides every key from some rows, and some keys from all.
+/// Four cases for one kernel. In each, another way to hide keys hides every key from some rows, and some keys from all
+/// rows.
 fn hiding(dtype: Dtype) -> [Case; 4] {
     let problem = everything(shape(), dtype).weights();
-    let case = |problem| Case::new(problem, Fill::Normal, 5).masked(|_, _| true).lengths(&[50, 50]);
+    let case = |problem| drawn(problem, Fill::Normal, 5).masked(|_, _| true).lengths(&[50, 50]);
     [
         case(problem.clone()).masked(|[_, _, i, j], _| i % 3 > 0 && j % 4 > 0),
         case(problem.clone().causal(Diagonal::Offset(-4)).window(Window { left: Some(6), right: None })),
@@ -187,8 +184,8 @@ fn a_row_with_no_visible_key_is_zero_with_lse_minus_infinity_and_no_weights() {
     for dtype in Dtype::ALL {
         for case in hiding(dtype) {
             verify(&case);
-            let shape = case.problem.shape();
-            let is_empty = |&[b, h, i]: &[u32; 3]| !(0..shape.len_kv).any(|j| case.sees([b, h, i, j]));
+            let (shape, visibility) = (case.problem.shape(), Visibility::new(&case));
+            let is_empty = |&[b, h, i]: &[u32; 3]| !(0..shape.len_kv).any(|j| visibility.sees([b, h, i, j]));
             let empty: Vec<usize> = (case.rows().enumerate()).filter(|(_, at)| is_empty(at)).map(|(n, _)| n).collect();
             assert!(!empty.is_empty());
             each_variant(&case.problem, |device, variant| {
@@ -209,7 +206,7 @@ fn scores_far_below_any_sentinel_are_exact() {
     let shape = shape();
     for bias in [-1e4, -1e5, -1e30, -3.4e38, f32::MIN, 1e5, 1e30] {
         let problem = Problem::builder(shape).bias(Dtype::F32, full(shape)).lse().weights();
-        let same = Case::new(problem, Fill::Normal, 6).edited(Operand::Bias, |_, _| bias);
+        let same = drawn(problem, Fill::Normal, 6).edited(Operand::Bias, |_, _| bias);
         verify(&same);
         let mixed = same.edited(Operand::Bias, |[_, _, i, j], _| if (i + j) % 7 == 0 { 0.0 } else { bias });
         verify(&mixed);
@@ -235,8 +232,8 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
     let problem = Problem::builder(shape()).causal(Diagonal::TopLeft).lse().weights();
     let poisoned_key = 20;
     for (operand, poison) in [(Operand::K, f32::NAN), (Operand::V, f32::NAN), (Operand::V, f32::INFINITY)] {
-        let clean = Case::new(problem.clone(), Fill::Normal, 7);
-        let expected = crate::comparator::Expected::of(&clean);
+        let clean = drawn(problem.clone(), Fill::Normal, 7);
+        let expected = truth::Expected::of(&clean);
         let poisoned = clean.edited(operand, |[_, _, j, _], x| if j == poisoned_key { poison } else { x });
         each_variant(&poisoned.problem, |device, variant| {
             let got = device.run(&poisoned, &variant);
@@ -245,14 +242,14 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
                 .unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
         });
     }
-    // A query of NaN is alone with it.
-    let clean = Case::new(problem, Fill::Normal, 8);
-    let expected = crate::comparator::Expected::of(&clean);
+    // A query of NaN affects only its own row.
+    let clean = drawn(problem, Fill::Normal, 8);
+    let expected = truth::Expected::of(&clean);
     let poisoned = clean.edited(Operand::Q, |[_, _, i, _], x| if i == poisoned_key { f32::NAN } else { x });
     each_variant(&poisoned.problem, |device, variant| {
         let got = device.run(&poisoned, &variant);
         expected.check_rows(&got, |[_, _, i]| i != poisoned_key).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
-        // And is not mistaken for one that sees nothing.
+        // And it is not mistaken for a query that sees nothing.
         let lse = got.lse.unwrap()[poisoned_key as usize];
         assert!(lse.is_nan(), "{variant}: the LSE of a query of NaN is {lse}");
     });
@@ -261,7 +258,7 @@ fn nan_in_a_visible_row_stays_with_the_queries_that_see_it() {
 #[test]
 fn lse_is_natural() {
     // n equal scores of s: lse = s + ln n.
-    let case = Case::new(Problem::builder(Shape::new(1, 1, 3, 4).kv_len(50)).lse(), Fill::Constant, 0);
+    let case = drawn(Problem::builder(Shape::new(1, 1, 3, 4).kv_len(50)).lse(), Fill::Constant, 0);
     verify(&case);
     each_variant(&case.problem, |device, variant| {
         let score: f64 = 0.75 * -0.5 * 4.0 / 2.0;
@@ -275,6 +272,6 @@ fn lse_is_natural() {
 fn query_heads_share_kv_heads_in_contiguous_groups_of_any_size() {
     for (heads_q, heads_kv) in [(1, 1), (2, 1), (6, 2), (6, 3), (7, 1), (15, 5), (12, 12)] {
         let shape = Shape { heads_q, heads_kv, ..shape() };
-        verify(&Case::new(Problem::builder(shape).lse(), Fill::Normal, 8));
+        verify(&drawn(Problem::builder(shape).lse(), Fill::Normal, 8));
     }
 }

@@ -1,21 +1,22 @@
-//! The shaders as text: that every variant is valid without any feature, translates to every language, and declares what
-//! the host believes it does. No adapter needed.
+//! The shaders as text: every variant is valid without features that it does not need, translates to every language, and
+//! declares what the host expects. Needs no adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Attention, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, Shape, Tiles, Variant, testing,
+    Attention, BlockMask, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, ProblemBuilder, Shape, Slopes, Tiles,
+    Variant, testing,
 };
 
 use crate::record::noop_with_matrices;
 
-/// What WebGPU promises everywhere.
+/// Limits that every WebGPU device has.
 const WORKGROUP_BYTES: u32 = 16 << 10;
 const INVOCATIONS: u32 = 256;
 const STORAGE_BUFFERS: usize = 8;
-/// What GPUs with matrix units have.
+/// The workgroup memory of GPUs with matrix units.
 const WORKGROUP_BYTES_BESIDE_MATRICES: u32 = 48 << 10;
 
 /// Head sizes of every class of every schedule, and the smallest and largest there are.
@@ -27,15 +28,15 @@ fn noop() -> Attention {
     Attention::new(&wgpu::Device::noop(&wgpu::DeviceDescriptor::default()).0)
 }
 
-/// Devices whose variants differ: any at all, one with subgroups that keys are split for, and software GPUs, with
-/// 64-bit words and without.
+/// Devices whose variants differ: a plain one, one with subgroups that splits keys, and software GPUs without and with
+/// 64-bit integers.
 fn kinds_of_device() -> [Attention; 4] {
     let attention = noop();
-    let caps = |workgroups_to_fill, subgroup_least, software_lanes: Option<u32>, has_int64| {
+    let caps = |workgroups_to_fill, min_subgroup_size, software_lanes: Option<u32>, has_int64| {
         let mut caps = *attention.caps();
         caps.workgroups_to_fill = workgroups_to_fill;
         caps.is_software = software_lanes.is_some();
-        caps.subgroup_least = subgroup_least;
+        caps.min_subgroup_size = min_subgroup_size;
         caps.subgroup_size = software_lanes;
         caps.has_int64 = has_int64;
         Attention::with_caps(attention.device(), caps)
@@ -48,7 +49,7 @@ fn kinds_of_device() -> [Attention; 4] {
     ]
 }
 
-/// Devices with the matrix units there are: Vulkan's, Metal's and a software driver's; and one that is played.
+/// Devices with each kind of matrix unit: Vulkan's, Metal's, a software driver's, and an emulated one.
 fn kinds_of_matrix_unit() -> [Attention; 4] {
     use Multiplier::{Emulated, Unit};
     let attention = Attention::new(&noop_with_matrices().0);
@@ -78,6 +79,8 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         problem = if flag(1) { problem.mask(wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
         problem = if flag(2) { problem.kv_lengths() } else { problem };
         problem = if flag(3) { problem.lse() } else { problem };
+        problem = if flag(4) { problem.block_mask(BlockMask::new(64, 128)) } else { problem };
+        problem = if flag(5) { with_programs(problem) } else { problem };
         problem = if let Some(bias) = bias {
             problem.bias(bias, wgpu_attention::ScoreLayout::broadcast([1; 4]))
         } else {
@@ -85,6 +88,10 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         };
         let problem = problem.build().unwrap();
         for device in devices {
+            if flag(4) {
+                let finds = testing::block_mask(&problem, device.caps()).unwrap();
+                variants.insert(finds.to_string(), finds);
+            }
             let weights = testing::weights_candidates(&problem, device.caps()).unwrap();
             for variant in device.candidates(&problem).unwrap() {
                 let kernels = testing::kernels(&problem, &variant, device.caps()).unwrap();
@@ -107,7 +114,7 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
     for (dim_qk, dim_v) in [(1, 1), (16, 256), (256, 16), (48, 80), (64, 64), (128, 128), (192, 128), (256, 256)] {
         take(&on_matrices, dim_qk, dim_v, 0b1000, Dtype::F16, None);
     }
-    // Straight-line kernels are long: their sizes on the diagonal, their features at a small one.
+    // Straight-line kernels are long, so they are taken only with equal sizes, and with all features only at a small size.
     for dim in [64, 128, 256] {
         take(&devices, dim, dim, 0b1000, Dtype::F16, None);
     }
@@ -118,11 +125,30 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
                 take(on_matrices, dim, dim, flags, dtype, bias);
             }
         }
+        // With a block mask, alone and together with a mask; and with programs.
+        for flags in [0b10000, 0b11010, 0b101000] {
+            take(devices, dim, dim, flags, Dtype::F16, None);
+            take(on_matrices, dim, dim, flags, Dtype::F16, None);
+        }
     }
     variants
 }
 
-/// All that the shaders may ask of naga: `unpack2x16float`, which WebGPU's core has and some GL ES drivers lack.
+/// Programs with helpers and loops, the numbers that they read, and what else is made of the same pieces.
+fn with_programs(problem: ProblemBuilder) -> ProblemBuilder {
+    let score_mod = "
+        fn decay(distance: u32) -> f32 {
+            var rest = 1.0;
+            for (var i = 0u; i < min(distance, 4u); i++) { rest *= aux[i % arrayLength(&aux)]; }
+            return rest;
+        }
+        fn score_mod(score: f32, at: At) -> f32 { return score * decay(u32(abs(at.diagonal - i32(at.key)))); }";
+    let mask_mod = "fn mask_mod(at: At) -> bool { return (at.query + at.key) % 3u != 0u || at.head == at.kv_head; }";
+    problem.score_mod(score_mod).mask_mod(mask_mod).aux(4).alibi(Slopes::PerHead).sinks()
+}
+
+/// All capabilities of naga that the shaders may use: subgroups, and `unpack2x16float`, which WebGPU's core has and some GL
+/// ES drivers lack.
 const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32.union(Capabilities::SUBGROUP);
 
 /// Whether its device must have `Features::SUBGROUP`.
@@ -135,7 +161,7 @@ fn needs_int64(variant: &Variant) -> bool {
     testing::features(variant).contains(wgpu::Features::SHADER_INT64)
 }
 
-/// Whether its device must have `Caps::MATRIX_FEATURES`, or of these only f16.
+/// Which matrix unit it needs: a real one, with `Caps::MATRIX_FEATURES`, or an emulated one, which of these needs only f16.
 fn multiplier(variant: &Variant) -> Option<Multiplier> {
     let features = testing::features(variant);
     let emulates = features.contains(wgpu::Features::SHADER_F16).then_some(Multiplier::Emulated);
@@ -172,7 +198,8 @@ fn the_space_of_variants_is_not_empty_and_each_has_its_own_name_and_text() {
     assert!(kinds.len() > 25, "{kinds:?}");
 }
 
-/// Each is parsed and validated once, for all that is asked of it, on every core: there are thousands.
+/// There are thousands of variants, so each is parsed and validated once for all checks, and the work is spread over all
+/// cores.
 #[test]
 fn every_variant_is_valid_without_features_declares_what_the_host_believes_and_translates() {
     let variants = Vec::from_iter(every_variant().into_values());
@@ -192,7 +219,12 @@ fn every_variant_is_valid_without_features_declares_what_the_host_believes_and_t
     });
 }
 
-/// `main` uses exactly what the host binds, and writes exactly what the host takes for written.
+/// A name of the kernels without the suffix that keeps it apart from the names of programs.
+fn own_name(name: Option<&str>) -> String {
+    name.unwrap_or_default().trim_end_matches("_k0").to_owned()
+}
+
+/// `main` uses exactly what the host binds, and writes exactly what the host expects it to write.
 fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
     let main = info.get_entry_point(0);
     let mut storage = BTreeMap::new();
@@ -203,11 +235,11 @@ fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
         match global.space {
             AddressSpace::Uniform => uniforms.push(binding.binding),
             AddressSpace::Storage { access } => {
-                let name = global.name.clone().unwrap_or_default();
+                let name = own_name(global.name.as_deref());
                 storage.insert(binding.binding, (name, access.contains(StorageAccess::STORE)));
             }
             AddressSpace::Handle => {
-                textures.insert(binding.binding, global.name.clone().unwrap_or_default());
+                textures.insert(binding.binding, own_name(global.name.as_deref()));
             }
             _ => panic!("{variant}: binding {} is in {:?}", binding.binding, global.space),
         }
@@ -240,7 +272,7 @@ fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
     assert!(threads <= INVOCATIONS);
 }
 
-/// To SPIR-V, MSL, HLSL and GLSL, as far as wgpu has there what the variant needs.
+/// To SPIR-V, MSL, HLSL and GLSL, as far as wgpu supports there what the variant needs.
 fn assert_translates(variant: &Variant, module: &Module, info: &ModuleInfo) {
     assert!(!spirv(variant, module, info).is_empty());
     let on_unit = multiplier(variant) == Some(Multiplier::Unit);
@@ -281,8 +313,11 @@ fn spirv(variant: &Variant, module: &Module, info: &ModuleInfo) -> Vec<u32> {
 fn glsl(module: &Module, info: &ModuleInfo) -> Result<String, naga::back::glsl::Error> {
     use naga::back::glsl::{Options, PipelineOptions, Version, Writer};
     let options = Options { version: Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
-    let pipeline =
-        PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".to_owned(), multiview: None };
+    let pipeline = PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: module.entry_points[0].name.clone(),
+        multiview: None,
+    };
     let mut text = String::new();
     Writer::new(&mut text, module, info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())?.write()?;
     Ok(text)
@@ -354,7 +389,7 @@ fn write_every_variant() {
 #[ignore = "writes the SPIR-V of every variant on a matrix unit to target/spirv"]
 fn write_every_matrix_module() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("spirv");
-    // What an earlier run wrote may be of kernels that are no more.
+    // An earlier run may have written kernels that no longer exist.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     for (name, variant) in every_variant().into_iter().filter(|(_, variant)| multiplier(variant).is_some()) {

@@ -1,4 +1,4 @@
-//! Tuning: every candidate is timed, and its name, stored, finds it again.
+//! Tuning: every candidate is timed, and its stored name finds it again.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::device;
 
 #[test]
 fn every_candidate_is_timed_once_and_found_by_its_name() {
-    // Every operand there is, to be made up.
+    // Every operand there is, which tuning must make up.
     let problem = everything(Shape::new(1, 4, 20, 32).kv_heads(2).kv_len(70), Dtype::F32).build().unwrap();
     for device in device::all() {
         let _guard = device.enter();

@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::command::{built, on_path};
 use crate::debian;
 
-/// lavapipe, a Vulkan driver for the CPU, and llvmpipe behind EGL, the same for GL.
+/// lavapipe, a software driver for Vulkan, and llvmpipe behind EGL, a software driver for GL.
 const MESA_PACKAGES: [&str; 4] = ["libvulkan1", "mesa-vulkan-drivers", "libegl1", "libgl1-mesa-dri"];
 
-/// Lists the adapters; where there is none to rely on, installs Mesa's software driver and looks again.
+/// Lists the adapters. If none is suitable, installs Mesa's software driver and looks again.
 ///
-/// On Linux that is one by Vulkan, a GPU's own or Mesa's: by GL half of the kernels would not run.
+/// On Linux only a Vulkan adapter is suitable, a GPU's or Mesa's: through GL half of the kernels would not run.
 pub(crate) fn ensure() -> Result<()> {
     let wanted = WANTED_BACKEND.unwrap_or("GPU");
     if is_enough(&listed(&mut built("wgpu-attention")?)?) {
@@ -33,7 +33,7 @@ fn is_enough(adapters: &[Value]) -> bool {
     adapters.iter().any(|adapter| WANTED_BACKEND.is_none_or(|wanted| adapter["backend"] == wanted))
 }
 
-/// What `wgpu-attention devices --json` tells of every adapter that wgpu finds; prints their names.
+/// What `wgpu-attention devices --json` reports about every adapter that wgpu finds. Prints their names.
 pub(crate) fn listed(program: &mut Command) -> Result<Vec<Value>> {
     let output = program.args(["devices", "--json"]).output()?;
     let adapters: Vec<Value> = serde_json::from_slice(&output.stdout).with_context(|| {
@@ -50,7 +50,7 @@ fn install_mesa() -> Result<()> {
         bail!(
             "cannot install a driver here. Install a GPU driver, or Mesa's software Vulkan driver: \
              `dnf install mesa-vulkan-drivers vulkan-loader` on Fedora, `pacman -S vulkan-swrast` on Arch, \
-             `apk add mesa-vulkan-swrast vulkan-loader` on Alpine; macOS and Windows bring an adapter of their own"
+             `apk add mesa-vulkan-swrast vulkan-loader` on Alpine; macOS and Windows come with an adapter"
         );
     }
     debian::install(&MESA_PACKAGES)

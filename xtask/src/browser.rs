@@ -20,10 +20,10 @@ use chromium::{Browser, Chromium};
 use server::Server;
 use toolchain::Toolchain;
 
-/// How long the page may say nothing. One case takes about three seconds on two cores.
+/// How long the page may send nothing. One case takes about three seconds on two cores.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What compiles the page and what opens it.
+/// The toolchain that compiles the page, and the browser that opens it.
 #[derive(Debug)]
 pub(crate) struct Setup {
     toolchain: Toolchain,
@@ -31,10 +31,10 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Looks for both. What is only missing from the disk counts as found.
+    /// Looks for both. What can still be downloaded or installed counts as found.
     ///
     /// # Errors
-    /// What cannot be had here, and the remedy.
+    /// If one is missing and cannot be installed here. The error names the remedy.
     pub(crate) fn find() -> Result<Self> {
         Ok(Self { browser: Browser::find()?, toolchain: Toolchain::find()? })
     }
@@ -61,7 +61,7 @@ pub(crate) fn test() -> Result<()> {
     steps.finish()
 }
 
-/// Whether a machine has no excuse: CI's own, where everything that is missing can be installed.
+/// Whether the browser tests must run: in CI on Linux, if everything that is missing can be installed.
 pub(crate) fn is_required() -> bool {
     env::var_os("CI").is_some() && cfg!(target_os = "linux") && on_path("apt-get") && debian::can_be_root()
 }

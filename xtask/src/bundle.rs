@@ -1,4 +1,5 @@
-//! `cargo xtask bundle`: an archive that tests and measures on a Linux machine without Rust, or anything but a GPU driver.
+//! `cargo xtask bundle`: makes an archive that tests and measures on a Linux machine with nothing but a GPU driver, not
+//! even Rust.
 
 use std::env;
 use std::fs;
@@ -14,13 +15,13 @@ const NAME: &str = "wgpu-attention-bundle";
 
 /// `xtask` is this program.
 const RUN: &str = r#"#!/bin/sh
-# Tests and measures wgpu-attention here and writes report.json; --help tells more.
+# Tests and measures wgpu-attention here and writes report.json; see --help.
 exec "$(dirname "$0")/xtask" report "$@"
 "#;
 
-/// Builds all of it and packs it.
+/// Builds the programs and packs the archive.
 pub(crate) fn pack() -> Result<()> {
-    ensure!(cfg!(target_os = "linux"), "a bundle is for Linux and is made there");
+    ensure!(cfg!(target_os = "linux"), "a bundle is for Linux and must be made on Linux");
     let suite = tests::suite_program()?;
     let command = PathBuf::from(built("wgpu-attention")?.get_program());
     let target = root().join("target").join("bundle");
@@ -66,13 +67,13 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the figures are of: they are worth nothing without it.
+/// The commit that the figures belong to. Without it they mean nothing.
 fn commit() -> Result<Vec<u8>> {
     let output = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(root()).output();
     Ok(output.context("git is needed to name the commit")?.stdout)
 }
 
-/// The n of the newest `GLIBC_2.n` whose symbols a program asks for: its machine needs that glibc at least.
+/// The n of the newest `GLIBC_2.n` whose symbols a program needs. The machine needs at least that glibc.
 fn newest_glibc(program: &[u8]) -> u32 {
     let prefix = b"GLIBC_2.";
     let after = program.windows(prefix.len()).enumerate().filter(|(_, text)| text == prefix);

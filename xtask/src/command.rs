@@ -1,11 +1,14 @@
-//! Running other programs, always from the repository's root.
+//! Runs other programs, always from the repository's root.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use shared_child::SharedChild;
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
@@ -21,8 +24,7 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
 
 /// A program that the build step left in the release folder, such as `wgpu-attention` or `examples/hello`.
 ///
-/// Running the file, where `cargo run` would choose the features of one package alone, keeps wgpu from being compiled a
-/// second time.
+/// Running the file avoids compiling wgpu a second time: `cargo run` would use the features of one package alone.
 pub(crate) fn built(name: &str) -> Result<Command> {
     let own_path = env::current_exe().context("this program's own path is unknown")?;
     let target = own_path.ancestors().nth(2).context("this program does not run from a target folder")?;
@@ -50,15 +52,29 @@ pub(crate) fn run_reading(command: &mut Command, each_line: impl FnMut(&str)) ->
     succeeded(command, child.wait()?)
 }
 
-/// The same with what it prints to its standard error among those lines.
-pub(crate) fn run_reading_all(command: &mut Command, each_line: impl FnMut(&str)) -> Result<()> {
+/// Like [`run_reading`], but reads the lines of standard error as well, and kills the command after `limit`.
+pub(crate) fn run_reading_all(command: &mut Command, limit: Duration, each_line: impl FnMut(&str)) -> Result<()> {
     let (reader, writer) = io::pipe()?;
     command.stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn().with_context(|| format!("cannot start {}", shown(command)))?;
-    // The command holds the writing end open, and the reading would never end.
+    let child = SharedChild::spawn(command).with_context(|| format!("cannot start {}", shown(command)))?;
+    // Otherwise `command` holds the writing end open, and reading never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    read_lines(reader, each_line)?;
-    succeeded(command, child.wait()?)
+    let ended = thread::scope(|scope| {
+        let ended = scope.spawn(|| {
+            let ended = child.wait_timeout(limit)?;
+            if ended.is_none() {
+                child.kill()?;
+                child.wait()?;
+            }
+            io::Result::Ok(ended)
+        });
+        read_lines(reader, each_line)?;
+        ended.join().map_err(|_| anyhow!("the thread that waits for {} panicked", shown(command)))?.map_err(Error::from)
+    })?;
+    match ended {
+        Some(status) => succeeded(command, status),
+        None => bail!("{} took more than {} minutes and was killed", shown(command), limit.as_secs() / 60),
+    }
 }
 
 fn read_lines(from: impl Read, mut each_line: impl FnMut(&str)) -> Result<()> {
@@ -86,7 +102,28 @@ pub(crate) fn line_of(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Whether the shell would find such a program.
+/// Whether the shell would find a program of this name.
 pub(crate) fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Duration) -> (Result<()>, Vec<String>) {
+        let mut lines = Vec::new();
+        let mut command = Command::new("sh");
+        let ended = run_reading_all(command.args(["-c", script]), limit, |line| lines.push(line.to_owned()));
+        (ended, lines)
+    }
+
+    #[test]
+    fn a_command_is_read_to_its_end_and_killed_at_the_limit() {
+        let (ended, lines) = shell("echo out; echo err >&2", Duration::from_secs(60));
+        assert!(ended.is_ok() && lines == ["out", "err"], "{ended:?} {lines:?}");
+        let (ended, lines) = shell("echo begun; exec sleep 600", Duration::from_millis(300));
+        assert!(ended.expect_err("killed").to_string().contains("was killed"));
+        assert_eq!(lines, ["begun"]);
+    }
 }

@@ -1,6 +1,6 @@
-//! What ran where: reads what the processes of the suite wrote, prints it by name, and judges it.
+//! What ran where: reads what the processes of the suite wrote, prints it as a table, and fails if kernels were not run.
 //!
-//! Each line is a few fields between tabs; `tests/suite/coverage.rs` writes them.
+//! Each line has a few fields, separated by tabs. `tests/suite/coverage.rs` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -10,30 +10,30 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Where the suite finds the folder.
+/// The environment variable that tells the suite the folder.
 const FOLDER: &str = "WGPU_ATTENTION_COVERAGE";
 
-/// A folder that processes of the suite write to.
+/// The folder that processes of the suite write to.
 #[derive(Debug)]
 pub(crate) struct Coverage {
     folder: PathBuf,
 }
 
 impl Coverage {
-    /// An empty one.
+    /// Creates the folder, empty.
     pub(crate) fn new(folder: PathBuf) -> Result<Self> {
-        // What an earlier run wrote.
+        // Removes what an earlier run wrote.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         Ok(Self { folder })
     }
 
-    /// A program that writes to it.
+    /// Makes a program write to the folder.
     pub(crate) fn noted_by<'a>(&self, program: &'a mut Command) -> &'a mut Command {
         program.env(FOLDER, &self.folder)
     }
 
-    /// Reads all of it.
+    /// Reads everything that was written.
     pub(crate) fn table(&self) -> Result<Table> {
         let mut table = Table::default();
         for entry in fs::read_dir(&self.folder).with_context(|| format!("cannot list {}", self.folder.display()))? {
@@ -48,13 +48,13 @@ type Cell = (String, String);
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// That selection offers the kernel there.
+    /// Where selection offers the kernel on the adapter.
     offered: BTreeSet<Cell>,
     ran: BTreeSet<Cell>,
-    /// Why selection does not offer it.
+    /// Why selection does not offer a kernel on an adapter.
     lacks: BTreeMap<Cell, String>,
     planted: BTreeSet<String>,
-    /// By what is in their place: the kernels whose text they would edit.
+    /// The mistakes that a process could not plant, and the kernels that they belong to.
     not_planted: BTreeMap<String, String>,
 }
 
@@ -71,7 +71,7 @@ impl Table {
         }
     }
 
-    /// By name: what ran where, what could not and why, and which mistakes were not planted.
+    /// The lines to print: what ran where, what could not run and why, and which mistakes were not planted.
     pub(crate) fn lines(&self) -> Vec<String> {
         let cells = || self.offered.iter().chain(&self.ran).chain(self.lacks.keys());
         let adapters: BTreeSet<&String> = cells().map(|(_, adapter)| adapter).collect();
@@ -92,7 +92,7 @@ impl Table {
         lines
     }
 
-    /// The kernels that no adapter here ran, those together that it is the same reasons for.
+    /// The kernels that no adapter here ran, grouped by the reasons.
     fn ran_nowhere(&self, kernels: &BTreeSet<&String>, adapters: &BTreeSet<&String>) -> Vec<String> {
         let ran_somewhere = |kernel: &str| self.ran.iter().any(|(ran, _)| ran == kernel);
         let mut by_reasons = BTreeMap::<_, Vec<&str>>::new();
@@ -138,13 +138,13 @@ impl Table {
         let missing: Vec<String> =
             self.offered.difference(&self.ran).map(|(kernel, adapter)| format!("{kernel} on {adapter}")).collect();
         if !missing.is_empty() && is_ci_on_linux() {
-            bail!("no test ran what selection offers:\n{}", missing.join("\n"));
+            bail!("selection offers these kernels, but no test ran them:\n{}", missing.join("\n"));
         }
         Ok(())
     }
 }
 
-/// Where lapses of coverage are failures.
+/// Whether gaps in coverage are failures.
 pub(crate) fn is_ci_on_linux() -> bool {
     cfg!(target_os = "linux") && env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }

@@ -1,4 +1,4 @@
-//! Debian's packages: what it takes to install them.
+//! Installs, downloads and unpacks Debian's packages.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,25 +7,25 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{on_path, run};
 
-/// Installs packages, asking nothing.
+/// Installs packages without asking questions.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let by_hand = || format!("as root: apt-get install {}", packages.join(" "));
+    let by_hand = || format!("cannot install packages; as root, run: apt-get install {}", packages.join(" "));
     update().with_context(by_hand)?;
     let install = ["install", "--yes", "--no-install-recommends"];
     run(as_root("apt-get")?.args(install).args(packages)).with_context(by_hand)
 }
 
-/// Leaves packages in a folder, without what they depend on, and installs nothing.
+/// Downloads packages to a folder, without their dependencies, and installs nothing.
 pub(crate) fn download(packages: &[String], folder: &Path) -> Result<()> {
-    // Without root there is what the last update found.
+    // Without root, the package lists of the last update are used.
     if can_be_root() {
         update()?;
     }
     run(Command::new("apt-get").arg("download").args(packages).current_dir(folder))
-        .context("`apt-cache policy` and a package's name tell which versions there are")
+        .context("`apt-cache policy PACKAGE` lists the versions there are")
 }
 
-/// Unpacks a package, or as much of it as these arguments of `tar` pick.
+/// Unpacks a package, or the part of it that these arguments of `tar` select.
 pub(crate) fn unpack(package: &Path, folder: &Path, arguments: &[&str]) -> Result<()> {
     let mut archive = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
     let tar = archive.stdout.take().context("standard output was asked for")?;
@@ -34,16 +34,16 @@ pub(crate) fn unpack(package: &Path, folder: &Path, arguments: &[&str]) -> Resul
     Ok(())
 }
 
-/// Asks what there is.
+/// Updates the package lists.
 fn update() -> Result<()> {
-    // A repository that fails to update need not be the one that holds what is wanted.
+    // A repository that fails to update may not be the one with the wanted packages.
     if let Err(error) = run(as_root("apt-get")?.arg("update")) {
-        println!("{error:#}; going on all the same");
+        println!("{error:#}; continuing anyway");
     }
     Ok(())
 }
 
-/// A program as root, asking nothing about packages.
+/// A command that runs a program as root, without questions from packages.
 pub(crate) fn as_root(program: &str) -> Result<Command> {
     let mut command = if is_root() {
         Command::new("env")
@@ -58,7 +58,7 @@ pub(crate) fn as_root(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether [`as_root`] works without anyone at the keyboard.
+/// Whether [`as_root`] works without asking for a password.
 pub(crate) fn can_be_root() -> bool {
     let asks_nobody = || Command::new("sudo").args(["--non-interactive", "true"]).output();
     is_root() || asks_nobody().is_ok_and(|output| output.status.success())

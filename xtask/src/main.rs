@@ -4,9 +4,11 @@ mod adapter;
 mod browser;
 mod bundle;
 mod command;
+mod compilers;
 mod coverage;
 mod debian;
 mod matrix;
+mod mesa;
 mod mutants;
 mod report;
 mod steps;
@@ -19,42 +21,47 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Checks the whole workspace the way CI does
+/// Checks, tests, packs and measures this workspace
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    /// Format, lints, docs, tests, conformance cases and examples; installs a software GPU driver if there is no GPU
+    /// Run all of CI: format, lints, docs, tests, conformance cases and examples; installs a software GPU driver if there
+    /// is no GPU
     Test {
-        /// Also run the tests marked `#[ignore]`: slow, or in need of a large GPU
+        /// Also run the tests marked `#[ignore]`, which are slow or need a large GPU
         #[arg(long)]
         full: bool,
     },
     /// Run chosen kernels in Chromium on its software driver and judge every row; installs what it needs (Debian, root)
     Browser,
-    /// The tests of `tests/suite` alone, and what ran where
+    /// Run only the tests of `tests/suite`, and print which kernels ran on which adapters
     Suite {
         /// Also run the tests marked `#[ignore]`
         #[arg(long)]
         full: bool,
-        /// Only tests whose names contain one of these
+        /// Run only tests whose names contain one of these
         names: Vec<String>,
     },
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
     /// Pack the tests, benchmarks and conformance cases for a Linux machine with nothing but a GPU driver
     Bundle,
-    /// What the `run` of an unpacked bundle calls: test, check and measure there, and write a report
+    /// Test, check and measure in an unpacked bundle, and write a report; its `run` script calls this
     #[command(override_usage = "./run [OPTIONS] [REPORT.json] [-- BENCH ARGUMENTS]")]
     Report(report::Options),
-    /// Run the tests of matrix units on a software driver that has them (Debian, root); unpacks a newer Mesa beside the system's
+    /// Run the tests of matrix units on a software driver that has them (Debian, root); unpacks a newer Mesa next to the
+    /// system's
     Matrix {
-        /// The whole suite on that driver
+        /// Run the whole suite on that driver
         #[arg(long)]
         full: bool,
     },
-    /// Plant mistakes in the library's host code, one at a time, and see that a test notices each
+    /// Show what four GPU makers' compilers make of the kernels, without their GPUs: registers, spills, and what the loop over
+    /// keys issues (Debian, root); unpacks a newer Mesa next to the system's
+    Compilers(compilers::Options),
+    /// Plant mistakes in the library's host code, one at a time, and check that a test notices each
     Mutants {
-        /// Only those whose description contains this
+        /// Plant only mistakes whose description contains this
         only: Option<String>,
     },
     /// Run the tests under the Vulkan validation layer and fail if it prints anything (Linux)
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),
         Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),
+        Task::Compilers(options) => compilers::ask(&options),
         Task::Mutants { only } => mutants::plant_and_test(only.as_deref()),
         Task::Tint => tint::compile_all(),
         Task::Validate => validation::validate(),

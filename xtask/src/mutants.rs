@@ -1,7 +1,7 @@
-//! `cargo xtask mutants`: plants mistakes in the library's host code, one at a time, and sees that a test notices each.
+//! `cargo xtask mutants`: plants mistakes in the library's host code, one at a time, and checks that a test notices each.
 //!
-//! `tests/suite/mutations.rs` does the same in the shaders. Here a copy of the workspace is compiled once with all mistakes
-//! in it, each behind a number that the tests are told by a variable of their environment.
+//! `tests/suite/mutations.rs` does the same for the shaders. Here a copy of the workspace is compiled once with all
+//! mistakes in it. Each has a number, and an environment variable of the tests selects the one to make.
 
 mod equivalent;
 mod plant;
@@ -61,7 +61,7 @@ const FILES: &[&str] = &[
     "src/record/readback.rs",
 ];
 
-/// The tests that are to notice, in the order in which they are asked: the quick ones first.
+/// The tests that should notice a mistake, in the order in which they run: the quick ones first.
 const STAGES: &[Stage] = &[
     Stage { program: Program::Unit, tests: &[], of: "" },
     Stage { program: Program::Suite, tests: &["errors::", "host::"], of: "" },
@@ -71,11 +71,11 @@ const STAGES: &[Stage] = &[
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
 ];
 
-/// A test program and which of its tests are run; all where none is named.
+/// A test program and which of its tests run: all of them if `tests` is empty.
 struct Stage {
     program: Program,
     tests: &'static [&'static str],
-    /// Where the mistakes are that it may notice: what their files' paths begin with.
+    /// The stage runs only for mistakes in files whose paths start with this.
     of: &'static str,
 }
 
@@ -87,31 +87,31 @@ enum Program {
     Suite,
 }
 
-/// Where the two test programs lie.
+/// The paths of the two test programs.
 struct Programs {
     unit: PathBuf,
     suite: PathBuf,
 }
 
-/// What became of a mistake.
+/// Whether a test noticed a mistake.
 enum Fate {
     Noticed,
     Survived,
 }
 
-/// A run that takes so much longer than the honest one hangs, which is noticed too.
+/// A run that takes this many times as long as the one without a mistake counts as hanging, and so as noticed.
 const PATIENCE: u32 = 10;
 const LEAST_PATIENCE: Duration = Duration::from_secs(20);
-/// Runs at a time.
+/// The number of runs at the same time.
 const THREADS: usize = 2;
 
-/// Plants every mistake and fails if one survives. `only` picks those whose description contains it.
+/// Plants every mistake and fails if one survives. `only` selects those whose description contains it.
 pub(crate) fn plant_and_test(only: Option<&str>) -> Result<()> {
     let copy = target()?.join("mutants");
     let mutants = write_copy(&copy)?;
     let chosen = choose(&mutants, only)?;
     let programs = build(&copy)?;
-    let patience = run_honestly(&programs, &copy)?;
+    let patience = run_unmodified(&programs, &copy)?;
     println!("{} mistakes planted, {} run", mutants.len(), chosen.len());
 
     let next = AtomicUsize::new(0);
@@ -131,7 +131,7 @@ pub(crate) fn plant_and_test(only: Option<&str>) -> Result<()> {
     });
     println!("{} mistakes in {:.0} s", chosen.len(), start.elapsed().as_secs_f64());
     let survivors = survivors.into_inner().expect("no thread panics");
-    ensure!(survivors.is_empty(), "{} mistakes were noticed by no test; each is named above", survivors.len());
+    ensure!(survivors.is_empty(), "no test noticed {} mistakes; each is named above", survivors.len());
     Ok(())
 }
 
@@ -149,7 +149,7 @@ fn target() -> Result<PathBuf> {
     own_path.ancestors().nth(2).map(Path::to_owned).context("this program does not run from a target folder")
 }
 
-/// Writes the workspace with the mistakes in it. Files that stay as they are keep their time, so that cargo does not compile
+/// Writes a copy of the workspace with the mistakes in it. Unchanged files keep their time, so that cargo does not compile
 /// them again.
 fn write_copy(copy: &Path) -> Result<Vec<Mutant>> {
     let mut mutants = Vec::new();
@@ -165,13 +165,14 @@ fn write_copy(copy: &Path) -> Result<Vec<Mutant>> {
             let text = String::from_utf8(contents)?;
             contents = format!("#![allow(warnings)]\n{text}\n{PLANTED}").into_bytes();
         } else if name == "Cargo.toml" {
-            // Else cargo takes the copy for the workspace itself, and compiles each anew after the other.
+            // Without another version, cargo confuses the copy with the workspace itself, and recompiles one after building
+            // the other.
             let text = String::from_utf8(contents)?;
             contents = text.replacen("version = \"", "version = \"9", 1).into_bytes();
         }
         write_if_new(&copy.join(&path), &contents)?;
     }
-    ensure!(planted == FILES.len(), "a file of xtask/src/mutants.rs is gone: {FILES:?}");
+    ensure!(planted == FILES.len(), "a file that xtask/src/mutants.rs lists does not exist: {FILES:?}");
     Ok(mutants)
 }
 
@@ -185,7 +186,7 @@ fn write_if_new(path: &Path, contents: &[u8]) -> Result<()> {
     fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Every file that cargo may ask for, from the root.
+/// Every file that cargo may need, relative to the root.
 fn workspace_files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut waiting: Vec<PathBuf> = [
@@ -199,6 +200,8 @@ fn workspace_files() -> Result<Vec<PathBuf>> {
         "benches",
         "browser",
         "cli",
+        "compilers",
+        "truth",
         "xtask",
     ]
     .map(PathBuf::from)
@@ -217,7 +220,7 @@ fn workspace_files() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Compiles the two test programs, with the dependencies that the workspace's own build has left.
+/// Compiles the two test programs. Reuses the dependencies that the workspace's own build compiled.
 fn build(copy: &Path) -> Result<Programs> {
     let mut command = cargo(
         "test --release --workspace --lib --test suite --no-run --message-format=json-render-diagnostics".split(' '),
@@ -233,15 +236,16 @@ fn build(copy: &Path) -> Result<Programs> {
             _ => {}
         }
     })?;
-    Ok(Programs { unit: unit.context("cargo names no unit tests")?, suite: suite.context("cargo names no `suite`")? })
+    Ok(Programs { unit: unit.context("cargo built no unit tests")?, suite: suite.context("cargo built no `suite`")? })
 }
 
-/// Runs each stage without a mistake, and says how long a run with one may take.
-fn run_honestly(programs: &Programs, copy: &Path) -> Result<Vec<Duration>> {
+/// Runs each stage without a mistake. Returns how long a run with a mistake may take.
+fn run_unmodified(programs: &Programs, copy: &Path) -> Result<Vec<Duration>> {
     let mut patience = Vec::new();
     for stage in STAGES {
         let start = Instant::now();
-        let status = command(programs, copy, stage).stdout(Stdio::null()).status().context("a test program")?;
+        let status =
+            command(programs, copy, stage).stdout(Stdio::null()).status().context("cannot start a test program")?;
         ensure!(status.success(), "the tests {:?} fail without a mistake", stage.tests);
         println!("without a mistake, {:?}: {:.1} s", stage.tests, start.elapsed().as_secs_f64());
         patience.push((start.elapsed() * PATIENCE).max(LEAST_PATIENCE));
@@ -256,7 +260,7 @@ fn command(programs: &Programs, copy: &Path, stage: &Stage) -> Command {
     command
 }
 
-/// Makes one mistake and asks the stages in turn.
+/// Makes one mistake and runs one stage after another until one notices it.
 fn fate(programs: &Programs, copy: &Path, (number, file): (usize, &str), patience: &[Duration]) -> Fate {
     for (stage, patience) in STAGES.iter().zip(patience).filter(|(stage, _)| file.starts_with(stage.of)) {
         let mut command = command(programs, copy, stage);
@@ -269,7 +273,7 @@ fn fate(programs: &Programs, copy: &Path, (number, file): (usize, &str), patienc
     Fate::Survived
 }
 
-/// Whether a run ends well, and in time.
+/// Whether a run succeeds in time.
 fn passes(mut child: std::process::Child, patience: Duration) -> bool {
     let start = Instant::now();
     while start.elapsed() < patience {
@@ -278,7 +282,7 @@ fn passes(mut child: std::process::Child, patience: Duration) -> bool {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    // It may have ended by itself just now.
+    // Fails if the run has just ended by itself.
     let _ = child.kill();
     let _ = child.wait();
     false

@@ -1,7 +1,7 @@
-//! What a bundle does on the machine it was unpacked on: run all it holds, and write down what came of it.
+//! Runs everything in an unpacked bundle, and writes a report.
 //!
-//! It lies here, and this program in the bundle, because the headings, the summary and the reading of other programs' output
-//! are the same as for `cargo xtask test`; the command that users install has no need of it.
+//! This is part of xtask, and xtask is part of the bundle, because the headings, the summary and the reading of other
+//! programs' output are the same as for `cargo xtask test`. The command that users install does not need it.
 
 use std::env;
 use std::fs;
@@ -18,12 +18,12 @@ use crate::coverage::Coverage;
 use crate::steps::Steps;
 use crate::suite;
 
-/// Where the rows of the benchmarks lie until the report has them.
+/// The file that holds the rows of the benchmarks until they are in the report.
 const ROWS: &str = "rows.json";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Where the report goes
+    /// The file to write the report to
     #[arg(value_name = "REPORT.json", default_value = "report.json")]
     path: PathBuf,
     /// Run only this part; may be given several times
@@ -38,13 +38,13 @@ pub(crate) struct Options {
 enum Part {
     /// The test suite, on every adapter
     Tests,
-    /// The conformance cases, on one adapter after the other
+    /// The conformance cases, on one adapter after another
     Check,
     /// The benchmarks, on the best adapter
     Bench,
 }
 
-/// Runs the bundle that this program lies in. A step that fails, or a driver that crashes in one, does not end the rest.
+/// Runs the bundle that this program is part of. If a step fails, or a driver crashes in it, the other steps still run.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let mut report = Report::new(options)?;
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut command = report.program("wgpu-attention");
     report.steps.run("adapters", || {
         adapters = adapter::listed(&mut command)?;
-        ensure!(!adapters.is_empty(), "none was found; install your GPU's Vulkan driver");
+        ensure!(!adapters.is_empty(), "no adapter was found; install your GPU's Vulkan driver");
         Ok(())
     });
     report.document["adapters"] = json!(adapters);
@@ -88,19 +88,19 @@ fn program(folder: &Path, name: &str) -> Command {
 
 struct Report {
     path: PathBuf,
-    /// The bundle.
+    /// The folder of the bundle.
     folder: PathBuf,
     steps: Steps,
     document: Value,
 }
 
 impl Report {
-    /// An empty one is written at once, so that a path that cannot be written is told before the work.
+    /// Writes an empty report at once, so that a path that cannot be written is reported before the work starts.
     fn new(options: &Options) -> Result<Self> {
         let own_path = env::current_exe().context("this program's own path is unknown")?;
-        let folder = own_path.parent().context("this program lies in no folder")?.to_owned();
+        let folder = own_path.parent().context("this program is in no folder")?.to_owned();
         let commit = fs::read_to_string(folder.join("commit"))
-            .context("this program lies in no bundle; `cargo xtask bundle` makes one")?;
+            .context("this program is not part of a bundle; `cargo xtask bundle` makes one")?;
         let document = json!({
             "commit": commit.trim(),
             "date": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -125,14 +125,14 @@ impl Report {
         command.args(arguments);
         let shown = line_of(&command);
         self.note(name, &shown, |lines| {
-            run_reading_all(&mut command, |line| {
+            run_reading_all(&mut command, suite::LONGEST_OF_SLOW, |line| {
                 println!("{line}");
                 lines.push(line.to_owned());
             })
         })
     }
 
-    /// Runs the suite, and keeps what ran where.
+    /// Runs the suite, and reports what ran where.
     fn tests(&mut self) -> Result<()> {
         let coverage = Coverage::new(self.folder.join("coverage"))?;
         let folder = self.folder.clone();
@@ -146,7 +146,7 @@ impl Report {
         self.save()
     }
 
-    /// Does a step, notes what came of it, and returns what it printed.
+    /// Runs a step, reports its result, and returns what it printed.
     fn note(
         &mut self,
         name: &str,
@@ -155,7 +155,7 @@ impl Report {
     ) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         let step = self.steps.run(name, || work(&mut lines));
-        // The last line says how much has passed; what has failed, only all of them tell.
+        // If the step passed, its last line sums it up. If it failed, all lines are needed to find the cause.
         let last = lines.iter().rfind(|line| !line.trim().is_empty());
         let output = if step.error.is_none() { last.into_iter().collect() } else { Vec::from_iter(&lines) };
         let entry = json!({
@@ -171,26 +171,26 @@ impl Report {
         Ok(lines)
     }
 
-    /// Measures, takes over the rows, and returns the table.
+    /// Runs the benchmarks, adds their rows to the report, and returns the table.
     fn bench(&mut self, arguments: &[String]) -> Result<Vec<String>> {
         let fixed = ["bench", "--json", ROWS];
         let arguments: Vec<&str> = fixed.into_iter().chain(arguments.iter().map(String::as_str)).collect();
         let lines = self.step("bench", "wgpu-attention", &arguments)?;
         let rows = self.folder.join(ROWS);
         if let Ok(text) = fs::read(&rows) {
-            self.document["bench"] = serde_json::from_slice(&text).context("the rows are no JSON")?;
+            self.document["bench"] = serde_json::from_slice(&text).context("the rows are not JSON")?;
             fs::remove_file(&rows)?;
         }
         Ok(lines)
     }
 
-    /// After every step: a driver may take the whole machine down.
+    /// Called after every step, because a driver may crash the whole machine.
     fn save(&self) -> Result<()> {
         fs::write(&self.path, format!("{:#}\n", self.document))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Prints the figures and a line a step, and fails if one of them did.
+    /// Prints the figures and one line per step, and fails if a step failed.
     fn finish(self, figures: &[String]) -> Result<()> {
         self.save()?;
         if !figures.is_empty() {

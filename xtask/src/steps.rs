@@ -1,10 +1,10 @@
-//! Steps run one after another under a heading each. A failed step does not hide what the later ones find.
+//! Runs steps one after another, each under a heading. The later steps run even if one fails.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// What has run so far.
+/// The steps that have run so far.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     done: Vec<Step>,
@@ -33,7 +33,7 @@ impl Steps {
         self.done.push_mut(Step { name, error: outcome.err().map(|error| format!("{error:#}")), took })
     }
 
-    /// Prints one line a step, and fails if one of them did.
+    /// Prints one line per step, and fails if one of them failed.
     pub(crate) fn finish(self) -> Result<()> {
         println!("\n==== summary ====");
         for Step { name, error, took } in &self.done {
@@ -45,7 +45,7 @@ impl Steps {
         let failed: Vec<&str> =
             self.done.iter().filter(|step| step.error.is_some()).map(|step| step.name.as_str()).collect();
         if !failed.is_empty() {
-            bail!("failed: {}; the reasons stand under each heading above", failed.join(", "));
+            bail!("failed: {}; the reasons are above, under each heading", failed.join(", "));
         }
         Ok(())
     }

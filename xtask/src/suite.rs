@@ -1,8 +1,9 @@
-//! Runs the program of `tests/suite` as many processes, a few tests to each, two at a time; and with them other programs of tests.
+//! Runs the test program of `tests/suite` as many processes, two at a time, each with a few tests. Runs other test programs
+//! along with it.
 //!
-//! A software driver keeps in memory what it compiled, and compiles on one thread of each device. Processes give the memory back
-//! and keep two cores busy; what one compiled the next finds in the driver's cache on disk. A driver that crashes takes a few
-//! tests with it, and their names are known.
+//! A software driver keeps in memory what it compiled, and compiles on one thread per device. Short processes free the
+//! memory, and two of them keep two cores busy. They share what they compile through the driver's cache on disk. If a
+//! driver crashes, only a few tests fail with it, and their names are known.
 
 use std::collections::VecDeque;
 use std::env;
@@ -17,30 +18,40 @@ use crate::command::{root, run_reading_all};
 use crate::coverage::Coverage;
 use crate::tests::passed_tests;
 
-/// More would take more memory than is asked for, and a software driver runs each kernel on all cores anyway.
+/// The number of processes that run at the same time. More would take too much memory, and a software driver runs each
+/// kernel on all cores anyway.
 const AT_A_TIME: usize = 2;
-/// Tests of a process. More share more of what they compile, where a driver has no cache; and take more memory.
+/// The most tests per process. More tests share more of what they compile, if a driver has no cache, but take more memory.
 const TESTS_AT_MOST: usize = 6;
 
-/// Starts a program of tests.
+/// How long a process may take. A kernel with an endless loop blocks its process forever, and no driver here stops it.
+const LONGEST: Duration = Duration::from_mins(30);
+/// How long a process may take if the tests marked as slow run too.
+pub(crate) const LONGEST_OF_SLOW: Duration = Duration::from_mins(240);
+
+/// libtest's argument to also run the tests that are marked as slow.
+pub(crate) const INCLUDE_IGNORED: &str = "--include-ignored";
+
+/// Makes the command that starts a test program.
 pub(crate) type Start<'a> = &'a (dyn Fn() -> Command + Sync);
 
 /// Tests that share a process.
 struct Group<'a> {
     start: Start<'a>,
-    /// All there are, where none is named.
+    /// The names of the tests to run. If empty, all tests of the program run.
     tests: Vec<String>,
 }
 
-/// What came of one.
+/// The result of running a group.
 struct Outcome {
     lines: Vec<String>,
     error: Option<String>,
     took: Duration,
 }
 
-/// Runs the tests that libtest's `arguments` pick, of the suite and of `others`, each of which is one process, and notes in
-/// `coverage` what ran where. Fails if a test failed or none ran. `each_line` is told all that the processes print.
+/// Runs the tests that libtest's `arguments` select, of the suite and of `others`, and records in `coverage` what ran
+/// where. Each of `others` is one process. Passes each line that the processes print to `each_line`. Fails if a test failed
+/// or none ran.
 pub(crate) fn run(
     suite: Start<'_>,
     others: &[Start<'_>],
@@ -48,7 +59,7 @@ pub(crate) fn run(
     coverage: &Coverage,
     mut each_line: impl FnMut(&str),
 ) -> Result<()> {
-    // The others first: one of them takes longer than any group of the suite.
+    // The others start first, because one of them takes longer than any group of the suite.
     let mut groups: VecDeque<Group<'_>> = others.iter().map(|&start| Group { start, tests: Vec::new() }).collect();
     groups.extend(groups_of(suite, arguments)?);
     let of = groups.len();
@@ -90,7 +101,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// A line a test; and all there is where one failed.
+/// Prints one line per test, or the whole output if a test failed.
 fn print(outcome: &Outcome) {
     for line in &outcome.lines {
         if outcome.error.is_some() || line.starts_with("test ") && !line.starts_with("test result") {
@@ -99,13 +110,13 @@ fn print(outcome: &Outcome) {
     }
 }
 
-/// The tests of the suite that `arguments` pick, those of a module together.
+/// The tests of the suite that `arguments` select, in groups of one module each.
 fn groups_of<'a>(start: Start<'a>, arguments: &[&str]) -> Result<Vec<Group<'a>>> {
     let mut names = Vec::new();
     let program = &mut start();
     prepare(program).args(["--list", "--format", "terse"]).args(arguments);
     let mut lines = Vec::new();
-    run_reading_all(program, |line| {
+    run_reading_all(program, LONGEST, |line| {
         names.extend(line.strip_suffix(": test").map(str::to_owned));
         lines.push(line.to_owned());
     })
@@ -113,7 +124,7 @@ fn groups_of<'a>(start: Start<'a>, arguments: &[&str]) -> Result<Vec<Group<'a>>>
     Ok(grouped(&names).into_iter().map(|tests| Group { start, tests: tests.to_vec() }).collect())
 }
 
-/// Names in order, cut where a module ends and where there are enough.
+/// Splits the names at the ends of modules, and into groups of at most [`TESTS_AT_MOST`].
 fn grouped(names: &[String]) -> Vec<&[String]> {
     let module = |name: &str| name.split("::").next().unwrap_or_default().to_owned();
     names
@@ -124,6 +135,7 @@ fn grouped(names: &[String]) -> Vec<&[String]> {
 
 fn run_group(group: &Group<'_>, arguments: &[&str], coverage: &Coverage) -> Outcome {
     let begin = Instant::now();
+    let limit = if arguments.contains(&INCLUDE_IGNORED) { LONGEST_OF_SLOW } else { LONGEST };
     let flags = arguments.iter().filter(|argument| argument.starts_with("--"));
     let program = &mut (group.start)();
     prepare(program).arg("--test-threads=1").args(flags);
@@ -131,23 +143,24 @@ fn run_group(group: &Group<'_>, arguments: &[&str], coverage: &Coverage) -> Outc
         program.arg("--exact").args(&group.tests);
     }
     let mut lines = Vec::new();
-    let ran = run_reading_all(coverage.noted_by(program), |line| lines.push(line.to_owned()));
-    // Its arguments are the names, which the caller says.
+    let ran = run_reading_all(coverage.noted_by(program), limit, |line| lines.push(line.to_owned()));
+    // The message starts with the command and the names of all its tests, which the caller prints anyway. Keep only its
+    // end.
     let error = ran.err().map(|error| {
         let text = format!("{error:#}");
-        text.rsplit_once("` ended with ").map_or(text.clone(), |(_, status)| format!("a process ended with {status}"))
+        text.rsplit_once("` ").map_or(text.clone(), |(_, end)| format!("a process {end}"))
     });
     Outcome { lines, error, took: begin.elapsed() }
 }
 
-/// What every process of the suite needs around it.
+/// Sets the environment that every process of the suite needs.
 fn prepare(program: &mut Command) -> &mut Command {
-    // Mesa's cache wants a home otherwise; and a clone that is removed leaves nothing behind.
+    // By default Mesa's cache needs a home folder. In `target`, it is removed together with the clone.
     let target = root().join("target");
     if env::var_os("MESA_SHADER_CACHE_DIR").is_none() && target.exists() {
         program.env("MESA_SHADER_CACHE_DIR", target.join("shader-cache"));
     }
-    // Mesa complains in the middle of a line where there is none.
+    // Without this variable Mesa prints a complaint in the middle of a line.
     if env::var_os("XDG_RUNTIME_DIR").is_none() {
         program.env("XDG_RUNTIME_DIR", env::temp_dir());
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything CI asks of a change.
+//! `cargo xtask test`: everything that CI requires of a change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,26 @@ use serde_json::Value;
 use crate::adapter;
 use crate::browser;
 use crate::command::{built, cargo, root, run, run_reading};
+use crate::compilers;
 use crate::coverage::{self, Coverage};
 use crate::matrix;
+use crate::mesa;
 use crate::steps::Steps;
 use crate::suite;
 
-// Lints and tests use one profile, so that they share build scripts and procedural macros, and name the whole workspace, so
-// that they share one choice of features: wgpu is checked once and compiled once.
+// Lints and tests use one profile, so that they share build scripts and procedural macros. They cover the whole workspace,
+// so that they share one set of features: wgpu is checked once and compiled once.
 const LINTS: &str = "clippy --release --workspace --all-targets -- -D warnings";
-/// The library alone, with no more features than a program that depends on it would choose for it.
+/// The library alone, with only the features that a program depending on it would enable.
 const DOCS: &str = "doc --release --no-deps --package wgpu-attention";
-/// `--bin`, not `--bins`: the program that is running cannot be replaced on Windows.
-const BUILD: &str = "build --release --workspace --bin wgpu-attention --examples --tests";
+/// `--bin`, not `--bins`: Windows cannot replace the program that is running.
+const BUILD: &str =
+    "build --release --workspace --bin wgpu-attention --bin wgpu-attention-compilers --examples --tests";
 const DOC_TESTS: &str = "test --release --workspace --doc --no-fail-fast";
 
 pub(crate) const CONFORMANCE: &str = "tests/conformance";
 
-/// A program of tests that cargo built.
+/// A test program that cargo built.
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
@@ -35,7 +38,7 @@ pub(crate) struct Program {
     is_suite: bool,
 }
 
-/// Runs every check, then fails if one of them did.
+/// Runs every check. Fails at the end if one of them failed.
 pub(crate) fn everything(full: bool) -> Result<()> {
     let coverage = Coverage::new(root().join("target").join("coverage"))?;
     let mut programs = Vec::new();
@@ -49,15 +52,16 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     });
     steps.run("adapter", adapter::ensure);
     steps.run("tests", || run_all(&programs, ignored(full), &coverage, &|_| (), |_| ()));
-    match matrix::obstacle() {
+    match mesa::obstacle() {
         None => {
             steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS], &coverage));
             steps.run("matrix units' SPIR-V", matrix::validate_spirv);
+            steps.run("GPU makers' compilers", compilers::compare);
         }
         Some(reason) if coverage::is_ci_on_linux() => {
             steps.run("matrix units", || bail!("not tested: {reason}"));
         }
-        Some(reason) => println!("\nmatrix units were not tested: {reason}"),
+        Some(reason) => println!("\nmatrix units and GPU makers' compilers were not tested: {reason}"),
     }
     match browser::Setup::find() {
         Ok(setup) => setup.run(&mut steps),
@@ -66,7 +70,7 @@ pub(crate) fn everything(full: bool) -> Result<()> {
         }
         Err(reason) => println!("\nkernels were not run in a browser: {reason:#}"),
     }
-    // On their own: `--include-ignored` would also run the doc tests that are marked as not for running.
+    // A separate step, because `--include-ignored` would also run the doc tests that are marked as not to be run.
     steps.run("doc tests", || count_tests(&mut cargo(DOC_TESTS.split(' ')), |_| ()));
     if root().join(CONFORMANCE).join("manifest.json").exists() {
         steps.run("conformance", || run(built("wgpu-attention")?.args(["check", "--cases", CONFORMANCE])));
@@ -78,7 +82,7 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     steps.finish()
 }
 
-/// The suite alone: the tests whose names contain one of `names`, or all.
+/// Runs the suite alone: the tests whose names contain one of `names`, or all if there are none.
 pub(crate) fn suite_alone(full: bool, names: &[String]) -> Result<()> {
     let coverage = Coverage::new(root().join("target").join("coverage"))?;
     let program = suite_program()?;
@@ -98,12 +102,12 @@ fn judge(coverage: &Coverage) -> Result<()> {
     table.judge()
 }
 
-/// libtest's argument for the tests that are marked as slow.
+/// libtest's arguments, which also run the tests marked as slow if `full` is set.
 fn ignored(full: bool) -> &'static [&'static str] {
-    if full { &["--include-ignored"] } else { &[] }
+    if full { &[suite::INCLUDE_IGNORED] } else { &[] }
 }
 
-/// Compiles the command, the examples and the tests, and returns the programs of tests: their names have hashes that only cargo
+/// Compiles the command, the examples and the tests. Returns the test programs, whose names contain hashes that only cargo
 /// knows.
 pub(crate) fn build() -> Result<Vec<Program>> {
     let mut programs = Vec::new();
@@ -120,20 +124,20 @@ pub(crate) fn build() -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// Compiles the same and returns where the program of `tests/suite` lies.
+/// Compiles the same as [`build`] and returns the path of the test program of `tests/suite`.
 pub(crate) fn suite_program() -> Result<PathBuf> {
     let suite = build()?.into_iter().find(|program| program.is_suite);
-    Ok(suite.context("cargo names no test program `suite`")?.path)
+    Ok(suite.context("cargo built no test program `suite`")?.path)
 }
 
-/// A program that starts at the repository's root.
+/// A command that starts a program in the repository's root.
 pub(crate) fn at_root(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
     command
 }
 
-/// Runs all tests but the doc tests, as `prepare` changes the commands, and fails if one failed or none ran.
+/// Runs all tests except the doc tests. `prepare` may change each command. Fails if a test failed or none ran.
 pub(crate) fn run_all(
     programs: &[Program],
     ignored: &[&str],
@@ -143,7 +147,7 @@ pub(crate) fn run_all(
 ) -> Result<()> {
     let start = |program: &Program| {
         let mut command = Command::new(&program.path);
-        // Where cargo tells a test what package it belongs to.
+        // `cargo test` sets this variable, too, so that a test finds its package.
         command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
         prepare(&mut command);
         command
@@ -155,7 +159,7 @@ pub(crate) fn run_all(
     suite::run(&|| start(suite), &others, ignored, coverage, each_line)
 }
 
-/// Runs a `cargo test` command, passing its output on line by line, and fails if a test failed or none ran.
+/// Runs a `cargo test` command and passes its output on line by line. Fails if a test failed or none ran.
 pub(crate) fn count_tests(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<()> {
     let mut passed = 0;
     run_reading(command, |line| {

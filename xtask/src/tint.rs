@@ -1,5 +1,5 @@
-//! What Chrome's WGSL compiler says of the shaders. It is stricter than naga: barriers in control flow that may not be
-//! uniform, operators without the parentheses WGSL asks for.
+//! Compiles the shaders with Chrome's WGSL compiler. It is stricter than naga: it rejects barriers in control flow that may
+//! not be uniform, and operators without the parentheses that WGSL requires.
 
 use std::fs;
 use std::process::Command;

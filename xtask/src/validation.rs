@@ -17,11 +17,11 @@ use crate::tests;
 const LAYER: &str = "VK_LAYER_KHRONOS_validation";
 const MANIFEST: &str = "VkLayer_khronos_validation.json";
 
-/// Chromium brings the layer up to date with it, on distributions whose own is years old, but without a manifest.
+/// Chromium's package has a recent copy of the layer, without a manifest. Some distributions' own package is years old.
 const CHROMIUM_LAYER: &str = "/usr/lib/chromium/libVkLayer_khronos_validation.so";
 
-/// What wgpu silences as well: naga gives workgroup arrays an explicit layout (gfx-rs/wgpu#7696). The check of such a
-/// module's SPIR-V ends there; all other checks go on.
+/// A false alarm that wgpu silences as well: naga gives workgroup arrays an explicit layout (gfx-rs/wgpu#7696). The check
+/// of such a module's SPIR-V ends there; all other checks continue.
 const KNOWN_FALSE_ALARMS: &str = "VUID-StandaloneSpirv-None-10684";
 
 /// Runs an example and the tests under the layer, and fails if it reports anything.
@@ -39,7 +39,7 @@ pub(crate) fn validate() -> Result<()> {
     steps.run("adapter", adapter::ensure);
     steps.run("example under validation", || {
         let mut layer = Layer::default();
-        // Silence proves nothing unless the layer is there: with `info` it announces what it checks.
+        // No reports prove nothing unless the layer is loaded. With `info` it announces what it checks.
         let mut hello = built("examples/hello")?;
         run_reading(
             under_validation(&mut hello, &layers).env("VK_LAYER_REPORT_FLAGS", "error,warn,perf,info"),
@@ -81,7 +81,7 @@ impl Layer {
 
     fn verdict(&self) -> Result<()> {
         if self.reports > 0 {
-            bail!("the layer reported {} times: look for `Validation Error` and `Validation Warning`", self.reports);
+            bail!("the layer made {} reports: look for `Validation Error` and `Validation Warning`", self.reports);
         }
         Ok(())
     }
@@ -90,7 +90,7 @@ impl Layer {
 /// The folder that holds the layer's manifest: the caller's, Chromium's, or the system's.
 fn find_layer() -> Result<PathBuf> {
     if !cfg!(target_os = "linux") {
-        bail!("only Linux: elsewhere wgpu prefers another API to Vulkan");
+        bail!("this works only on Linux; elsewhere wgpu prefers another API to Vulkan");
     }
     if let Some(folder) = env::var_os("VK_LAYER_PATH") {
         return Ok(folder.into());
@@ -151,7 +151,7 @@ mod test {
         layer.hear("Validation Information: [ CURRENT-VALIDATION-ENABLED ] | MessageID = 0xfd7b2292");
         layer.hear("vkCreateInstance(): Current Validation Enabled:");
         assert!(layer.announced && layer.verdict().is_ok());
-        // A test's own line is not complete when the layer prints.
+        // The layer may print in the middle of a test's own line.
         layer
             .hear("test record::binds ... Validation Error: [ VUID-VkShaderModuleCreateInfo-pCode-08737 ] | MessageID");
         assert!(layer.verdict().is_err());

@@ -1,4 +1,4 @@
-//! Multiply-adds that touch nothing but registers: what arithmetic can reach at most.
+//! Multiply-adds that touch only registers: the limit of arithmetic.
 
 use std::fmt::Write as _;
 
@@ -9,8 +9,8 @@ use super::{fastest, filling};
 use crate::Gpu;
 use crate::timer::Timer;
 
-/// How the loop is written. Bodies stay short: compilers order a long one chain by chain, each multiply-add then waits for
-/// the one before it, and the loop measures latency.
+/// How the loop is written. Its body is short: compilers order a long body chain by chain, so that each multiply-add waits
+/// for the one before it, and the loop measures latency.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     /// Components of a value.
@@ -42,7 +42,7 @@ const FORMS: [Form; 13] = {
     ]
 };
 
-/// Below the 65 535 after which a software driver ends loops.
+/// Loop iterations, fewer than the 65 535 after which a software driver ends loops.
 const ROUNDS: u32 = 4000;
 const WORKGROUP: u32 = 64;
 
@@ -78,7 +78,7 @@ impl Multiplier {
 
     pub(super) fn name(&self) -> String {
         let Form { width, chains, unroll } = self.form;
-        format!("{chains} chains of {width}, {unroll} a round, {} workgroups", self.workgroups)
+        format!("{chains} chains of {width}, {unroll} per iteration, {} workgroups", self.workgroups)
     }
 }
 
@@ -100,7 +100,7 @@ impl Form {
             "@compute @workgroup_size({WORKGROUP})\n\
              fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n    let x = f32(id.x);\n{start}    \
              for (var i = 0u; i < {ROUNDS}u; i++) {{\n{}    }}\n    \
-             // Never so, for every chain nears 500, which no compiler knows.\n    \
+             // Never true, because every chain approaches 500, which no compiler knows.\n    \
              let sum = {sum};\n    if sum == 1.0 {{ sink[0] = sum; }}\n}}\n",
             step.repeat(unroll as usize)
         );

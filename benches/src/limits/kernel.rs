@@ -1,10 +1,10 @@
-//! A probe's kernel: text, and the one group it binds.
+//! A probe's kernel: its pipeline and its only bind group.
 
 use wgpu::{BindGroupEntry, Buffer, BufferUsages, ComputePass};
 
 use crate::Gpu;
 
-/// Ready to be dispatched.
+/// A kernel that is ready to be dispatched.
 #[derive(Debug)]
 pub(super) struct Kernel {
     pipeline: wgpu::ComputePipeline,
@@ -12,7 +12,7 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Binds `buffers` in order.
+    /// Compiles `wgsl` and binds `buffers` in order.
     pub(super) fn new(gpu: &Gpu, label: &str, wgsl: &str, buffers: &[&Buffer]) -> Self {
         let device = &gpu.device;
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {

@@ -1,4 +1,4 @@
-//! Cooperative multiplications that touch nothing but registers: what a matrix unit can reach at most.
+//! Cooperative multiplications that touch only registers: the limit of a matrix unit.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use super::{fastest, filling};
 use crate::Gpu;
 use crate::timer::Timer;
 
-/// Sums that do not depend on one another: enough to hide how long one takes, and few enough for the registers.
+/// Numbers of independent sums: enough to hide the latency of one, and few enough for the registers.
 const FORMS: [u32; 3] = [4, 8, 16];
 const SUBGROUPS: u32 = 4;
-/// Below the 65 535 after which a software driver ends loops.
+/// Loop iterations, fewer than the 65 535 after which a software driver ends loops.
 const ROUNDS: u32 = 1000;
 
 /// The fastest loop.
@@ -26,7 +26,7 @@ pub(super) struct MatrixMultiplier {
 }
 
 impl MatrixMultiplier {
-    /// `None` where the device has no matrix unit.
+    /// `None` if the device has no matrix unit.
     pub(super) fn fastest(gpu: &Gpu, timer: &Timer<'_>) -> Result<Option<Self>> {
         let Ok(unit) = gpu.matrix_unit() else { return Ok(None) };
         let sink = buffer(gpu, 1 << 12);
@@ -78,7 +78,7 @@ fn wgsl(unit: MatrixUnit, sums: u32) -> String {
          let a = coopLoadT<{left}>(&factors[first], stride);\n    \
          let b = coopLoad<{right}>(&factors[first], stride);\n{start}    \
          for (var i = 0u; i < {ROUNDS}u; i++) {{\n{step}    }}\n    \
-         // Kept alive by a store, whose place no compiler knows to be the same for all.\n    \
+         // The store keeps the sum alive: no compiler knows that all invocations store to the same place.\n    \
          let total = {total};\n    coopStoreT(total, &result[first], stride);\n    workgroupBarrier();\n    \
          if result[thread % {elements}u] == 1.0 {{ sink[thread % 1024u] = result[0]; }}\n}}\n"
     );

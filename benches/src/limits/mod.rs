@@ -1,5 +1,5 @@
-//! What the device can do at most, measured in WGSL like everything else: multiply-adds in registers, reading, copying, and
-//! a dispatch that does nothing. Measured again beside each shape, for a machine's speed changes within a run.
+//! The limits of the device, measured in WGSL like everything else: multiply-adds in registers, reading, copying, and an
+//! empty dispatch. They are measured again with each shape, because a machine's speed changes within a run.
 
 mod copy;
 mod fma;
@@ -29,7 +29,7 @@ pub(crate) struct Probes<'a> {
     empty: Kernel,
 }
 
-/// What they measured: each the time of a known amount.
+/// What the probes measured: for each, the time that a known amount of work takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     fma: Rate,
@@ -39,7 +39,7 @@ pub(crate) struct Limits {
     dispatch: Samples,
 }
 
-/// So much in each of those times.
+/// An amount of work, and the times that it took.
 #[derive(Clone, Debug)]
 struct Rate {
     amount: f64,
@@ -47,14 +47,14 @@ struct Rate {
 }
 
 impl<'a> Probes<'a> {
-    /// Tries the forms of each probe.
+    /// Tries the forms of each probe and keeps the fastest.
     pub(crate) fn new(gpu: &'a Gpu, timer: &Timer<'_>) -> Result<Self> {
         let multiplier = Multiplier::fastest(gpu, timer)?;
         let matrix = MatrixMultiplier::fastest(gpu, timer)?;
         let reader = Reader::fastest(gpu, timer)?;
         let copier = Copier::new(gpu, reader.buffer());
         let empty = Kernel::new(gpu, "empty", EMPTY, &[]);
-        gpu.complaints()?;
+        gpu.take_errors()?;
         Ok(Self { gpu, multiplier, matrix, reader, copier, empty })
     }
 
@@ -67,7 +67,7 @@ impl<'a> Probes<'a> {
         let read = Samples::of(Effort::LIMIT, || self.reader.seconds(timer))?;
         let copy = Samples::timed(Effort::LIMIT, || self.copier.copy(self.gpu))?;
         let dispatch = Samples::timed(Effort::HOST, || self.dispatch())?;
-        self.gpu.complaints()?;
+        self.gpu.take_errors()?;
         Ok(Limits {
             fma: Rate { amount: self.multiplier.flop(), seconds: fma },
             matrix: matrix.transpose()?,
@@ -100,7 +100,7 @@ impl<'a> Probes<'a> {
 const EMPTY: &str = "@compute @workgroup_size(1) fn main() {}";
 
 impl Limits {
-    /// Of the measurements before and after something.
+    /// Combines the measurements before and after something.
     pub(crate) fn around(&self, after: &Self) -> Self {
         Self {
             fma: self.fma.and(&after.fma),
@@ -147,7 +147,7 @@ impl Rate {
     }
 }
 
-/// The device is filled when a run takes so long.
+/// The device counts as filled when a run takes this many seconds.
 const FILLED: f64 = 4e-3;
 
 /// How many workgroups of a kernel fill the device.
@@ -162,7 +162,7 @@ fn filling(kernel: &Kernel, timer: &Timer<'_>) -> Result<u32> {
     Ok(workgroups)
 }
 
-/// The form that does most in a second. One that is far behind at once is not tried again.
+/// The form with the highest rate. A form that is far behind at the first try is not tried again.
 fn fastest<T>(forms: Vec<T>, amount: fn(&T) -> f64, mut seconds: impl FnMut(&T) -> Result<f64>) -> Result<T> {
     let mut best: Option<(f64, T)> = None;
     for form in forms {

@@ -1,4 +1,4 @@
-//! Reading a buffer larger than the caches: what a kernel that must see every key can reach at most.
+//! Reading a buffer larger than the caches: the limit of a kernel that must read every key.
 
 use anyhow::Result;
 use wgpu::Features;
@@ -8,16 +8,16 @@ use super::kernel::{Kernel, buffer};
 use crate::Gpu;
 use crate::timer::Timer;
 
-/// More than the last-level cache of any device in use, where a binding may be so large.
+/// The size of the buffer, if a binding may be that large: more than the last-level cache of any device in use.
 const BYTES: u64 = 256 << 20;
-/// On a software GPU, where reading takes long, and hardly longer from memory than from its caches.
+/// The size on a software GPU, where reading is slow, and hardly slower from memory than from the caches.
 const FEW_BYTES: u64 = 64 << 20;
 const ELEMENT_BYTES: u64 = 16;
 const WORKGROUP: u64 = 64;
 /// The most elements that an invocation reads.
 const MOST_EACH: u64 = 1024;
 
-/// What is read at once: 16 bytes.
+/// The type of a single read, which has 16 bytes.
 #[derive(Clone, Copy, Debug)]
 enum Element {
     Floats,
@@ -27,11 +27,11 @@ enum Element {
 /// Which elements an invocation reads.
 #[derive(Clone, Copy, Debug)]
 enum Order {
-    /// Those that follow one another.
+    /// Consecutive elements.
     Contiguous,
-    /// Every 64th of a workgroup's own.
+    /// Every 64th element of the workgroup's block.
     Block,
-    /// One of every so many as there are invocations.
+    /// Every nth element, where n is the number of invocations.
     Strided,
 }
 
@@ -42,11 +42,11 @@ struct Form {
     order: Order,
     /// Elements an invocation reads: many for a CPU, fewer for a GPU that wants many invocations.
     each: u64,
-    /// Of which so many in one round.
+    /// Elements per loop iteration.
     at_once: u64,
 }
 
-/// Elements an invocation reads in all, and in one round.
+/// Elements per invocation, and per loop iteration.
 const LOOPS: [[u64; 2]; 2] = [[MOST_EACH, 1], [64, 4]];
 
 /// The fastest way to read everything.
@@ -67,7 +67,7 @@ impl Reader {
         let elements = most / least * least / ELEMENT_BYTES;
         let source = buffer(gpu, elements * ELEMENT_BYTES);
         let sink = buffer(gpu, 16);
-        // Written once: pages that were never touched may all be one, and cost nothing to read.
+        // Written once, because pages that were never touched may all be the same page and cost nothing to read.
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.clear_buffer(&source, 0, None);
         gpu.queue.submit([encoder.finish()]);
@@ -104,7 +104,7 @@ impl Reader {
 
     pub(super) fn name(&self) -> String {
         let Form { element, order, each, at_once } = self.form;
-        format!("{} {order:?}, {at_once} of {each} a round", element.wgsl()).to_lowercase()
+        format!("{} {order:?}, {at_once} of {each} per iteration", element.wgsl()).to_lowercase()
     }
 }
 
@@ -121,7 +121,8 @@ impl Form {
     fn wgsl(self, invocations: u64) -> String {
         let Self { element, order, each, at_once } = self;
         let ty = element.wgsl();
-        // The buffer holds zeros, which no compiler can know: a condition that it sees through costs it the loop.
+        // The buffer holds zeros, which no compiler can know. If it could evaluate this condition, it would remove the
+        // loop.
         let (plus, seen) = match element {
             Element::Floats => ("+", "sum.x + sum.y + sum.z + sum.w == 1.0"),
             Element::Words => ("|", "(sum.x | sum.y) == 1lu"),

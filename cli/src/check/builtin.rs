@@ -1,21 +1,19 @@
-//! The built-in cases: one for each thing the definition says, at sizes that straddle the kernels' tiles.
+//! The built-in cases: one for each rule of the definition, with sizes just below and above those of the kernels' tiles.
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use rand_distr::StandardNormal;
-use wgpu_attention::{Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
+use std::sync::Arc;
 
-use super::{Case, Entry, Expectation};
-use crate::host::HostInputs;
-use crate::tolerance::Truth;
+use truth::{Case, Expected, Fill, Host};
+use wgpu_attention::{BlockMask, Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
+
+use super::{Entry, Expectation, Question};
 
 /// Changes the inputs drawn at random.
-type Spoil = fn(&Shape, &mut HostInputs);
+type Spoil = fn(&Shape, &mut Host);
 
 pub(super) fn entries() -> Vec<Entry> {
     let cases = [shapes(), positions(), masks(), scores(), programs(), storage(), outputs()].concat();
     let entry = |(name, problem, spoil): (&str, ProblemBuilder, Spoil)| -> Entry {
-        (name.into(), Box::new(move || case(&problem, spoil)))
+        (name.into(), Box::new(move || question(&problem, spoil)))
     };
     cases.into_iter().map(entry).collect()
 }
@@ -119,10 +117,11 @@ fn scores() -> Vec<Row> {
     ]
 }
 
-/// Programs in the score, and what is built of the same stuff.
+/// Programs in the score, ALiBi, sinks and block masks.
 fn programs() -> Vec<Row> {
     let shape = Shape::new(2, 4, 37, 16).kv_heads(2).kv_len(53);
     let of = || Problem::builder(shape).causal(Diagonal::BottomRight);
+    let every = ScoreLayout::broadcast([2, 1, 37, 53]);
     let tanh = "fn score_mod(score: f32, at: At) -> f32 { return 4.0 * tanh(score / 4.0) + f32(at.head) / 8.0; }";
     let documents = "fn mask_mod(at: At) -> bool { return at.query / 16u == at.key / 16u || at.key < 3u; }";
     vec![
@@ -132,10 +131,15 @@ fn programs() -> Vec<Row> {
         ("sinks-of-rows-without-keys", of().sinks().causal(Diagonal::Offset(-5)), AS_DRAWN),
         ("sinks-and-weights", of().sinks().weights(), AS_DRAWN),
         ("score-mod", of().score_mod(tanh), |_, host| {
-            host.score_mod = Some(|score, at| 4.0 * (score / 4.0).tanh() + f64::from(at.head) / 8.0);
+            host.programs.score_mod =
+                Some(Arc::new(|score, at, _| 4.0 * (score / 4.0).tanh() + f64::from(at.head) / 8.0));
         }),
         ("mask-mod", Problem::builder(shape).mask_mod(documents), |_, host| {
-            host.mask_mod = Some(|at| at.query / 16 == at.key / 16 || at.key < 3);
+            host.programs.mask_mod = Some(Arc::new(|at, _| at.query / 16 == at.key / 16 || at.key < 3));
+        }),
+        ("block-mask", of().mask(every).block_mask(BlockMask::new(16, 32).per_batch()), AS_DRAWN),
+        ("block-mask-of-a-mask-mod", of().mask_mod(documents).block_mask(BlockMask::new(16, 32)), |_, host| {
+            host.programs.mask_mod = Some(Arc::new(|at, _| at.query / 16 == at.key / 16 || at.key < 3));
         }),
     ]
 }
@@ -179,40 +183,30 @@ fn outputs() -> Vec<Row> {
     ]
 }
 
-/// Draws the inputs, the same ones every time: normal values, masks that hide a third, lengths all different.
-fn case(problem: &ProblemBuilder, spoil: Spoil) -> anyhow::Result<Case> {
-    let problem = problem.build()?;
-    let mut random = StdRng::seed_from_u64(1);
-    let len = |operand| problem.view(operand).map(|view| usize::try_from(view.end()).unwrap_or(usize::MAX));
-    let mut normal = |operand| len(operand).map(|len| (0..len).map(|_| random.sample(StandardNormal)).collect());
-    let mut host = HostInputs {
-        q: normal(Operand::Q).unwrap_or_default(),
-        k: normal(Operand::K).unwrap_or_default(),
-        v: normal(Operand::V).unwrap_or_default(),
-        bias: normal(Operand::Bias),
-        ..HostInputs::default()
-    };
-    host.mask = len(Operand::Mask).map(|len| (0..len).map(|_| random.random_bool(2.0 / 3.0)).collect());
-    let shape = problem.shape();
+/// Draws the inputs, the same in every run: normal values, masks that hide a third of the keys, and a different length for
+/// each batch.
+fn question(problem: &ProblemBuilder, spoil: Spoil) -> anyhow::Result<Question> {
+    let shape = problem.build()?.shape();
+    let mut case = Case::filled(&problem.build()?, Fill::Normal, 1);
+    // The device computes the block mask.
+    case.host.block_mask = None;
     let length = |batch: u32| shape.len_kv.saturating_sub(1 + 13 * batch);
-    host.kv_lengths = len(Operand::KvLengths).map(|_| (0..shape.batch).map(length).collect());
-    host.sinks = len(Operand::Sinks).map(|len| (0..len).map(|_| random.sample(StandardNormal)).collect());
-    let halves = |len| (1..=len).map(|n| 2_f32.powi(-i32::try_from(n).unwrap_or(i32::MAX))).collect();
-    host.alibi_slopes = len(Operand::AlibiSlopes).map(halves);
-    spoil(&shape, &mut host);
-    let truth = Truth::new(&problem, &host.borrow(), &host.programs())?;
-    Ok(Case { problem, host, expected: Expectation::Definition(Box::new(truth)) })
+    case.host.kv_lengths = case.host.kv_lengths.map(|_| (0..shape.batch).map(length).collect());
+    spoil(&shape, &mut case.host);
+    let case = Case::new(case.problem, case.host);
+    let expected = Expectation::Definition(Box::new(Expected::new(&*case.with_block_mask()?)?));
+    Ok(Question { case, expected })
 }
 
-fn bias(host: &mut HostInputs) -> &mut [f32] {
+fn bias(host: &mut Host) -> &mut [f32] {
     host.bias.as_deref_mut().unwrap_or_default()
 }
 
-fn every_third(host: &mut HostInputs, value: f32) {
+fn every_third(host: &mut Host, value: f32) {
     bias(host).iter_mut().step_by(3).for_each(|bias| *bias = value);
 }
 
-/// Keys that grow, so that the largest score is always the next one.
+/// Makes the keys grow, so that the largest score so far keeps rising.
 fn staircase(keys: &mut [f32]) {
     let count = keys.len();
     for (index, key) in keys.iter_mut().enumerate() {
@@ -220,25 +214,25 @@ fn staircase(keys: &mut [f32]) {
     }
 }
 
-/// NaN and ∞ in every key and value that the padding mask hides.
-fn poison_masked(shape: &Shape, host: &mut HostInputs) {
+/// Puts NaN and ∞ into every key and value that the padding mask hides.
+fn poison_masked(shape: &Shape, host: &mut Host) {
     let mask = host.mask.clone().unwrap_or_default();
     poison(shape, host, |batch, key| !mask[(batch * shape.len_kv + key) as usize]);
 }
 
-/// The same behind a bias of −∞.
-fn poison_biased(shape: &Shape, host: &mut HostInputs) {
+/// Puts NaN and ∞ into every key and value that a bias of −∞ hides.
+fn poison_biased(shape: &Shape, host: &mut Host) {
     every_third(host, f32::NEG_INFINITY);
     let bias = host.bias.clone().unwrap_or_default();
     poison(shape, host, |batch, key| bias[(batch * shape.len_kv + key) as usize] == f32::NEG_INFINITY);
 }
 
-fn poison_past_lengths(shape: &Shape, host: &mut HostInputs) {
+fn poison_past_lengths(shape: &Shape, host: &mut Host) {
     let lengths = host.kv_lengths.clone().unwrap_or_default();
     poison(shape, host, |batch, key| key >= lengths[batch as usize]);
 }
 
-fn poison(shape: &Shape, host: &mut HostInputs, hidden: impl Fn(u32, u32) -> bool) {
+fn poison(shape: &Shape, host: &mut Host, hidden: impl Fn(u32, u32) -> bool) {
     for batch in 0..shape.batch {
         for head in 0..shape.heads_kv {
             for key in (0..shape.len_kv).filter(|&key| hidden(batch, key)) {

@@ -1,5 +1,5 @@
-//! Case files of the ONNX `Attention` operator, opsets 23 to 25: a manifest.json and a safetensors file a case. Beside the
-//! operator's own outputs a file may hold `out.lse`.
+//! Case files of the ONNX `Attention` operator, opsets 23 to 25: a manifest.json and one safetensors file per case. In
+//! addition to the operator's own outputs, a file may hold `out.lse`.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::tensors::{TensorFile, read_bytes};
 
 #[derive(Deserialize)]
 struct Manifest {
-    /// Parsed one by one, so that a broken one fails alone.
+    /// Parsed one by one, so that a broken case does not fail the others.
     cases: Vec<serde_json::Value>,
 }
 
@@ -36,7 +36,7 @@ fn default_atol() -> f64 {
     1e-7
 }
 
-/// As the operator spells them. One that is not listed would change the meaning, so it fails the case.
+/// The operator's attributes, with its spelling. One that is not listed would change the meaning, so it fails the case.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Attributes {

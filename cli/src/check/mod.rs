@@ -1,9 +1,9 @@
-//! `check`: every variant this device can run, case by case.
+//! `check`: runs every variant that this device can run, case by case.
 
 mod builtin;
-mod expected;
 mod manifest;
 mod operator;
+mod outputs;
 
 use std::io::Write;
 
@@ -11,32 +11,30 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
+use truth::{Case, Expected};
+use wgpu_attention::Variant;
 use wgpu_attention::blocking::Outputs;
-use wgpu_attention::{Problem, Variant};
 
 use crate::args::CheckArgs;
 use crate::device::{CPU_PATH, Engine};
-use crate::host::HostInputs;
 use crate::text::one_line;
-use crate::tolerance::Truth;
 use crate::{cpu, progress};
 
-/// Something to compute and what should come of it.
-struct Case {
-    problem: Problem,
-    host: HostInputs,
+/// A case to compute, and the results to expect.
+struct Question {
+    case: Case,
     expected: Expectation,
 }
 
 enum Expectation {
     /// The f64 reference.
-    Definition(Box<Truth>),
+    Definition(Box<Expected>),
     /// The tensors of a case file.
-    Tensors(Vec<expected::Expected>),
+    Tensors(Vec<outputs::Output>),
 }
 
-/// A case's name, and the case unless its file is broken. Made when its turn comes.
-type Entry = (String, Box<dyn FnOnce() -> Result<Case>>);
+/// A case's name, and a function that loads the case. It fails if the case's file is broken.
+type Entry = (String, Box<dyn FnOnce() -> Result<Question>>);
 
 /// One line of the report.
 #[derive(Serialize)]
@@ -47,7 +45,7 @@ struct Line {
     detail: String,
 }
 
-/// Whether at least one case ran and none failed.
+/// Returns whether at least one case passed and none failed.
 pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<bool> {
     let mut entries: Vec<Entry> = if args.no_built_in { Vec::new() } else { builtin::entries() };
     for folder in &args.cases {
@@ -60,8 +58,8 @@ pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &m
     let bar = progress::bar("cases");
     bar.set_length(entries.len() as u64);
     let mut lines = Vec::new();
-    for (name, case) in entries {
-        for line in outcomes(&engine, &name, case, &bar) {
+    for (name, question) in entries {
+        for line in outcomes(&engine, &name, question, &bar) {
             if !json {
                 bar.suspend(|| line.print(stdout))?;
             }
@@ -86,58 +84,61 @@ impl Line {
     fn print(&self, stdout: &mut dyn Write) -> std::io::Result<()> {
         let Self { name, variant, ok, detail } = self;
         let outcome = if *ok { "ok    " } else { "FAILED" };
-        // A driver's message may have line breaks, and a file may say anything; a case has one line of plain text.
+        // A driver's message may have line breaks, and a file may hold any character. Each case gets one line of plain
+        // text.
         let [name, detail] = [name, detail].map(|text| one_line(text));
         writeln!(stdout, "{outcome} {name} {variant} {detail}")
     }
 }
 
-/// A line for each variant that can run the case; one if there is no such thing.
-fn outcomes(engine: &Engine, name: &str, case: impl FnOnce() -> Result<Case>, progress: &ProgressBar) -> Vec<Line> {
+/// One line for each variant that can run the case, or a single line with the error if none can.
+fn outcomes(
+    engine: &Engine,
+    name: &str,
+    question: impl FnOnce() -> Result<Question>,
+    progress: &ProgressBar,
+) -> Vec<Line> {
     let line = |variant: &str, outcome: Result<(bool, String)>| {
         let (ok, detail) = outcome.unwrap_or_else(|error| (false, format!("{error:#}")));
         Line { name: name.into(), variant: variant.into(), ok, detail }
     };
-    let case = match case() {
-        Ok(case) => case,
+    let question = match question() {
+        Ok(question) => question,
         Err(error) => return vec![line("-", Err(error))],
     };
     match engine {
         Engine::Cpu => {
-            let (inputs, programs) = (case.host.borrow(), case.host.programs());
-            let outputs = cpu::attention(&case.problem, &inputs, &programs, &ProgressBar::hidden());
-            vec![line(CPU_PATH, outputs.map(|outputs| case.judge(&outputs)))]
+            let outputs = cpu::attention(&question.case, &ProgressBar::hidden());
+            vec![line(CPU_PATH, outputs.map(|outputs| question.judge(&outputs)))]
         }
         Engine::Gpu(gpu) => {
-            let candidates: Vec<Variant> = match gpu.attention.candidates(&case.problem) {
+            let candidates: Vec<Variant> = match gpu.attention.candidates(&question.case.problem) {
                 Ok(candidates) => candidates,
                 Err(error) => return vec![line("-", Err(error.into()))],
             };
-            let run =
-                |variant: &Variant| Ok(case.judge(&gpu.run(&case.problem, &case.host.borrow(), variant, progress)?));
+            let run = |variant: &Variant| Ok(question.judge(&gpu.run(&question.case, variant, progress)?));
             candidates.iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
         }
     }
 }
 
-impl Case {
+impl Question {
     /// Whether the outputs are right, and how far off they are.
     fn judge(&self, outputs: &Outputs) -> (bool, String) {
         match &self.expected {
-            Expectation::Definition(truth) => {
-                let verdict = truth.judge(outputs);
-                (verdict.holds(), verdict.to_string())
+            Expectation::Definition(expected) => {
+                match expected.check(&truth::Outputs::of(&self.case.problem, outputs)) {
+                    Ok(verdict) => (true, verdict.to_string()),
+                    Err(wrong) => (false, wrong.to_string()),
+                }
             }
-            Expectation::Tensors(tensors) => expected::judge(tensors, outputs),
+            Expectation::Tensors(expected) => outputs::judge(expected, outputs),
         }
     }
 }
 
 /// The built-in cases, for other tests.
 #[cfg(test)]
-pub(crate) fn built_in() -> impl Iterator<Item = (String, Problem, HostInputs)> {
-    builtin::entries().into_iter().map(|(name, case)| {
-        let Case { problem, host, .. } = case().expect("a valid case");
-        (name, problem, host)
-    })
+pub(crate) fn built_in() -> impl Iterator<Item = (String, Case)> {
+    builtin::entries().into_iter().map(|(name, question)| (name, question().expect("a valid case").case))
 }

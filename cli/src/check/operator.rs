@@ -1,22 +1,22 @@
-//! The operator's inputs and attributes as a problem of this library.
+//! Translates the operator's inputs and attributes into a problem of this library.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use safetensors::Dtype as Stored;
+use truth::{Case, Host};
 use wgpu_attention::{Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
 use super::manifest::{Attributes, CaseSpec};
-use super::{Case, Expectation, expected};
-use crate::host::HostInputs;
+use super::{Expectation, Question, outputs};
 use crate::tensors::{Tensor, TensorFile, element};
 
-/// The operator's inputs, as problem and host data, and its outputs.
-pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Case> {
+/// Reads the operator's inputs as a case, and its outputs as the results to expect.
+pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     let attributes = &spec.attributes;
     let (q, k, v) = (file.need("in.Q")?, file.need("in.K")?, file.need("in.V")?);
     let cache = Cache::read(file)?;
     let (shape, fresh) = shape(attributes, [&q, &k, &v], cache.as_ref())?;
 
-    let mut host = HostInputs { q: q.numbers()?, ..HostInputs::default() };
+    let mut host = Host { q: q.numbers()?, ..Host::default() };
     let dtype = common_type([&q, &k, &v]);
     let mut problem = Problem::builder(shape).dtype(dtype);
     if q.shape.len() == 3 {
@@ -52,9 +52,10 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Case> {
     problem = if wants_weights { problem.weights() } else { problem };
     let wants_lse = file.find("out.lse")?.is_some();
     let problem = if wants_lse { problem.lse() } else { problem }.build()?;
-    host.borrow().check(&problem)?;
-    let expected = expected::read(spec, file, &problem, &host)?;
-    Ok(Case { problem, host, expected: Expectation::Tensors(expected) })
+    host.inputs().check(&problem)?;
+    let case = Case::new(problem, host);
+    let expected = Expectation::Tensors(outputs::read(spec, file, &case)?);
+    Ok(Question { case, expected })
 }
 
 /// `past_key` and `past_value`, (B, Hkv, Lpast, D).
@@ -93,7 +94,7 @@ impl Cache {
     }
 }
 
-/// The elements of one head, wherever its rows lie.
+/// The elements of one head, row by row, in any layout.
 fn rows(values: &[f32], layout: Layout, batch: u32, head: u32, len: u32, dim: usize) -> impl Iterator<Item = f32> {
     let start = move |row: u32| {
         let Layout { offset, batch: b, head: h, row: r } = layout;
@@ -103,7 +104,7 @@ fn rows(values: &[f32], layout: Layout, batch: u32, head: u32, len: u32, dim: us
     (0..len).flat_map(move |row| values[start(row)..start(row) + dim].iter().copied())
 }
 
-/// How K and V lie in their tensors before any cache is put in front.
+/// The layout of K and V in their tensors, before a cache is put in front of them.
 struct Fresh {
     packed: bool,
     heads: u32,
@@ -128,7 +129,7 @@ fn shape(attributes: &Attributes, tensors: [&Tensor<'_>; 3], cache: Option<&Cach
     };
     ensure!(
         k[..3] == v[..3] && q[0] == k[0] && q[3] == k[3],
-        "Q is {q:?}, K {k:?} and V {v:?}, which do not go together"
+        "Q is {q:?}, K {k:?} and V {v:?}; these shapes do not fit together"
     );
     let past = cache.map_or(0, |cache| cache.len);
     if let Some(Cache { shapes, .. }) = cache {
@@ -145,23 +146,23 @@ fn unpack(name: &str, tensor: &Tensor<'_>, heads: u32) -> Result<[u32; 4]> {
     let &[batch, len, hidden] = tensor.shape.as_slice() else {
         bail!("Q is 3-D but {name} has shape {:?}", tensor.shape);
     };
-    ensure!(heads > 0 && hidden % heads == 0, "{name} has {hidden} features, which {heads} heads do not divide");
+    ensure!(heads > 0 && hidden % heads == 0, "{name} has {hidden} features, which is not a multiple of {heads} heads");
     Ok([batch, heads, len, hidden / heads])
 }
 
-/// The element type all three share, or f32, which holds the values of every other.
+/// The element type that all three share, or else f32, which holds the values of the others.
 fn common_type(tensors: [&Tensor<'_>; 3]) -> Dtype {
     let [q, k, v] = tensors.map(|tensor| element(tensor.stored));
     q.filter(|_| q == k && q == v).unwrap_or_default()
 }
 
-/// A boolean mask or an additive one, padded with "masked" up to the keys there are.
+/// Adds a boolean or an additive mask, padded with hidden keys up to `len_kv`.
 fn read_mask(
     problem: ProblemBuilder,
     tensor: &Tensor<'_>,
     len_kv: u32,
     dtype: Dtype,
-    host: &mut HostInputs,
+    host: &mut Host,
 ) -> Result<ProblemBuilder> {
     let mut dims = tensor.aligned()?;
     let given = std::mem::replace(&mut dims[3], len_kv);
@@ -176,7 +177,7 @@ fn read_mask(
     Ok(problem.bias(stored, layout))
 }
 
-/// Rows of `given` made rows of `wanted`.
+/// Pads rows of `given` elements to rows of `wanted`.
 fn padded<T: Copy>(values: &[T], given: u32, wanted: u32, filler: T) -> Vec<T> {
     let filling = std::iter::repeat_n(filler, (wanted - given) as usize);
     let rows = values.chunks(given.max(1) as usize);
@@ -192,7 +193,7 @@ fn valid_keys(lengths: &Tensor<'_>, shape: &Shape) -> Result<Vec<u32>> {
     checked.collect()
 }
 
-/// Causality and window, both from where the operator says row 0 stands.
+/// Sets causality and the window, both relative to the position that the operator gives row 0.
 fn positions(
     problem: ProblemBuilder,
     attributes: &Attributes,

@@ -6,7 +6,7 @@ use safetensors::Dtype;
 
 use crate::harness::{Tensor, at_root, command, devices, floats, folder, refused, write};
 
-/// On a GPU it takes minutes, and is a step of its own in `cargo xtask test`.
+/// On a GPU this takes minutes, so it is a separate step of `cargo xtask test`.
 #[test]
 fn every_case_passes_on_the_cpu() {
     let folders = ["tests/conformance", "tests/cases"].map(at_root);
@@ -64,7 +64,7 @@ fn check_refuses_a_folder_without_a_manifest() {
     let folder = folder();
     let good = at_root("tests/conformance");
     let check = |bad: &str, words: &str| {
-        // Before any case runs, though the bad one comes last.
+        // The bad folder is refused before any case runs, although it comes last.
         let args = ["check", "--device", "cpu", "--cases", &good, "--cases", bad];
         refused(folder.path(), &args, words);
         assert!(command(folder.path(), &args).stdout.is_empty());

@@ -1,4 +1,4 @@
-//! Running the command, and files for it.
+//! Runs the command, and makes files for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use tempfile::TempDir;
 
-/// Runs it in `folder`.
+/// Runs the command in `folder`.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_wgpu-attention");
     Command::new(program).current_dir(folder).args(args).output().expect("the command starts")
@@ -54,7 +54,7 @@ pub(crate) fn refused(folder: &Path, args: &[&str], words: &str) {
     let output = command(folder, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-    // A driver may have its own say before ours.
+    // A driver may print a line of its own first.
     let ours: Vec<&str> = stderr.lines().filter(|line| !line.contains("XDG_RUNTIME_DIR")).collect();
     assert_eq!(ours.len(), 1, "{args:?}: {stderr}");
     assert!(ours[0].starts_with("error: ") && ours[0].contains(words), "{args:?}: wanted {words:?} in {stderr}");
@@ -68,7 +68,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A named pipe that nobody writes to.
+/// A named pipe without a writer.
 #[cfg(unix)]
 pub(crate) fn pipe(folder: &Path, name: &str) {
     let made = Command::new("mkfifo").current_dir(folder).arg(name).status();

@@ -1,4 +1,4 @@
-//! What a file may hold, and how a mistake in it is told.
+//! What a file may hold, and how a mistake in it is reported.
 
 use safetensors::Dtype;
 
@@ -105,7 +105,7 @@ fn tensors_of_other_names_are_refused() {
     for (tensor, words) in cases {
         refused_tensors(&with(tensor), words);
     }
-    // Told before what is missing because of it.
+    // A wrong name is reported before the tensor that is missing because of it.
     refused_tensors(&["query", "k", "v"].map(|name| floats(name, &[2, 2, 5, 8])), "`query` is called `q` here");
     refused_tensors(&with(floats("\u{1b}[31m", &[1])), "\\u{1b}[31m");
 }

@@ -1,4 +1,4 @@
-//! The command as its users meet it: what it prints, writes and exits with.
+//! The command as its users see it: what it prints and writes, and its exit code.
 
 mod harness;
 

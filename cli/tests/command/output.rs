@@ -42,7 +42,7 @@ fn outputs_are_ordinary_files() {
     let path = |name: &str| folder.path().join(name);
     write(&path("in.safetensors"), &qkv());
     let args = ["run", "in.safetensors", "-o", "out.safetensors", "--heatmap", "map.png", "--device", "cpu"];
-    // Written twice: into an empty place, then over what is there.
+    // Written twice: first to a new path, then over the existing file.
     for _ in 0..2 {
         let output = command(folder.path(), &args);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -61,7 +61,7 @@ fn a_symbolic_link_is_followed() {
     let is_link = |name: &str| path(name).symlink_metadata().expect("it is there").is_symlink();
     write(&path("in.safetensors"), &qkv());
     std::fs::create_dir(path("elsewhere")).expect("the folder is writable");
-    // To what is there, to what is not, and through another link.
+    // Links to an existing file, to a missing one, and to another link.
     std::fs::write(path("elsewhere/old"), "old").expect("the folder is writable");
     link("to-old", "elsewhere/old");
     link("to-new", "elsewhere/new");
@@ -87,7 +87,7 @@ fn a_symbolic_link_is_followed() {
     refused(folder.path(), &args, "the output and map.png are the same file");
 }
 
-/// A file may grow to two blocks here, and the picture is larger.
+/// The limit on file sizes is smaller than the picture.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_names_the_users_path() {
@@ -109,7 +109,7 @@ fn a_full_disk_names_the_users_path() {
 fn a_signal_leaves_nothing_behind() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let folder = folder();
-        // Long enough to be stopped.
+        // Large enough that the program still runs when the signal arrives.
         let long = ["q", "k", "v"].map(|name| floats(name, &[1, 1, 30_000, 64]));
         write(&folder.path().join("in.safetensors"), &long);
         let args = ["run", "in.safetensors", "-o", "out.safetensors", "--device", "cpu"];
@@ -123,7 +123,7 @@ fn a_signal_leaves_nothing_behind() {
             assert!(begun.elapsed() < Duration::from_secs(60), "no temporary file came");
             std::thread::sleep(Duration::from_millis(5));
         }
-        // The shell has it, where there is no such program.
+        // `kill` is built into the shell, and need not exist as a program.
         let killed = Command::new("sh").args(["-c", "kill -s $0 $1", signal, &child.id().to_string()]).status();
         assert!(killed.expect("kill starts").success());
         assert_eq!(child.wait().expect("it ends").code(), Some(code));

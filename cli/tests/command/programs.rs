@@ -38,6 +38,8 @@ fn a_program_of_a_file_computes_what_it_says() {
         let by_programs = run(folder.path(), "aux.safetensors", &programs);
         let bytes = |file: &[u8]| values(file, "output").iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
         assert!(largest_difference(&bytes(&cpu), &bytes(&by_programs)) < 1e-5, "on device {device}");
+        let by_tiles = run(folder.path(), "aux.safetensors", &[&programs[..], &["--block-mask", "2x32"]].concat());
+        assert!(largest_difference(&bytes(&cpu), &bytes(&by_tiles)) < 1e-5, "by tiles on device {device}");
     }
 }
 
@@ -83,4 +85,16 @@ fn the_text_that_is_dumped_has_the_program_in_it() {
     };
     let name = dump(&[]).lines().next().expect("a variant").to_owned();
     assert!(dump(&[&name]).contains(text), "{name}");
+    let tiles = dump(&["--block-mask", "64x64"]);
+    let finds = tiles.lines().last().expect("the last kernel finds the tiles");
+    assert!(finds.starts_with("block_mask"), "{tiles}");
+    assert!(dump(&["--block-mask", "64x64", finds]).contains(text), "{finds}");
+    for wrong in ["64", "64x", "64x48", "0x64"] {
+        let args = ["dump", "--device", "cpu", "--block-mask", wrong];
+        refused(
+            folder.path(),
+            &args,
+            if wrong.contains("48") || wrong.starts_with('0') { "multiple of 32" } else { "128x128" },
+        );
+    }
 }

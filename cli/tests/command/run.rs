@@ -1,4 +1,4 @@
-//! What comes of an input.
+//! What `run` computes from an input file.
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -49,7 +49,7 @@ fn outputs_keep_the_input_type() {
     assert_eq!(names, ["lse", "output"]);
     // Every value is one, so every mean of them is.
     assert_eq!(out.tensor("output").expect("written").data(), [0x80, 0x3f].repeat(192));
-    // Which has no place in 16 bits.
+    // An LSE is always f32.
     assert_eq!(out.tensor("lse").expect("asked for").dtype(), Dtype::F32);
 }
 
@@ -94,7 +94,7 @@ fn the_cases_come_out_as_expected() {
     }
 }
 
-/// A batch of one, and the same written out as often as the others have batches.
+/// A batch of one gives the same result as that batch, repeated for every batch of the others.
 #[test]
 fn a_batch_of_one_goes_with_every_batch() {
     let folder = folder();

@@ -17,7 +17,7 @@ fn range(buffer: &Buffer, offset: u64, size: Option<u64>) -> BufferBinding<'_> {
     BufferBinding { buffer, offset, size: size.map(|size| BufferSize::new(size).unwrap()) }
 }
 
-/// 3 batches of 2 heads of 7 rows of 5: 840 bytes an operand, and 168 of the LSE.
+/// 3 batches of 2 heads of 7 rows of 5: 840 bytes per operand, and 168 for the LSE.
 fn problem() -> Problem {
     build(Problem::builder(Shape::new(3, 2, 7, 5)).lse())
 }
@@ -155,7 +155,7 @@ fn host_slices_end_no_sooner_than_their_layouts() {
     let missing = Inputs { kv_lengths: None, ..whole };
     assert_eq!(missing.check(&problem), Err(BindError::Missing { operand: Operand::KvLengths }));
 
-    // What is uploaded has the size that is bound, and what the caller may want of it.
+    // An uploaded buffer has the size that is bound, and the usages that the caller may need.
     let (device, _queue) = noop();
     let buffers = without_error(&device, || whole.upload(&device, &problem).unwrap());
     for (operand, size) in [(Operand::Q, 316), (Operand::Out, 240), (Operand::Lse, 96), (Operand::KvLengths, 8)] {

@@ -1,7 +1,7 @@
-//! What each kernel tells of itself, number by number, beside what it told when it was last looked at (`kernels.txt`).
+//! What each kernel says of itself, number by number, compared with a file that was reviewed (`kernels.txt`).
 //!
-//! A number here that changes is not wrong, but must be meant: `BLESS=1 cargo test --release --test suite host::kernels` writes the
-//! file anew, and its difference is for the reviewer.
+//! A number that changes is not wrong, but the change must be intended. `BLESS=1 cargo test --release --test suite
+//! host::kernels` writes the file again, and the reviewer checks the difference.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn problems() -> Vec<ProblemBuilder> {
     problems
 }
 
-/// What selection offers of every kind, with what it brings along.
+/// The kernels that selection offers on every kind of device, and those that run with them.
 fn kernels() -> BTreeMap<String, String> {
     let mut kernels = BTreeMap::new();
     let (device, _queue) = noop_with_features();
@@ -94,7 +94,7 @@ fn kernels_are_as_they_were_when_last_looked_at() {
     assert_eq!(text.lines().count(), known.lines().count());
 }
 
-/// What a kernel says it binds, wgpu compares with its text.
+/// wgpu compares the bindings that a kernel declares with its text.
 #[test]
 fn staged_kernels_bind_what_they_declare() {
     let (device, _queue) = noop_with_features();
@@ -107,8 +107,8 @@ fn staged_kernels_bind_what_they_declare() {
     without_error(&device, || attention.plan(&empty).unwrap().scratch());
 }
 
-/// What moves elements that do not lie in fours does so one at a time, whatever the kernel it serves; and the weights are moved as
-/// the output is, where they can be.
+/// A kernel moves elements one at a time if they do not lie in fours, whatever the kernel that it works for does. The
+/// weights are moved like the output, if possible.
 #[test]
 fn each_kernel_of_a_plan_moves_elements_as_they_lie() {
     let (device, _queue) = noop_with_features();

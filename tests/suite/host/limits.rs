@@ -11,7 +11,7 @@ use crate::record::{noop, noop_with_matrices};
 
 const SOFTWARE: Kind = Kind::Software { lanes: 8 };
 
-/// In how many dispatches a kernel runs a problem within limits.
+/// The number of dispatches in which a kernel runs a problem within limits.
 fn dispatches(name: &str, kind: Kind, problem: &Problem, tighten: impl FnOnce(&mut Caps)) -> usize {
     let (device, _queue) = noop_with_features();
     let mut caps = kind.caps(&device);
@@ -19,7 +19,8 @@ fn dispatches(name: &str, kind: Kind, problem: &Problem, tighten: impl FnOnce(&m
     plan_by(name, &device, caps, problem).dispatches()
 }
 
-/// Checks that `most` of what `limit` sets is enough for `kernels` dispatches, one a kernel, and one less takes another.
+/// Checks that a limit of `most` is enough for `kernels` dispatches, one per kernel, and that a limit of one less takes one
+/// dispatch more.
 fn assert_limit(name: &str, kind: Kind, problem: &Problem, kernels: usize, most: u64, limit: fn(&mut Caps, u64)) {
     let within = |most| dispatches(name, kind, problem, |caps| limit(caps, most));
     assert_eq!(within(most), kernels, "{name} within {most}: {problem:?}");
@@ -30,7 +31,7 @@ fn flop(caps: &mut Caps, most: u64) {
     caps.dispatch_flop = most;
 }
 
-/// 2 operations for each of a score's and an output's products.
+/// 2 operations for each product of the scores and of the output.
 #[test]
 fn a_dispatch_costs_what_its_products_cost() {
     let shape = Shape::new(3, 10, 37, 13).kv_heads(5).kv_len(41).value_dim(7);
@@ -46,7 +47,7 @@ fn a_dispatch_costs_what_its_products_cost() {
     let within = |most| dispatches("tiled", Kind::Plain, &with_weights, |caps| caps.dispatch_flop = most);
     assert_eq!((within(products), within(products - 1)), (2, 4), "two kernels, and both look at all scores");
 
-    // One row cannot be cut, but what prepares for it can, and what finishes it.
+    // One row cannot be cut, but the kernels before and after it can.
     let row = build(Problem::builder(Shape::new(1, 1, 1, 13).kv_len(41).value_dim(7)));
     assert_limit("lanes", SOFTWARE, &row, 3, 41 * (13 + 7), flop);
     let rows = build(Problem::builder(Shape::new(1, 11, 1, 13).kv_heads(1).kv_len(1031).value_dim(7)));
@@ -62,7 +63,7 @@ fn a_grid_counts_no_further_than_the_device() {
     for shape in [Shape::new(1, 1, 4 * 32 + 1, 8), Shape::new(1, 5, 64, 8), Shape::new(5, 1, 64, 8)] {
         assert_limit("tiled", Kind::Plain, &build(Problem::builder(shape)), 1, 5, workgroups);
     }
-    // The rows of a group come together, 8 of them to a workgroup.
+    // The rows of a group come together, 8 of them per workgroup.
     let grouped = build(Problem::builder(Shape::new(1, 7, 5, 8).kv_heads(1)));
     assert_limit("decode", Kind::Plain, &grouped, 1, 5, workgroups);
     // The two parts of each batch's keys, which are merged.
@@ -84,7 +85,7 @@ fn a_binding_is_no_larger_than_the_device_binds() {
     assert_limit("decode", Kind::Plain, &keys, 1, 3 * 2 * 41 * 7 * 4, bindings);
     let mask = build(Problem::builder(Shape::new(2, 2, 61, 1)).mask(ScoreLayout::broadcast([2, 2, 61, 61])));
     assert_limit("tiled", Kind::Plain, &mask, 1, 2 * 2 * 61 * 61, bindings);
-    // What is left of each row between the kernels is larger than anything else.
+    // The partial results between the kernels are larger than anything else.
     let split = build(Problem::builder(Shape::new(2, 3, 521, 1).kv_len(1031)));
     let within = |most| {
         let tighten = |caps: &mut Caps| (caps.binding_bytes, caps.workgroups_to_fill) = (most, 1 << 10);
@@ -118,8 +119,8 @@ fn what_cannot_be_cut_is_refused_with_its_size() {
     let error = plan(caps, problem).unwrap_err();
     assert_eq!(error, PlanError::TooLarge { operand: Operand::K, need: 1148, granted: 1147 });
 
-    // The parts of a block's rows: 32 rows in as many parts as there are tiles of 32 keys.
-    caps.loop_rounds = 64 + 17;
+    // The parts of one block: 32 rows in as many parts as there are tiles of 32 keys.
+    caps.loop_iterations = 64 + 17;
     caps.binding_bytes = 20_000;
     let error = plan(caps, Problem::builder(Shape::new(1, 1, 64, 1).kv_len(1031))).unwrap_err();
     assert_eq!(error, PlanError::TooLarge { operand: Operand::Out, need: 32 * 33 * 8 * 4, granted: 20_000 });
@@ -157,11 +158,11 @@ fn parts_fill_a_device_and_no_more_than_its_grid() {
         (long.kv_len(8191), 1 << 20, 65_535, 15),
         (long.kv_len(1023), 1 << 20, 65_535, 1),
         (long.kv_len(1024), 1 << 20, 65_535, 2),
-        // 513 keys to a part are 17 tiles of 32.
+        // 513 keys per part are 17 tiles of 32.
         (long.kv_len(1025), 2, 65_535, 2),
         (long.kv_len(0), 2, 65_535, 1),
         (long, 1 << 20, 3, 3),
-        // Those at work already: blocks of 32 rows, heads, batches.
+        // The workgroups without parts count, too: blocks of 32 rows, heads, batches.
         (Shape { len_q: 33, ..long }, 11, 65_535, 5),
         (Shape { heads_q: 3, ..long }, 11, 65_535, 3),
         (Shape { batch: 3, ..long }, 11, 65_535, 3),
@@ -171,18 +172,19 @@ fn parts_fill_a_device_and_no_more_than_its_grid() {
     }
 }
 
-/// A software driver ends loops: parts are no longer than it reaches, and one kernel's keys no more.
+/// A software driver ends long loops. So the keys are split into parts that are short enough, and if a kernel cannot split
+/// them, their number is limited.
 #[test]
 fn loops_end_before_the_driver_ends_them() {
     let (device, _queue) = noop();
     let problem = |len_kv| build(Problem::builder(Shape::new(1, 1, 1, 8).kv_len(len_kv)));
-    let variant = |loop_rounds, len_kv| {
+    let variant = |loop_iterations, len_kv| {
         let mut caps = Kind::Plain.caps(&device);
-        caps.loop_rounds = loop_rounds;
+        caps.loop_iterations = loop_iterations;
         plan_by("tiled", &device, caps, &problem(len_kv)).parts()
     };
-    // 64 rounds besides; then 1 + 11 + 2 for a tile's scores and 32 / 32 + 2 for its values.
-    let a_tile = 14 + 3;
+    // 64 iterations of overhead; then, per tile, 1 + 5 + 2 for the scores and 5 + 2 for the values.
+    let a_tile = 8 + 7;
     for (rounds, len_kv, parts) in [
         (64 + 3 * a_tile, 96, 1),
         (64 + 3 * a_tile, 97, 2),
@@ -194,7 +196,7 @@ fn loops_end_before_the_driver_ends_them() {
     }
     // The weights need all keys at once: twice a tile's scores.
     let mut caps = Kind::Plain.caps(&device);
-    caps.loop_rounds = 64 + 3 * 28;
+    caps.loop_iterations = 64 + 3 * 16;
     let weights = |len_kv| {
         let problem = build(problem(len_kv).to_builder().weights());
         Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.parts())
@@ -204,7 +206,7 @@ fn loops_end_before_the_driver_ends_them() {
     // As many parts as a grid counts.
     let in_parts = |workgroups, len_kv| {
         let mut caps = Kind::Plain.caps(&device);
-        (caps.loop_rounds, caps.workgroups) = (64 + 2 * a_tile, workgroups);
+        (caps.loop_iterations, caps.workgroups) = (64 + 2 * a_tile, workgroups);
         let problem = build(problem(len_kv).to_builder().mask(ScoreLayout::broadcast([1; 4])));
         let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap_or_default();
         variants.iter().any(|variant| testing::schedule(variant) == "tiled")
@@ -212,34 +214,34 @@ fn loops_end_before_the_driver_ends_them() {
     assert!(in_parts(5, 320) && !in_parts(5, 321), "5 parts of 64 keys");
 }
 
-/// So few rounds that no tile of keys is seen are an error, not a panic.
+/// A limit of so few iterations that no tile of keys is read gives an error, not a panic.
 #[test]
 fn a_driver_that_ends_every_loop_is_refused() {
     let (device, _queue) = noop();
-    for loop_rounds in [0, 1, 8] {
+    for loop_iterations in [0, 1, 8] {
         let mut caps = Kind::Plain.caps(&device);
-        caps.loop_rounds = loop_rounds;
+        caps.loop_iterations = loop_iterations;
         for rows in [1, 100] {
             let problem = build(Problem::builder(Shape::new(1, 1, rows, 8).kv_len(100)));
             let error = Attention::with_caps(&device, caps).plan(&problem).map(|_| ());
-            assert!(matches!(error, Err(PlanError::TooManyKeys { most: 0, .. })), "{loop_rounds}: {error:?}");
+            assert!(matches!(error, Err(PlanError::TooManyKeys { most: 0, .. })), "{loop_iterations}: {error:?}");
         }
     }
 }
 
-/// Sizes that wrapped would look small.
+/// Sizes that wrap around would look small.
 #[test]
 fn absurd_sizes_are_not_taken_for_small_ones() {
     let (device, _queue) = noop_with_features();
     // 2²⁴ parts of 260 numbers each are more than 32 bits count.
     let mut caps = Kind::Plain.caps(&device);
-    (caps.workgroups, caps.loop_rounds) = (u32::MAX, 64 + 14 + 7 * 11 + 8 + 2 + 1);
+    (caps.workgroups, caps.loop_iterations) = (u32::MAX, 64 + (3 + 8 * 5) + (4 * 4 + 2) + 1);
     let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
     let problem = Problem::builder(Shape::new(1, 1, 1, 256).kv_len(1 << 29)).k(still).v(still).q(still);
     let error = Attention::with_caps(&device, caps).plan(&build(problem)).map(|plan| plan.parts()).unwrap_err();
     assert!(matches!(error, PlanError::Limit { limit: "max_buffer_size", need, .. } if need > 1 << 33), "{error:?}");
 
-    // 2⁶⁴ operations a row of decoding: too many for one dispatch of two batches.
+    // 2⁶⁴ operations per row of decoding: too many for one dispatch of two batches.
     let shape = Shape::new(2, 1 << 26, 1, 255).kv_heads(1).kv_len(1 << 29).value_dim(1);
     let problem = build(Problem::builder(shape).q(still).k(still).v(still));
     let mut caps = Kind::Plain.caps(&device);
@@ -270,15 +272,16 @@ fn weights_are_computed_once_beside_wide_values() {
     assert_eq!(plan_by("tiled", &device, Kind::Plain.caps(&device), &problem).dispatches(), 2 + 1);
 }
 
-/// Batches times parts that wrapped would look few; and a device that says it binds anywhere is not believed.
+/// If batches times parts wrapped around, they would look few. An alignment of 0, as if a binding could start anywhere, is
+/// not used.
 #[test]
 fn grids_do_not_wrap() {
     let (device, _queue) = noop();
     let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
     let problem = Problem::builder(Shape::new(1 << 31, 1, 1, 1).kv_len(64)).q(still).k(still).v(still);
     let mut caps = Kind::Plain.caps(&device);
-    // A tile of 32 keys to a part.
-    (caps.workgroups, caps.loop_rounds, caps.dispatch_flop) = (1 << 31, 64 + 17, u64::MAX);
+    // One tile of 32 keys per part.
+    (caps.workgroups, caps.loop_iterations, caps.dispatch_flop) = (1 << 31, 64 + 17, u64::MAX);
     (caps.binding_bytes, caps.buffer_bytes, caps.binding_alignment) = (1 << 40, 1 << 50, 0);
     let plan = plan_by("tiled", &device, caps, &build(problem));
     assert_eq!(plan.parts(), 2);
@@ -308,7 +311,7 @@ fn parameters_fit_a_buffer() {
     assert!(plan(0, 1 << 20).is_ok(), "no alignment is no panic");
 }
 
-/// A matrix unit does eight times the work in the same time, if it is one.
+/// A real matrix unit does eight times the work in the same time.
 #[test]
 fn matrix_units_are_given_more_at_a_time() {
     let (device, _queue) = noop_with_matrices();
@@ -374,7 +377,7 @@ fn a_kernel_runs_where_each_limit_is_just_enough() {
     assert!(matches!(error, Err(PlanError::Limit { limit: "max_compute_workgroups_per_dimension", .. })), "{error:?}");
 }
 
-/// What is left between the kernels is one buffer, and no larger than the device makes.
+/// The partial results between the kernels are one buffer, which is no larger than the device allows.
 #[test]
 fn parts_fit_a_buffer() {
     let (device, _queue) = noop();
@@ -393,7 +396,7 @@ fn parts_fit_a_buffer() {
     );
 }
 
-/// Keys are staged in textures where they fit, each side of both of them.
+/// Keys are staged in textures if both textures fit the device's limit on each side.
 #[test]
 fn staged_keys_fit_their_textures() {
     let (device, _queue) = noop_with_features();
@@ -406,7 +409,7 @@ fn staged_keys_fit_their_textures() {
     };
     let wide = Shape::new(1, 1, 100, 32);
     assert!(is_staged(wide, 4096) && !is_staged(wide, 4095));
-    // 512 keys of 32 numbers to a row of a texture, and 64 of 256.
+    // A row of a texture holds 512 keys of 32 numbers, or 64 of 256.
     for (shape, keys) in [(wide, 4096 * 512), (wide.value_dim(256), 4096 * 64)] {
         assert!(is_staged(shape.kv_len(keys), 4096), "{keys}");
         assert!(!is_staged(shape.kv_len(keys + 1), 4096), "{keys}");

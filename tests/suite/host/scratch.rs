@@ -1,4 +1,4 @@
-//! Scratch: how much a plan needs, and which of it serves another plan.
+//! Scratch: how much a plan needs, and which other plans can use it.
 
 use wgpu::Device;
 use wgpu_attention::{BindError, Plan, Problem, Scratch, Shape};
@@ -6,7 +6,7 @@ use wgpu_attention::{BindError, Plan, Problem, Scratch, Shape};
 use super::{Kind, build, noop_with_features, plan_by};
 use crate::record::{buffers, operands, without_error};
 
-/// A plan that stages its keys, 13 of them thousand to a head, of such sizes.
+/// A plan that stages `keys` keys and values of these sizes.
 fn staging(device: &Device, keys: u32, dim_qk: u32, dim_v: u32) -> Plan {
     let problem = build(Problem::builder(Shape::new(1, 1, 100, dim_qk).value_dim(dim_v).kv_len(keys)));
     plan_by("lanes", device, Kind::Software { lanes: 8 }.caps(device), &problem)
@@ -64,7 +64,7 @@ fn parts_share_what_is_large_enough() {
     assert_covers(&device, &small, &small, true);
     assert_covers(&device, &small, &splitting(&device, 38, 8), true);
     assert_covers(&device, &small, &splitting(&device, 36, 8), false);
-    // Parts are no textures, nor the reverse; and what needs nothing takes anything.
+    // Parts do not fit in textures, nor the reverse. A plan that needs nothing accepts anything.
     let staged = staging(&device, 1031, 32, 32);
     assert_covers(&device, &small, &staged, false);
     assert_covers(&device, &staged, &small, false);
@@ -84,7 +84,7 @@ fn textures_of_keys_and_of_values_are_wide_and_high_enough() {
     let plan = |keys, dim_qk, dim_v| staging(&device, keys, dim_qk, dim_v);
     let needed = plan(1031, 32, 32);
     assert_covers(&device, &needed, &plan(1031, 32, 32), true);
-    // Higher, and both of another use but as wide.
+    // Higher; or made for other sizes, but as wide.
     assert_covers(&device, &needed, &plan(1537, 32, 32), true);
     assert_covers(&device, &needed, &plan(1031, 64, 256), true);
     // Lower: both, then one of the two.

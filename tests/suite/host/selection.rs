@@ -2,14 +2,15 @@
 
 use wgpu_attention::testing::{access, weights_candidates};
 use wgpu_attention::{
-    Attention, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, Shape, Tiles,
-    Variant,
+    Attention, BlockMask, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, Shape,
+    Tiles, Variant,
 };
 
 use super::{Kind, build, noop_with_features};
 use crate::record::{noop, noop_with_matrices};
 
-/// A kernel without what the problem says of it: its schedule, its sizes and how its threads talk.
+/// The part of a kernel's name that does not come from the problem: its schedule, its sizes and how its threads exchange
+/// data.
 fn name(variant: &Variant) -> String {
     let name = variant.to_string();
     let (name, _) = name.split_once('.').unwrap();
@@ -22,7 +23,7 @@ fn name(variant: &Variant) -> String {
     }
 }
 
-/// The candidates, best first, each once whatever its access.
+/// The candidates, best first, without repeating those that differ only in their access.
 fn names(caps: &Caps, problem: &Problem) -> String {
     let mut names: Vec<String> = wgpu_attention::candidates(problem, caps).unwrap().iter().map(name).collect();
     names.dedup();
@@ -33,19 +34,19 @@ fn names(caps: &Caps, problem: &Problem) -> String {
 fn each_kind_of_device_has_its_kernels() {
     let (device, _queue) = noop_with_features();
     let few = "decode8 tiled";
-    let few_by_subgroups = "decode8-sub decode8 tiled tiled-sub";
+    let few_by_subgroups = "decode8-sub decode8 tiled-sub tiled";
     for (kind, few, many) in [
         (Kind::Plain, few, "tiled decode8"),
         // Shuffles go over eight threads.
         (Kind::Subgroups { least: 4 }, few, "tiled decode8"),
         (Kind::Subgroups { least: 7 }, few, "tiled decode8"),
-        (Kind::Subgroups { least: 8 }, few_by_subgroups, "tiled tiled-sub decode8-sub decode8"),
-        (Kind::Subgroups { least: 32 }, few_by_subgroups, "tiled tiled-sub decode8-sub decode8"),
+        (Kind::Subgroups { least: 8 }, few_by_subgroups, "tiled-sub tiled decode8-sub decode8"),
+        (Kind::Subgroups { least: 32 }, few_by_subgroups, "tiled-sub tiled decode8-sub decode8"),
         (Kind::Software { lanes: 4 }, "streams4x4 lanes4 tiled", "lanes4 tiled streams4x4"),
         (Kind::Software { lanes: 8 }, "streams8x4 lanes8 tiled", "lanes8 tiled streams8x4"),
-        // No kernel is written for such a CPU, nor for one whose subgroups are of a size unknown.
-        (Kind::Software { lanes: 16 }, "decode8-sub decode8 tiled", "tiled decode8-sub"),
-        (Kind::Software { lanes: 2 }, "decode8 tiled", "tiled"),
+        // There is no kernel for such a CPU, nor for one whose subgroup size is unknown.
+        (Kind::Software { lanes: 16 }, "decode2-sub decode2 tiled", "tiled decode2-sub"),
+        (Kind::Software { lanes: 2 }, "decode2 tiled", "tiled"),
     ] {
         let problem = |rows| build(Problem::builder(Shape::new(1, 1, rows, 32)));
         assert_eq!(names(&kind.caps(&device), &problem(9)), few, "{kind:?}");
@@ -53,7 +54,7 @@ fn each_kind_of_device_has_its_kernels() {
     }
     let mut unknown = Kind::Software { lanes: 8 }.caps(&device);
     unknown.subgroup_size = None;
-    assert_eq!(names(&unknown, &build(Problem::builder(Shape::new(1, 1, 100, 32)))), "tiled decode8-sub");
+    assert_eq!(names(&unknown, &build(Problem::builder(Shape::new(1, 1, 100, 32)))), "tiled decode2-sub");
 }
 
 #[test]
@@ -66,15 +67,16 @@ fn few_rows_are_those_of_a_group_together() {
         (Shape::new(7, 8, 2, 32).kv_heads(1), "decode8"),
         (Shape::new(7, 9, 2, 32).kv_heads(1), "tiled"),
         (Shape::new(7, 9, 2, 32).kv_heads(3), "decode8"),
-        // As many rows at once as there are, or a few more, or as registers hold.
+        // The rows at once: as many as there are, or a few more, or as many as the registers hold.
         (Shape::new(1, 1, 1, 32), "decode1"),
-        (Shape::new(1, 1, 2, 32), "decode4"),
+        (Shape::new(1, 1, 2, 32), "decode2"),
+        (Shape::new(1, 1, 3, 32), "decode4"),
         (Shape::new(1, 1, 4, 32), "decode4"),
         (Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
-        (Shape::new(1, 1, 5, 65), "decode5"),
-        (Shape::new(1, 1, 5, 64).value_dim(65), "decode5"),
-        (Shape::new(1, 1, 5, 128), "decode4"),
-        (Shape::new(1, 1, 5, 256), "decode2"),
+        (Shape::new(1, 1, 5, 65), "decode8"),
+        (Shape::new(1, 1, 5, 64).value_dim(65), "decode8"),
+        (Shape::new(1, 1, 5, 128), "decode8"),
+        (Shape::new(1, 1, 5, 256), "decode4"),
         (Shape::new(1, 1, 1 << 29, 32), "tiled"),
         (Shape::new(1, 1 << 20, 1 << 20, 32).kv_heads(1), "tiled"),
     ] {
@@ -107,7 +109,7 @@ fn few_rows_are_those_of_a_group_together() {
     }
 }
 
-/// Four at a time where everything lies in fours, and two words at a time where there are such and a CPU gains by it.
+/// Four at a time if everything lies in fours. As two 64-bit words if the device has them and is a CPU, which gains by it.
 #[test]
 fn elements_move_in_fours_where_they_lie_in_fours() {
     let (device, _queue) = noop_with_features();
@@ -156,7 +158,7 @@ fn elements_move_in_fours_where_they_lie_in_fours() {
     assert_eq!(accesses(&software, &build(even), "tiled"), both);
 }
 
-/// The candidates; those on a matrix unit as subgroups × fragments of rows × keys.
+/// The candidates. Those on a matrix unit are given as subgroups × fragments of rows × keys.
 fn on_matrices(unit: MatrixUnit, workgroup_bytes: u32, shape: Shape) -> String {
     let (device, _queue) = noop_with_matrices();
     let mut caps = Kind::Plain.caps(&device);
@@ -165,7 +167,7 @@ fn on_matrices(unit: MatrixUnit, workgroup_bytes: u32, shape: Shape) -> String {
     let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap();
     let named = variants.iter().map(|variant| {
         let name = name(variant);
-        // Of the unit's own name there is only one here.
+        // The part before it names the unit, which is the same for all.
         if variant.is_on_matrix_unit() { name.split_once('-').unwrap().1.to_owned() } else { name }
     });
     let mut names: Vec<String> = named.collect();
@@ -182,15 +184,15 @@ fn matrix_units_get_what_registers_and_memory_hold() {
     let many = |dim| Shape::new(1, 2, 500, dim);
     for (unit, bytes, shape, wanted) in [
         (gpu, 32 << 10, many(64), "4x2x16 4x1x32 tiled decode8 1x1x16"),
-        (gpu, 32 << 10, many(128), "4x2x16 4x1x32 tiled decode4 1x1x16"),
-        (gpu, 32 << 10, many(256), "4x1x16 tiled decode2 1x1x16"),
+        (gpu, 32 << 10, many(128), "4x2x16 4x1x32 tiled4x4of8x16 tiled decode8 1x1x16"),
+        (gpu, 32 << 10, many(256), "4x1x16 tiled4x4of4x32 tiled decode4 1x1x16"),
         (gpu, 16 << 10, many(64), "2x2x16 4x1x16 tiled decode8 1x1x16"),
-        (gpu, 16 << 10, many(128), "1x2x16 2x1x16 tiled decode4 1x1x16"),
+        (gpu, 16 << 10, many(128), "1x2x16 2x1x16 tiled4x4of8x16 tiled decode8 1x1x16"),
         (wave64, 32 << 10, many(64), "2x4x16 4x1x32 tiled decode8 1x1x16"),
-        (wave64, 32 << 10, many(96), "2x4x16 4x1x32 tiled decode5 1x1x16"),
-        (wave64, 32 << 10, many(200), "4x2x16 4x1x16 tiled decode2 1x1x16"),
+        (wave64, 32 << 10, many(96), "2x4x16 4x1x32 tiled decode8 1x1x16"),
+        (wave64, 32 << 10, many(200), "4x2x16 4x1x16 tiled4x4of4x32 tiled decode4 1x1x16"),
         (metal, 32 << 10, many(64), "4x4x16 4x1x32 tiled decode8 1x1x16"),
-        (metal, 32 << 10, many(128), "4x4x16 4x1x32 tiled decode4 1x1x16"),
+        (metal, 32 << 10, many(128), "4x4x16 4x1x32 tiled4x4of8x16 tiled decode8 1x1x16"),
         (gpu, 32 << 10, Shape::new(1, 4, 1, 64).kv_heads(1), "decode4 tiled 1x1x16"),
         (gpu, 32 << 10, Shape::new(1, 5, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
         (gpu, 32 << 10, Shape::new(1, 16, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
@@ -207,11 +209,11 @@ fn wide_values_take_kernels_of_256_columns() {
     let problem = build(Problem::builder(Shape::new(1, 1, 20, 64).value_dim(300)));
     for kind in [Kind::Plain, Kind::Subgroups { least: 8 }, Kind::Software { lanes: 8 }] {
         let variants = wgpu_attention::candidates(&problem, &kind.caps(&device)).unwrap();
-        assert!(variants.iter().all(|variant| variant.to_string().contains("d64v256")), "{kind:?}: {variants:?}");
+        assert!(variants.iter().all(|variant| variant.to_string().contains("v256")), "{kind:?}: {variants:?}");
     }
 }
 
-/// A kernel binds the user's own numbers where a program may read them.
+/// A kernel binds `aux` only if a program may read it.
 #[test]
 fn numbers_of_no_program_are_not_bound() {
     let (device, _queue) = noop_with_features();
@@ -225,7 +227,50 @@ fn numbers_of_no_program_are_not_bound() {
     }
 }
 
-/// Sizes that wrapped would look like few rows, or panic.
+/// Where registers allow, a thread computes more rows. Where they do not, wide values are spread over more threads.
+#[test]
+fn registers_decide_what_a_thread_of_tiled_computes() {
+    let (device, _queue) = noop_with_features();
+    for (registers, least, dim, wanted) in [
+        (255, 8, 64, "tiled8x8of8x8-sub tiled8x8of8x8 tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
+        (254, 8, 64, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
+        (255, 8, 32, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
+        (256, 8, 128, "tiled8x4of4x16 tiled"),
+        (256, 16, 128, "tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
+        (256, 32, 132, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
+        (191, 32, 64, "tiled-sub tiled"),
+        (128, 32, 96, "tiled-sub tiled"),
+        (128, 32, 100, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
+        (128, 32, 192, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
+        (128, 32, 300, "tiled4x4of4x32-sub tiled4x4of4x32 tiled"),
+        (128, 16, 300, "tiled4x4of4x32 tiled"),
+    ] {
+        let mut caps = Kind::Subgroups { least }.caps(&device);
+        (caps.thread_registers, caps.workgroup_bytes) = (registers, 32 << 10);
+        let names = names(&caps, &build(Problem::builder(Shape::new(1, 1, 100, 64).value_dim(dim))));
+        assert_eq!(names.split_once(" decode").map(|(tiled, _)| tiled), Some(wanted), "{registers} {least} {dim}");
+    }
+    // A tile of keys lies within one of the block mask.
+    let mut caps = Kind::Subgroups { least: 32 }.caps(&device);
+    (caps.thread_registers, caps.workgroup_bytes) = (256, 32 << 10);
+    for (keys, dim, wanted) in [
+        (32, 128, "tiled-sub tiled"),
+        (64, 128, "tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
+        (96, 64, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
+        (128, 64, "tiled8x8of8x8-sub tiled8x8of8x8 tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
+    ] {
+        let problem = Problem::builder(Shape::new(1, 1, 100, 64).value_dim(dim)).block_mask(BlockMask::new(32, keys));
+        let names = names(&caps, &build(problem));
+        assert_eq!(names.split_once(" decode").map(|(tiled, _)| tiled), Some(wanted), "{keys} {dim}");
+    }
+    // Wide values take fewer rows where there is little workgroup memory.
+    let mut caps = Kind::Subgroups { least: 32 }.caps(&device);
+    caps.workgroup_bytes = 16 << 10;
+    let names = names(&caps, &build(Problem::builder(Shape::new(1, 1, 100, 64).value_dim(300))));
+    assert!(names.starts_with("tiled4x4of4x16-sub tiled4x4of4x16 tiled decode4-sub"), "{names}");
+}
+
+/// Sizes that wrap around would look like few rows, or panic.
 #[test]
 fn absurd_sizes_are_not_few() {
     let (device, _queue) = noop_with_features();
@@ -281,18 +326,22 @@ fn a_matrix_unit_says_what_it_is() {
     assert_eq!(unit(Multiplier::Emulated), "16 × 16, f16 into f32, in subgroups of 32, emulated");
 }
 
-/// A device's facts: what it was created with, and a guess of nothing.
+/// The facts of a device are what it was created with. Nothing is guessed.
 #[test]
 fn facts_of_a_device() {
     let (device, _queue) = noop();
     let caps = Caps::of(&device);
     let info = device.adapter_info();
     assert!(info.subgroup_min_size < info.subgroup_max_size, "else nothing is unknown: {info:?}");
-    assert_eq!((caps.subgroup_size, caps.subgroup_least, caps.has_int64), (None, None, false), "without the features");
-    assert_eq!((caps.is_software, caps.workgroups_to_fill, caps.loop_rounds), (true, 16, u32::MAX));
+    assert_eq!(
+        (caps.subgroup_size, caps.min_subgroup_size, caps.has_int64),
+        (None, None, false),
+        "without the features"
+    );
+    assert_eq!((caps.is_software, caps.workgroups_to_fill, caps.loop_iterations), (true, 16, u32::MAX));
     let (device, _queue) = noop_with_features();
     let caps = Caps::of(&device);
-    assert_eq!(caps.subgroup_least, Some(info.subgroup_min_size));
+    assert_eq!(caps.min_subgroup_size, Some(info.subgroup_min_size));
     assert_eq!(caps.subgroup_size, None, "there are several, and no kernel knows which");
     assert!(caps.has_int64);
     for device in crate::device::all() {
@@ -300,14 +349,14 @@ fn facts_of_a_device() {
         let has_subgroups = device.attention.device().features().contains(wgpu::Features::SUBGROUP);
         let is_one_size = info.subgroup_min_size == info.subgroup_max_size;
         assert_eq!(caps.subgroup_size, (has_subgroups && is_one_size).then_some(info.subgroup_min_size));
-        assert_eq!(caps.loop_rounds < u32::MAX, info.name.contains("llvmpipe"));
+        assert_eq!(caps.loop_iterations < u32::MAX, info.name.contains("llvmpipe"));
         assert_eq!(caps.is_software, info.device_type == wgpu::DeviceType::Cpu);
     }
-    // Subgroups of one size are of no use to a device without the feature.
+    // Without the feature, a device cannot use subgroups even if they all have one size.
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     for adapter in pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all())) {
         let (bare, _queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
-        assert_eq!((Caps::of(&bare).subgroup_size, Caps::of(&bare).subgroup_least), (None, None));
+        assert_eq!((Caps::of(&bare).subgroup_size, Caps::of(&bare).min_subgroup_size), (None, None));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What tuning makes up to run on: every operand that a problem has, each as long as it is, and no other.
+//! The inputs that tuning makes up: every operand that a problem has, each with its length, and no other.
 
 use wgpu::{Device, DeviceDescriptor, Limits};
 use wgpu_attention::blocking::{self, RunError};
@@ -13,7 +13,7 @@ fn every_operand_is_made_up_and_no_other() {
     let (device, queue) = noop();
     let attention = Attention::new(&device);
     let shape = Shape::new(2, 2, 3, 5);
-    // The longest operand of each is another: all take their numbers from one slice.
+    // In each problem another operand is the longest, because all take their numbers from one slice.
     let short = Shape::new(1, 64, 1, 1).kv_heads(1);
     for problem in [
         Problem::builder(Shape::new(1, 4, 3, 2).kv_heads(1)),

@@ -12,11 +12,11 @@ use super::page::folder;
 use crate::command::on_path;
 use crate::debian;
 
-/// The names that Debian, Google and others give the same program.
+/// The names of the same program in the packages of Debian, Google and others.
 const PROGRAMS: [&str; 3] = ["chromium", "google-chrome", "chrome"];
 const PACKAGE: &str = "chromium";
 
-/// No window, no traffic but the page's, and WebGPU on the software driver, whatever GPU there is.
+/// No window, no network traffic except the page's, and WebGPU on the software driver even if there is a GPU.
 const FLAGS: [&str; 10] = [
     "--headless=new",
     "--no-sandbox",
@@ -30,7 +30,7 @@ const FLAGS: [&str; 10] = [
     "--enable-logging=stderr",
 ];
 
-/// How long the browser may take to end when asked.
+/// How long the browser may take to end after it was asked to.
 const POLITENESS: Duration = Duration::from_secs(5);
 
 /// Where the browser comes from.
@@ -54,7 +54,7 @@ impl Browser {
         );
     }
 
-    /// Its program, installed if it was missing.
+    /// The name of its program, which is installed first if it is missing.
     pub(crate) fn program(&self) -> Result<&'static str> {
         match self {
             Self::Installed(program) => Ok(program),
@@ -66,7 +66,7 @@ impl Browser {
     }
 }
 
-/// A running browser with a profile of its own. Dropping it ends the one and removes the other.
+/// A running browser with a temporary profile. Dropping it ends the browser and removes the profile.
 #[derive(Debug)]
 pub(crate) struct Chromium {
     child: Child,
@@ -96,7 +96,8 @@ impl Chromium {
 }
 
 impl Chromium {
-    /// Asks the browser to end, so that its other processes end first and leave the profile alone, and soon insists.
+    /// Asks the browser to end, so that its other processes end first and no longer use the profile. Kills it if it has not
+    /// ended after [`POLITENESS`].
     fn end(&mut self) -> Result<()> {
         if cfg!(unix) {
             Command::new("kill").arg(self.child.id().to_string()).status()?;
@@ -114,12 +115,12 @@ impl Chromium {
 impl Drop for Chromium {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            println!("the browser did not end well, or left {}: {error}", self.profile.display());
+            println!("the browser did not end properly, or {} was not removed: {error}", self.profile.display());
         }
     }
 }
 
-/// What the browser itself prints.
+/// The file with the browser's own output.
 pub(crate) fn log() -> PathBuf {
     folder().join("chromium.log")
 }

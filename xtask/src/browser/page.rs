@@ -12,12 +12,12 @@ use crate::command::{cargo, root, run};
 /// The profile of both programs here, and the folder that cargo puts them in.
 const PROFILE: &str = "quick";
 
-/// Everything that is built for the browser lies here.
+/// The folder of everything that is built for the browser.
 pub(crate) fn folder() -> PathBuf {
     root().join("target").join("browser")
 }
 
-/// Leaves the page's files where [`files`] looks for them.
+/// Builds the page's files, in the places that [`files`] names.
 pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     fs::create_dir_all(folder()).with_context(|| format!("cannot create {}", folder().display()))?;
     let built = ["build", "--profile", PROFILE, "--target-dir", "target/browser"];

@@ -1,4 +1,4 @@
-//! What the page tells of itself, a word and a text at a time, and whether that is a success.
+//! The messages that the page sends, each a word and a text, and whether they add up to a success.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use super::chromium::log;
 use crate::steps::seconds;
 
-/// All the page has said so far.
+/// What the page has reported so far.
 #[derive(Debug)]
 pub(crate) struct Report {
     right: usize,
@@ -24,10 +24,10 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Takes in one word and its text, and prints the text.
+    /// Takes in a message, one word and its text, and prints the text.
     ///
-    /// - `right`, `wrong`: a case as one variant, with its error;
-    /// - `fault`: a panic, an error on the console or one of WebGPU's own;
+    /// - `right`, `wrong`: the result of a case with one variant, and its error;
+    /// - `fault`: a panic, an error on the console, or a WebGPU error;
     /// - `done`: every case was run.
     pub(crate) fn hear(&mut self, word: &str, text: &str) {
         match word {
@@ -35,7 +35,7 @@ impl Report {
             "wrong" => self.wrong += 1,
             "done" => self.is_done = true,
             "fault" => self.fault = Some(text.into()),
-            _ => self.fault = Some(format!("the page said `{word}`, which means nothing: {text}")),
+            _ => self.fault = Some(format!("the page sent the unknown word `{word}`: {text}")),
         }
         if !text.is_empty() {
             println!("{word:>6} {:>8}  {text}", seconds(self.silence()));
@@ -43,12 +43,12 @@ impl Report {
         self.last_word = Instant::now();
     }
 
-    /// How long the page has said nothing.
+    /// How long ago the page sent its last message.
     pub(crate) fn silence(&self) -> Duration {
         self.last_word.elapsed()
     }
 
-    /// Whether nothing more is to be expected.
+    /// Whether no more messages are expected.
     pub(crate) fn is_over(&self) -> bool {
         self.is_done || self.fault.is_some()
     }

@@ -10,13 +10,13 @@ use tiny_http::{Header, Method, Request, Response};
 use super::chromium::log;
 use super::report::Report;
 
-/// How often it looks after the browser while the page says nothing.
+/// How often the server checks the browser while the page sends nothing.
 const TICK: Duration = Duration::from_millis(200);
 
 /// A file of the page.
 #[derive(Debug)]
 pub(crate) struct Served {
-    /// Where the page finds it, such as `/page.js`.
+    /// The path in its URL, such as `/page.js`.
     pub(crate) address: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) content_type: &'static str,
@@ -37,16 +37,16 @@ impl Server {
         format!("http://{}/", self.http.server_addr())
     }
 
-    /// Serves the page and hears it to its end.
+    /// Serves the page and receives its messages until it is done.
     ///
     /// # Errors
-    /// Where it says nothing for as long as `patience`, or `check`, which is asked all the while, fails.
+    /// If the page sends nothing for as long as `patience`, or if `check`, which is called all the time, fails.
     pub(crate) fn listen(&self, patience: Duration, mut check: impl FnMut() -> Result<()>) -> Result<Report> {
         let mut report = Report::default();
         while !report.is_over() {
             ensure!(
                 report.silence() < patience,
-                "the page has said nothing for {patience:?}; its last words are above, the browser's own are in {}",
+                "the page has sent nothing for {patience:?}; its last messages are above, the browser's own are in {}",
                 log().display()
             );
             check()?;

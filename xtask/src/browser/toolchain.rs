@@ -1,5 +1,5 @@
-//! What compiles for the browser: the installed Rust where its library for the target is there or rustup brings it, else
-//! Debian's Rust, unpacked under `target`.
+//! The toolchain that compiles for the browser: the installed Rust, if it has the library for the target or rustup can add
+//! it, or else Debian's Rust, unpacked under `target`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,12 @@ use crate::debian;
 
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The Rust that Debian builds its browsers with. Another version is chosen here and in [`packages`].
+/// The version of the Rust that Debian builds its browsers with. To use another version, change it here and in
+/// [`packages`].
 const VERSION: &str = "1.96.0";
 
-/// The packages it is made of: the compiler, its two libraries, its source, for Debian does not compile the library for
-/// the browser, and LLVM.
+/// Its packages: the compiler, its two libraries, its source, and LLVM. The source is needed because Debian does not
+/// compile the library for the browser.
 fn packages() -> [String; 5] {
     let rust = |name: &str| format!("{name}={VERSION}*");
     let [library, for_programs] = [rust("libstd-rust-web-1.96"), rust("libstd-rust-web-dev")];
@@ -35,7 +36,7 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// The first that this machine has or can have.
+    /// The first toolchain that this machine has or can get.
     pub(crate) fn find() -> Result<Self> {
         if has_target()? {
             return Ok(Self::Installed);
@@ -53,12 +54,12 @@ impl Toolchain {
             return Ok(Self::Debian);
         }
         bail!(
-            "Rust's library for {TARGET} is not installed; `rustup target add {TARGET}` brings it, and so do the \
+            "Rust's library for {TARGET} is not installed; `rustup target add {TARGET}` installs it, and so do the \
              packages of many Linux distributions"
         )
     }
 
-    /// Makes a cargo command compile with it. Gets it first if it is not there.
+    /// Makes a cargo command compile with this toolchain. Unpacks it first if it is missing.
     pub(crate) fn prepare<'a>(&self, cargo: &'a mut Command) -> Result<&'a mut Command> {
         if matches!(self, Self::Installed) {
             return Ok(cargo);
@@ -95,12 +96,12 @@ fn printed(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// The folder it is unpacked in.
+/// The folder that Debian's Rust is unpacked in.
 fn debian_rust() -> PathBuf {
     folder().join(format!("rust-{VERSION}"))
 }
 
-/// Half a download or half a tree lies under another name.
+/// Downloads and unpacks under other names first, so that an interrupted run leaves nothing incomplete in the final folder.
 fn unpack() -> Result<()> {
     let [archives, tree] = ["rust.packages", "rust.part"].map(|name| folder().join(name));
     // Where cargo looks for the library's source.
@@ -116,7 +117,7 @@ fn unpack() -> Result<()> {
     for entry in fs::read_dir(&archives)? {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SOURCE_PACKAGE)) {
-            // All of the source would be seven times as much. Four folders lie above this one.
+            // Only the library: the whole source is seven times as large. Four folders lie above this one.
             let library = format!("./usr/src/rustc-{VERSION}/library");
             debian::unpack(&path, &source, &["--strip-components=4", &library])?;
         } else {

@@ -1,4 +1,4 @@
-//! Mistakes that are none.
+//! Planted mistakes that change nothing, and why.
 
 use std::collections::HashSet;
 
@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 
 use super::plant::Mutant;
 
-/// What to leave out, and why. Empty text stands for every expression of the function, and empty mistakes for every one of
-/// the expression.
+/// The mistakes to leave out, and why. An empty `text` stands for every expression of the function, an empty `mistake` for
+/// every mistake in the expression.
 struct Equivalent {
     file: &'static str,
     function: &'static str,
@@ -33,28 +33,28 @@ const EQUIVALENT: &[Equivalent] = &[
     },
     Equivalent {
         file: "src/host/tune.rs",
-        function: "made_up",
+        function: "synthetic",
         text: "",
         mistake: "bound one up",
         because: "any small numbers will do",
     },
     Equivalent {
         file: "src/host/tune.rs",
-        function: "made_up",
+        function: "synthetic",
         text: "0..61_u8",
         mistake: "bound one down",
         because: "any small numbers will do",
     },
     Equivalent {
         file: "src/host/tune.rs",
-        function: "made_up",
+        function: "synthetic",
         text: "f32::from(n) / 61.0",
         mistake: "rounded up",
         because: "any small numbers will do",
     },
     Equivalent {
         file: "src/host/tune.rs",
-        function: "made_up",
+        function: "synthetic",
         text: "f32::from(n) / 61.0 - 0.49",
         mistake: "without its right operand",
         because: "any small numbers will do",
@@ -68,38 +68,24 @@ const EQUIVALENT: &[Equivalent] = &[
     },
     Equivalent {
         file: "src/kernel/decode.rs",
-        function: "Decode::kernel",
+        function: "Decode::iterations",
         text: "",
         mistake: "rounded up",
-        because: "head sizes are multiples of 32, and threads of what shares them",
-    },
-    Equivalent {
-        file: "src/kernel/decode.rs",
-        function: "Decode::rounds",
-        text: "",
-        mistake: "rounded up",
-        because: "head sizes are multiples of 32, and threads of what shares them",
-    },
-    Equivalent {
-        file: "src/kernel/decode.rs",
-        function: "Decode::rounds",
-        text: "(TILE_KEYS / (4 * keys)).max(1)",
-        mistake: "only its bound",
-        because: "128 threads see more keys at once than a tile has",
+        because: "the threads are a multiple of those that share a key, and a tile of the keys of an iteration",
     },
     Equivalent {
         file: "src/kernel/lanes.rs",
         function: "shape",
         text: "choices.dim_qk > choices.dim_v",
         mistake: "bound one up",
-        because: "sizes are multiples of 32, and of equal ones either is the larger",
+        because: "sizes are multiples of 32, and if they are equal either may count as the larger",
     },
     Equivalent {
         file: "src/kernel/lanes.rs",
         function: "shape",
         text: "choices.dim_qk > choices.dim_v",
         mistake: "bound one down",
-        because: "sizes are multiples of 32, and of equal ones either is the larger",
+        because: "sizes are multiples of 32, and if they are equal either may count as the larger",
     },
     Equivalent {
         file: "src/kernel/lanes.rs",
@@ -173,36 +159,22 @@ const EQUIVALENT: &[Equivalent] = &[
     },
     Equivalent {
         file: "src/kernel/tiled.rs",
-        function: "kernel",
+        function: "Tiled::kernel",
         text: "",
         mistake: "rounded up",
-        because: "head sizes are multiples of 32, and the keys of a tile powers of two",
+        because: "the keys of a tile, of a group and of a step are powers of two",
     },
     Equivalent {
         file: "src/kernel/tiled.rs",
-        function: "keys_per_v_tile",
-        text: "",
-        mistake: "rounded up",
-        because: "the power of two below is the same",
-    },
-    Equivalent {
-        file: "src/kernel/tiled.rs",
-        function: "keys_per_v_tile",
-        text: "(TILE / (dim_v / 4)).min(ROWS)",
-        mistake: "without its bound",
-        because: "the smallest head size gives just as many",
-    },
-    Equivalent {
-        file: "src/kernel/tiled.rs",
-        function: "scores",
-        text: "fixed_bytes + q_bytes <= WORKGROUP_BYTES",
+        function: "Tiled::scores",
+        text: "if_resident * GROUP_BYTES + votes_bytes <= WORKGROUP_BYTES",
         mistake: "bound one up",
-        because: "bytes come in fours",
+        because: "sizes in bytes are multiples of 4",
     },
     Equivalent {
         file: "src/kernel/tiled.rs",
-        function: "score_rounds",
-        text: "choices.dim_qk / 32",
+        function: "Tiled::score_iterations",
+        text: "choices.dim_qk / self.slice()",
         mistake: "rounded up",
         because: "head sizes are multiples of 32",
     },
@@ -211,14 +183,14 @@ const EQUIVALENT: &[Equivalent] = &[
         function: "Job::cut",
         text: "pieces.len() + waiting.len()",
         mistake: "without its right operand",
-        because: "too many pieces are found a little later",
+        because: "that there are too many pieces is noticed a little later",
     },
     Equivalent {
         file: "src/plan/cut.rs",
         function: "Job::halves",
         text: "range.start.checked_add(((range.end - range.start) / 2).checked_next_multiple_of(step)?)",
         mistake: "wrapping",
-        because: "what wraps lies before the start, and is refused too",
+        because: "a sum that wraps lies before the start, and is refused too",
     },
     Equivalent {
         file: "src/plan/cut.rs",
@@ -232,21 +204,21 @@ const EQUIVALENT: &[Equivalent] = &[
         function: "Job::halves",
         text: "counts_query_heads",
         mistake: "always true",
-        because: "cuts elsewhere, and as rightly",
+        because: "it cuts elsewhere, which is just as correct",
     },
     Equivalent {
         file: "src/plan/mod.rs",
         function: "Attention::build",
         text: "problem.views().any(|view| view.is_empty())",
         mistake: "always true",
-        because: "a buffer that nobody binds",
+        because: "it makes a buffer that is never bound",
     },
     Equivalent {
         file: "src/plan/piece.rs",
         function: "Piece::workgroups",
         text: "count(&self.rows).saturating_mul(group)",
         mistake: "wrapping",
-        because: "an output of so many rows fits no binding",
+        because: "an output with that many rows fits no binding",
     },
     Equivalent {
         file: "src/plan/scratch.rs",
@@ -260,7 +232,7 @@ const EQUIVALENT: &[Equivalent] = &[
         function: "ScratchSize::bytes",
         text: "(u64::from(width) * u64::from(height)).saturating_mul(TEXEL_BYTES)",
         mistake: "wrapping",
-        because: "no device has textures so large",
+        because: "no device has textures that large",
     },
 ];
 
@@ -274,7 +246,7 @@ impl Equivalent {
     }
 }
 
-/// The numbers of those among `mutants`. Fails where one names nothing.
+/// The numbers of those `mutants` that are equivalent. Fails if an entry of the list matches none.
 pub(crate) fn check(mutants: &[Mutant]) -> Result<HashSet<usize>> {
     let mut numbers = HashSet::new();
     for equivalent in EQUIVALENT {
@@ -282,7 +254,7 @@ pub(crate) fn check(mutants: &[Mutant]) -> Result<HashSet<usize>> {
         let before = numbers.len();
         numbers.extend(named);
         let Equivalent { file, function, text, mistake, because } = equivalent;
-        ensure!(numbers.len() > before, "{file}, {function}: `{text}`, {mistake} is not there ({because})");
+        ensure!(numbers.len() > before, "{file}, {function}: no mistake matches `{text}`, {mistake} ({because})");
     }
     Ok(numbers)
 }

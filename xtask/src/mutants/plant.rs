@@ -20,7 +20,7 @@ pub(crate) struct Mutant {
     pub(crate) function: String,
     /// The expression as it stands in the source.
     pub(crate) text: String,
-    /// What is wrong about it.
+    /// What is wrong with it.
     pub(crate) mistake: &'static str,
 }
 
@@ -31,8 +31,8 @@ impl std::fmt::Display for Mutant {
     }
 }
 
-/// Plants every mistake that the rules find in `source`, numbered from the length of `mutants` on, to which they are added.
-/// Returns the new text.
+/// Plants every mistake that the rules find in `source`, and adds each to `mutants`, where its index is its number. Returns
+/// the new text.
 pub(crate) fn plant(file: &str, source: &str, mutants: &mut Vec<Mutant>) -> Result<String> {
     let mut syntax = syn::parse_file(source).with_context(|| format!("{file} is not Rust"))?;
     Planter { file, path: Vec::new(), is_constant: false, mutants }.visit_file_mut(&mut syntax);
@@ -41,14 +41,14 @@ pub(crate) fn plant(file: &str, source: &str, mutants: &mut Vec<Mutant>) -> Resu
 
 struct Planter<'a> {
     file: &'a str,
-    /// The types and functions around the place.
+    /// The types and functions around the current expression.
     path: Vec<String>,
-    /// Inside an expression that the compiler evaluates, where no function can ask which mistake to make.
+    /// Whether the current expression is a constant, where no function can ask which mistake to make.
     is_constant: bool,
     mutants: &'a mut Vec<Mutant>,
 }
 
-/// Where an expression stood before its parts were rewritten.
+/// The place and the text of an expression before its parts were rewritten.
 struct Site {
     line: usize,
     text: String,
@@ -75,7 +75,7 @@ impl Planter<'_> {
         number
     }
 
-    /// A condition that may come out true, or false, whatever it says.
+    /// Makes a condition always true, or always false.
     fn plant_condition(&mut self, condition: &mut Expr, site: &Site) {
         if contains_let(condition) || is_literal(condition) {
             return;
@@ -85,7 +85,7 @@ impl Planter<'_> {
         *condition = parse_quote!(((crate::planted::is(#always) || (#old)) && !crate::planted::is(#never)));
     }
 
-    /// A bound that may be one larger or one smaller.
+    /// Makes a bound one larger, or one smaller.
     fn plant_bound(&mut self, bound: &mut Expr, site: &Site) {
         let [up, down] = ["bound one up", "bound one down"].map(|mistake| self.add(site, mistake));
         let old = bound.clone();
@@ -195,7 +195,7 @@ impl Planter<'_> {
     }
 }
 
-/// Methods whose closure says yes or no.
+/// Methods that take a closure returning `bool`.
 const DECIDES: [&str; 11] = [
     "filter",
     "find",
@@ -229,12 +229,12 @@ fn contains_let(expr: &Expr) -> bool {
     }
 }
 
-/// Whether its own rules leave nothing to say of such a condition.
+/// Whether the rules for binary expressions already cover a condition.
 fn has_own_rule(expr: &Expr) -> bool {
     matches!(expr, Expr::Binary(binary) if !matches!(binary.op, BinOp::Eq(_) | BinOp::Ne(_)))
 }
 
-/// What a statement does that could be forgotten.
+/// Whether leaving out a statement with this expression is a mistake to plant.
 fn can_be_forgotten(expr: &Expr) -> bool {
     match expr {
         Expr::Binary(_) | Expr::Assign(_) | Expr::Call(_) | Expr::MethodCall(_) => true,
@@ -267,7 +267,7 @@ impl VisitMut for Planter<'_> {
         self.path.push(node.sig.ident.to_string());
         let before = self.mutants.len();
         visit_mut::visit_item_fn_mut(self, node);
-        // What asks for its mistake is not constant, and so is not what calls it. Other packages call the public ones.
+        // A function that asks for a mistake cannot be `const`, nor can its callers. Other packages call the public ones.
         if self.mutants.len() > before || !matches!(node.vis, syn::Visibility::Public(_)) {
             node.sig.constness = None;
         }
@@ -278,7 +278,7 @@ impl VisitMut for Planter<'_> {
         self.path.push(node.sig.ident.to_string());
         let before = self.mutants.len();
         visit_mut::visit_impl_item_fn_mut(self, node);
-        // What asks for its mistake is not constant, and so is not what calls it. Other packages call the public ones.
+        // A function that asks for a mistake cannot be `const`, nor can its callers. Other packages call the public ones.
         if self.mutants.len() > before || !matches!(node.vis, syn::Visibility::Public(_)) {
             node.sig.constness = None;
         }
@@ -309,7 +309,7 @@ impl VisitMut for Planter<'_> {
         self.visit_expr_mut(&mut node.expr);
     }
 
-    /// Its body is compiled like any other.
+    /// The body of a closure is not a constant, even inside one.
     fn visit_expr_closure_mut(&mut self, node: &mut syn::ExprClosure) {
         let outer = std::mem::replace(&mut self.is_constant, false);
         visit_mut::visit_expr_closure_mut(self, node);
@@ -367,5 +367,5 @@ impl VisitMut for Planter<'_> {
     }
 }
 
-/// The module that a planted crate asks.
+/// The module that the planted code calls.
 pub(crate) const PLANTED: &str = include_str!("planted.rs");

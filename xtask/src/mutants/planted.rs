@@ -1,8 +1,8 @@
-/// Which mistake to make; written into the crate by `cargo xtask mutants`.
+/// Decides which mistake to make. `cargo xtask mutants` writes this module into the crate.
 pub(crate) mod planted {
     use std::sync::OnceLock;
 
-    /// Whether to make mistake `n`. The first test that then fails ends the program: one is enough.
+    /// Whether to make mistake `n`. The first test that then fails ends the program, since one failure is enough.
     pub(crate) fn is(n: u32) -> bool {
         static CHOSEN: OnceLock<Option<u32>> = OnceLock::new();
         let chosen = *CHOSEN.get_or_init(|| {
@@ -67,7 +67,7 @@ pub(crate) mod planted {
 
     /// Numbers to divide.
     pub(crate) trait Quotient: Sized + std::ops::Div<Output = Self> {
-        /// Rounded up; of real numbers, not divided at all.
+        /// The quotient rounded up. Floats are not divided at all.
         fn other(self, by: Self) -> Self;
     }
 

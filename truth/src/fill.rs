@@ -1,10 +1,12 @@
-//! Where the numbers come from. Never U(0, ½): such inputs make every softmax nearly uniform and hide most mistakes.
+//! Draws the inputs. They are never U(0, ½): such inputs make every softmax nearly uniform and hide most mistakes.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use wgpu_attention::{Operand, Problem, ProblemBuilder};
+use wgpu_attention::{Operand, Problem};
 
-use crate::case::{Case, Programs, distinct, stored};
+use crate::case::{Case, distinct};
+use crate::host::Host;
+use crate::visibility::Visibility;
 
 /// What a problem is filled with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,7 +15,7 @@ pub enum Fill {
     Normal,
     /// N(0, 1), and one key that every query scores far above the rest.
     Spike,
-    /// Scores that climb with the key, so that the maximum rises in every tile and what came before must be rescaled.
+    /// Scores that climb with the key, so that the maximum rises in every tile and earlier results must be rescaled.
     Staircase,
     /// One value for all queries and keys, another for all values.
     Constant,
@@ -22,13 +24,14 @@ pub enum Fill {
 }
 
 impl Fill {
+    /// Every kind, the large ones in two sizes.
     pub const ALL: [Self; 6] =
         [Self::Normal, Self::Spike, Self::Staircase, Self::Constant, Self::Large(1e4), Self::Large(1e5)];
 }
 
 /// How far above the others the spike scores, before a scale of 1/√d.
 const SPIKE: f32 = 12.0;
-/// How much a staircase rises from key to key, likewise.
+/// How much a staircase rises from key to key, before a scale of 1/√d.
 const STEP: f32 = 0.25;
 
 /// A standard normal number (Box and Muller).
@@ -38,42 +41,38 @@ fn normal(rng: &mut StdRng) -> f32 {
 }
 
 impl Case {
-    /// A problem filled. What lies between the rows of an operand is NaN, and between those of a mask `true`: neither
-    /// may matter.
-    #[allow(clippy::needless_pass_by_value, reason = "builders are made where they are used")]
-    pub fn new(problem: ProblemBuilder, fill: Fill, seed: u64) -> Self {
-        let problem = problem.build().unwrap_or_else(|error| panic!("{error}: {problem:?}"));
+    /// Fills a problem with inputs. The gaps between the rows of an operand hold NaN, those of a mask `true`: neither may
+    /// matter.
+    pub fn filled(problem: &Problem, fill: Fill, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let room = |operand| problem.view(operand).map(|view| view.end() as usize);
         let poison = |operand| room(operand).map(|len| vec![f32::NAN; len]);
-        let mut case = Self {
-            problem: problem.clone(),
-            q: poison(Operand::Q).unwrap(),
-            k: poison(Operand::K).unwrap(),
-            v: poison(Operand::V).unwrap(),
+        let host = Host {
+            q: poison(Operand::Q).unwrap_or_default(),
+            k: poison(Operand::K).unwrap_or_default(),
+            v: poison(Operand::V).unwrap_or_default(),
             mask: room(Operand::Mask).map(|len| vec![true; len]),
             bias: poison(Operand::Bias),
-            kv_lengths: None,
-            alibi_slopes: None,
-            sinks: None,
-            aux: None,
-            programs: Programs::default(),
+            ..Host::default()
         };
+        let mut case = Self::new(problem.clone(), host);
         for operand in [Operand::Q, Operand::K, Operand::V] {
             case.edit(operand, |_, _| normal(&mut rng));
         }
         case.shape_scores(fill, &mut rng);
-        if case.bias.is_some() {
+        if case.host.bias.is_some() {
             case.edit(Operand::Bias, |_, _| normal(&mut rng));
         }
-        if case.mask.is_some() {
+        if case.host.mask.is_some() {
             case.edit_mask(|_, _| rng.random_range(0..3) > 0);
         }
-        case.kv_lengths = room(Operand::KvLengths).map(|_| some_lengths(&case.problem, &mut rng));
-        case.alibi_slopes =
+        let host = &mut case.host;
+        host.kv_lengths = room(Operand::KvLengths).map(|_| some_lengths(problem, &mut rng));
+        host.alibi_slopes =
             room(Operand::AlibiSlopes).map(|len| (0..len).map(|n| 0.5_f32.powi(n as i32 % 8 + 1)).collect());
-        case.sinks = room(Operand::Sinks).map(|len| (0..len).map(|_| 2.0 * normal(&mut rng)).collect());
-        case.aux = room(Operand::Aux).map(|len| (0..len).map(|_| normal(&mut rng)).collect());
+        host.sinks = room(Operand::Sinks).map(|len| (0..len).map(|_| 2.0 * normal(&mut rng)).collect());
+        host.aux = room(Operand::Aux).map(|len| (0..len).map(|_| normal(&mut rng)).collect());
+        host.block_mask = room(Operand::BlockMask).map(|len| (0..len).map(|_| rng.random_range(0..4)).collect());
         case
     }
 
@@ -105,7 +104,7 @@ impl Case {
     }
 }
 
-/// Lengths at the edges and between them.
+/// Random lengths, some of them at the edges of the range.
 fn some_lengths(problem: &Problem, rng: &mut StdRng) -> Vec<u32> {
     let len = problem.shape().len_kv;
     (0..problem.shape().batch)
@@ -119,14 +118,14 @@ fn some_lengths(problem: &Problem, rng: &mut StdRng) -> Vec<u32> {
         .collect()
 }
 
-/// Puts `poison` into every row of K and V that no query of its group sees.
+/// Puts `poison` into every row of K and V that no query of its group sees. Returns the number of such rows.
 pub fn poison_hidden(case: &mut Case, poison: f32) -> usize {
-    let shape = case.problem.shape();
+    let (shape, visibility) = (case.problem.shape(), Visibility::new(case));
     let hidden: Vec<bool> = distinct(&case.view(Operand::K))
         .filter(|at| at[3] == 0)
         .map(|[b, kv_head, j, _]| {
             let heads = kv_head * shape.group()..(kv_head + 1) * shape.group();
-            !heads.into_iter().any(|h| (0..shape.len_q).any(|i| case.sees([b, h, i, j])))
+            !heads.into_iter().any(|h| (0..shape.len_q).any(|i| visibility.sees([b, h, i, j])))
         })
         .collect();
     let is_hidden = |[b, h, j, _]: [u32; 4]| hidden[((b * shape.heads_kv + h) * shape.len_kv + j) as usize];
@@ -136,20 +135,31 @@ pub fn poison_hidden(case: &mut Case, poison: f32) -> usize {
     hidden.into_iter().filter(|&hidden| hidden).count()
 }
 
-#[test]
-fn inputs_are_seeded_and_of_unit_variance() {
-    let problem = Problem::builder(wgpu_attention::Shape::new(1, 2, 64, 32));
-    let [one, same, other] = [1, 1, 2].map(|seed| Case::new(problem.clone(), Fill::Normal, seed));
-    assert_eq!(one.q, same.q);
-    assert_ne!(one.q, other.q);
-    let mean_square = one.q.iter().map(|x| x * x).sum::<f32>() / one.q.len() as f32;
-    assert!((0.8..1.25).contains(&mean_square), "{mean_square}");
-}
+#[cfg(test)]
+mod tests {
+    use wgpu_attention::{Dtype, Shape};
 
-#[test]
-fn inputs_are_values_their_type_can_store() {
-    for dtype in wgpu_attention::Dtype::ALL {
-        let case = Case::new(Problem::builder(wgpu_attention::Shape::new(1, 1, 9, 5)).dtype(dtype), Fill::Normal, 3);
-        assert!(case.q.iter().all(|&x| x == stored(dtype, x)));
+    use super::*;
+    use crate::case::stored;
+
+    fn filled(shape: Shape, dtype: Dtype, seed: u64) -> Case {
+        Case::filled(&Problem::builder(shape).dtype(dtype).build().expect("a valid problem"), Fill::Normal, seed)
+    }
+
+    #[test]
+    fn inputs_are_seeded_and_of_unit_variance() {
+        let [one, same, other] = [1, 1, 2].map(|seed| filled(Shape::new(1, 2, 64, 32), Dtype::F32, seed).host.q);
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        let mean_square = one.iter().map(|x| x * x).sum::<f32>() / one.len() as f32;
+        assert!((0.8..1.25).contains(&mean_square), "{mean_square}");
+    }
+
+    #[test]
+    fn inputs_are_values_their_type_can_store() {
+        for dtype in Dtype::ALL {
+            let case = filled(Shape::new(1, 1, 9, 5), dtype, 3);
+            assert!(case.host.q.iter().all(|&x| x == stored(dtype, x)));
+        }
     }
 }

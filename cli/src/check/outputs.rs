@@ -1,21 +1,20 @@
 //! The operator's outputs, and how near each must be.
 //!
-//! The library computes `Y`, the log-sum-exp, which the operator lacks, and the weights where `qk_matmul_output_mode` is 3. The scores of modes 0 to 2 are what fused
-//! attention never writes down, so they are computed here, in f64, from the case as it was read: comparing them checks
-//! that scale, softcap, masks and bias were understood as the operator means them. `present_key` and `present_value` are
-//! compared to the last bit with what was handed to the library.
+//! The library computes `Y`, the weights if `qk_matmul_output_mode` is 3, and the log-sum-exp, which the operator lacks.
+//! Fused attention never writes the scores of modes 0 to 2, so they are computed here, in f64, from the case as it was
+//! read. Comparing them checks that scale, softcap, masks and bias were read as the operator means them. `present_key` and
+//! `present_value` must equal, bit by bit, what was passed to the library.
 
 use anyhow::{Result, bail, ensure};
+use truth::{Case, Visibility};
 use wgpu_attention::blocking::Outputs;
-use wgpu_attention::{Dtype, Inputs, Operand, Problem};
+use wgpu_attention::{Dtype, Operand};
 
 use super::manifest::CaseSpec;
-use crate::host::HostInputs;
 use crate::tensors::{Tensor, TensorFile, element};
-use crate::visibility::{Visibility, place};
 
 /// An output tensor of the case.
-pub(super) struct Expected {
+pub(super) struct Output {
     name: &'static str,
     values: Vec<f32>,
     source: Source,
@@ -39,47 +38,41 @@ enum Tolerance {
     Absolute(f64),
 }
 
-/// The outputs the file holds and how near each must be.
-pub(super) fn read(
-    spec: &CaseSpec,
-    file: &TensorFile<'_>,
-    problem: &Problem,
-    host: &HostInputs,
-) -> Result<Vec<Expected>> {
+/// Reads the outputs that the file holds, with a tolerance for each.
+pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>, case: &Case) -> Result<Vec<Output>> {
     let mut all = Vec::new();
     let relative = Tolerance::Relative { rtol: spec.rtol, atol: spec.atol };
-    // The expected values carry the rounding of their own type, and of the softmax's where that is narrower.
+    // The expected values were rounded to their own type, and to that of the softmax if it is narrower.
     let narrowed = |tensor: &Tensor<'_>, largest: f32| {
         let softmax = spec.attributes.softmax_precision.and_then(onnx_float);
         let narrow = element(tensor.stored).filter(|&stored| stored != Dtype::F32);
         coarser(narrow, softmax).map_or(relative, |dtype| Tolerance::Absolute(2.0 * ulp(dtype, largest)))
     };
     if let Some(y) = file.find("out.Y")? {
-        let (values, tolerance) = (y.numbers()?, narrowed(&y, largest(&host.v)));
-        all.push(Expected { name: "Y", values, source: Source::Library(Operand::Out), tolerance });
+        let (values, tolerance) = (y.numbers()?, narrowed(&y, largest(&case.host.v)));
+        all.push(Output { name: "Y", values, source: Source::Library(Operand::Out), tolerance });
     }
     if let Some(qk) = file.find("out.qk_matmul_output")? {
         let values = qk.numbers()?;
         let source = match spec.attributes.qk_matmul_output_mode {
             3 => Source::Library(Operand::Weights),
-            mode @ 0..=2 => Source::Checker(scores(problem, &host.borrow(), mode)),
+            mode @ 0..=2 => Source::Checker(scores(case, mode)),
             other => bail!("qk_matmul_output_mode is {other}; it must be from 0 to 3"),
         };
         let tolerance = narrowed(&qk, largest(&values));
-        all.push(Expected { name: "qk_matmul_output", values, source, tolerance });
+        all.push(Output { name: "qk_matmul_output", values, source, tolerance });
     }
-    for (name, file_name, operand, held) in [
-        ("present_key", "out.present_key", Operand::K, &host.k),
-        ("present_value", "out.present_value", Operand::V, &host.v),
-    ] {
+    for (name, file_name, operand) in
+        [("present_key", "out.present_key", Operand::K), ("present_value", "out.present_value", Operand::V)]
+    {
         if let Some(present) = file.find(file_name)? {
-            let source = Source::Checker(contiguous(problem, operand, held));
-            all.push(Expected { name, values: present.numbers()?, source, tolerance: Tolerance::Exact });
+            let source = Source::Checker(contiguous(case, operand));
+            all.push(Output { name, values: present.numbers()?, source, tolerance: Tolerance::Exact });
         }
     }
     if let Some(lse) = file.find("out.lse")? {
         let source = Source::Library(Operand::Lse);
-        all.push(Expected { name: "lse", values: lse.numbers()?, source, tolerance: relative });
+        all.push(Output { name: "lse", values: lse.numbers()?, source, tolerance: relative });
     }
     ensure!(
         !all.is_empty(),
@@ -88,7 +81,7 @@ pub(super) fn read(
     Ok(all)
 }
 
-/// The type with the larger unit, of those there are.
+/// The type with the larger unit in the last place, of those that are given.
 fn coarser(a: Option<Dtype>, b: Option<Dtype>) -> Option<Dtype> {
     a.into_iter().chain(b).max_by(|&a, &b| ulp(a, 1.0).total_cmp(&ulp(b, 1.0)))
 }
@@ -117,25 +110,22 @@ fn ulp(dtype: Dtype, value: f32) -> f64 {
 }
 
 /// An operand's elements in (B, H, L, D) order.
-fn contiguous(problem: &Problem, operand: Operand, values: &[f32]) -> Vec<f32> {
-    let Some(view) = problem.view(operand) else { return Vec::new() };
-    let [batches, heads, rows, dim] = view.extent;
-    let starts = (0..batches).flat_map(|b| (0..heads).flat_map(move |h| (0..rows).map(move |row| [b, h, row, 0])));
-    starts.flat_map(|at| &values[place(&view, at)..][..dim as usize]).copied().collect()
+fn contiguous(case: &Case, operand: Operand) -> Vec<f32> {
+    let [batches, heads, rows, _] = case.view(operand).extent;
+    let all = (0..batches).flat_map(|b| (0..heads).flat_map(move |h| (0..rows).map(move |row| [b, h, row])));
+    all.flat_map(|at| case.row(operand, at)).copied().collect()
 }
 
-/// The scores in f64: 0 scaled, 1 after the softcap, 2 after bias and masks.
-fn scores(problem: &Problem, inputs: &Inputs<'_>, mode: i64) -> Vec<f32> {
-    let shape = problem.shape();
-    let (q, k) = (contiguous(problem, Operand::Q, inputs.q), contiguous(problem, Operand::K, inputs.k));
+/// The scores, computed in f64. Mode 0: after the scale. Mode 1: after the softcap. Mode 2: after bias and masks.
+fn scores(case: &Case, mode: i64) -> Vec<f32> {
+    let (problem, shape) = (&case.problem, case.problem.shape());
+    let (q, k) = (contiguous(case, Operand::Q), contiguous(case, Operand::K));
     let dim = shape.dim_qk as usize;
-    let visibility = Visibility::new(problem, inputs);
-    let bias = problem.view(Operand::Bias).zip(inputs.bias);
+    let visibility = Visibility::new(case);
     let mut scores = Vec::new();
     for (row, q) in (0..).zip(q.chunks(dim)) {
         let (head, i) = (row / shape.len_q, row % shape.len_q);
         let (batch, head) = (head / shape.heads_q, head % shape.heads_q);
-        let visible = visibility.range(batch, i);
         let first = (batch * shape.heads_kv + shape.kv_head(head)) as usize * shape.len_kv as usize;
         for (j, k) in (0..shape.len_kv).zip(k[first * dim..].chunks(dim)) {
             let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
@@ -145,9 +135,9 @@ fn scores(problem: &Problem, inputs: &Inputs<'_>, mode: i64) -> Vec<f32> {
             }
             if mode == 2 {
                 let at = [batch, head, i, j];
-                score += bias.map_or(0.0, |(view, bias)| f64::from(bias[place(&view, at)]));
-                // Added, as the operator does: what is NaN stays so.
-                score += if visible.contains(&j) && visibility.unmasked(at) { 0.0 } else { f64::NEG_INFINITY };
+                score += if problem.uses(Operand::Bias) { f64::from(case.get(Operand::Bias, at)) } else { 0.0 };
+                // Added, as the operator does, so that NaN stays NaN.
+                score += if visibility.sees(at) { 0.0 } else { f64::NEG_INFINITY };
             }
             #[expect(clippy::cast_possible_truncation, reason = "rounded to the precision of the comparison")]
             scores.push(score as f32);
@@ -156,10 +146,10 @@ fn scores(problem: &Problem, inputs: &Inputs<'_>, mode: i64) -> Vec<f32> {
     scores
 }
 
-/// Whether every expected tensor is met, and the largest error or the first that is not.
-pub(super) fn judge(expected: &[Expected], outputs: &Outputs) -> (bool, String) {
+/// Whether every expected tensor matches, and the largest error or the first mismatch.
+pub(super) fn judge(expected: &[Output], outputs: &Outputs) -> (bool, String) {
     let mut largest: f64 = 0.0;
-    for Expected { name, values, source, tolerance } in expected {
+    for Output { name, values, source, tolerance } in expected {
         let got = match source {
             Source::Library(Operand::Weights) => outputs.weights.as_deref().unwrap_or_default(),
             Source::Library(Operand::Lse) => outputs.lse.as_deref().unwrap_or_default(),

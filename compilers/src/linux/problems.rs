@@ -1,0 +1,32 @@
+//! What is compiled for: long prompts and single tokens of usual models.
+
+use anyhow::Result;
+use wgpu_attention::{Dtype, Problem, Shape};
+
+const HEADS: u32 = 32;
+const PROMPT: u32 = 4096;
+const CONTEXT: u32 = 16 << 10;
+
+/// Problems by name. `brief` has the few that a test compares.
+pub(crate) fn all(brief: bool) -> Result<Vec<(String, Problem)>> {
+    let mut problems = Vec::new();
+    let dtypes: &[Dtype] = if brief { &[Dtype::F32, Dtype::F16] } else { &Dtype::ALL };
+    let dims: &[u32] = if brief { &[64, 128] } else { &[32, 64, 128, 192, 256] };
+    for &dtype in dtypes {
+        for &dim in dims {
+            let problem = Problem::builder(Shape::new(1, HEADS, PROMPT, dim)).dtype(dtype).build()?;
+            problems.push((format!("prefill {dtype} {dim}"), problem));
+        }
+    }
+    let groups: &[u32] = if brief { &[4] } else { &[1, 4, 8] };
+    for dtype in [Dtype::F32, Dtype::F16].into_iter().filter(|&dtype| !brief || dtype == Dtype::F16) {
+        for &dim in [64, 128].iter().filter(|&&dim| !brief || dim == 128) {
+            for &group in groups {
+                let shape = Shape::new(1, HEADS, 1, dim).kv_heads(HEADS / group).kv_len(CONTEXT);
+                let problem = Problem::builder(shape).dtype(dtype).build()?;
+                problems.push((format!("decode {dtype} {dim} by {group}"), problem));
+            }
+        }
+    }
+    Ok(problems)
+}

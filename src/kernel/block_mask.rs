@@ -1,0 +1,41 @@
+//! `block_mask.wgsl`: computes the number of each tile of a block mask, one row of tiles per workgroup.
+
+use crate::kernel::choices::{Access, Choices};
+use crate::kernel::pieces::Pieces;
+use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::slots::Slot;
+use crate::problem::dtype::Dtype;
+use crate::problem::operand::Operand;
+use crate::problem::program::{Programs, mentions};
+
+const THREADS: u32 = 64;
+
+/// The choices that concern the masks of a problem, and no others.
+pub(super) fn choices(all: &Choices) -> Choices {
+    let programs = Programs { score_mod: None, ..all.programs.clone() };
+    let (mask, block_mask, aux) = (all.mask, all.block_mask, all.aux && programs.has_any());
+    // A `mask_mod` that uses the diagonal needs the lengths, since the diagonal may be measured from the valid keys.
+    let kv_lengths = all.kv_lengths && programs.mask_mod.as_deref().is_some_and(|text| mentions(text, "diagonal"));
+    let (dtype, access, dim_qk, dim_v) = (Dtype::F32, Access::Vec4, 0, 0);
+    Choices { dtype, access, dim_qk, dim_v, mask, block_mask, programs, aux, kv_lengths, ..all.of_elements() }
+}
+
+pub(super) fn kernel(choices: &Choices) -> Kernel {
+    // Problems without a block mask have no such kernel, so the default is never used.
+    let [rows, keys] = choices.block_mask.unwrap_or([1, TILE_KEYS]);
+    let mut pieces = Pieces::new(choices);
+    pieces.pairs(&Choices { block_mask: None, ..choices.clone() });
+    pieces.file(include_str!("../../shaders/block_mask.wgsl"));
+    pieces.constants([("MASK_ROWS", rows), ("MASK_KEYS", keys)]);
+    pieces.slots.push(Slot::made(Operand::BlockMask, "array<u32>"));
+    // For each tile of the mask, the threads iterate over its pairs; two more, because the driver's counting is
+    // measured, not documented.
+    let iterations = rows.saturating_mul(TILE_KEYS / 4).div_ceil(THREADS).saturating_add(1 + 2);
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts: Counts::MaskRows, rows, threads: THREADS, computes_values: false },
+        needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 4 },
+        work: Work { cost: Cost::Masks, keys: Keys::AllAtOnce(Iterations::of_tile(iterations)), speed: 1 },
+    }
+}

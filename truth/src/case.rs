@@ -1,0 +1,216 @@
+//! A problem and the numbers for it.
+
+use std::borrow::Cow;
+
+use wgpu_attention::reference::{self, Row};
+use wgpu_attention::{BindError, Dtype, Inputs, Operand, Problem, View};
+
+use crate::host::Host;
+
+/// A problem with its inputs, each laid out as the problem says and holding values that its type can store.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The problem.
+    pub problem: Problem,
+    /// Its inputs.
+    pub host: Host,
+}
+
+/// Every index of a (batch, head, row, column) box.
+pub fn indices([batches, heads, rows, columns]: [u32; 4]) -> impl Iterator<Item = [u32; 4]> {
+    (0..batches).flat_map(move |b| {
+        (0..heads).flat_map(move |h| (0..rows).flat_map(move |i| (0..columns).map(move |j| [b, h, i, j])))
+    })
+}
+
+/// The indices that reach each element of a view once, however it is broadcast.
+pub fn distinct(view: &View) -> impl Iterator<Item = [u32; 4]> + use<> {
+    let mut extent = view.extent;
+    for (n, stride) in extent.iter_mut().zip(view.stride) {
+        if stride == 0 {
+            *n = (*n).min(1);
+        }
+    }
+    indices(extent)
+}
+
+/// `x` as `dtype` stores it.
+pub fn stored(dtype: Dtype, x: f32) -> f32 {
+    match dtype {
+        Dtype::F32 => x,
+        Dtype::F16 => half::f16::from_f32(x).to_f32(),
+        Dtype::Bf16 => half::bf16::from_f32(x).to_f32(),
+    }
+}
+
+/// The distance between 1 and the next larger number of this type.
+pub fn epsilon(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => f64::from(f32::EPSILON),
+        Dtype::F16 => f64::from(half::f16::EPSILON),
+        Dtype::Bf16 => f64::from(half::bf16::EPSILON),
+    }
+}
+
+impl Case {
+    /// A problem with these inputs, rounded to what its types can store. This does not check whether the inputs fit the
+    /// problem; the functions that compute do.
+    pub fn new(problem: Problem, mut host: Host) -> Self {
+        for values in [&mut host.q, &mut host.k, &mut host.v] {
+            round(problem.dtype(), values);
+        }
+        if let Some(bias) = &mut host.bias {
+            round(problem.bias_dtype().unwrap_or_default(), bias);
+        }
+        Self { problem, host }
+    }
+
+    /// A case with the same inputs for another problem, whose layouts must agree.
+    pub fn with_problem(&self, problem: Problem) -> Self {
+        Self::new(problem, self.host.clone())
+    }
+
+    /// The inputs, borrowed as the library takes them.
+    pub fn inputs(&self) -> Inputs<'_> {
+        self.host.inputs()
+    }
+
+    /// The view of an operand.
+    ///
+    /// # Panics
+    /// If the problem does not use it.
+    pub fn view(&self, operand: Operand) -> View {
+        self.problem.view(operand).unwrap_or_else(|| panic!("{operand} is not part of {:?}", self.problem))
+    }
+
+    /// The (batch, head, query) of every query row, in the order of the results.
+    pub fn rows(&self) -> impl Iterator<Item = [u32; 3]> + use<> {
+        let shape = self.problem.shape();
+        indices([shape.batch, shape.heads_q, shape.len_q, 1]).map(|[b, h, i, _]| [b, h, i])
+    }
+
+    /// One row of `q`, `k` or `v`.
+    pub fn row(&self, operand: Operand, [batch, head, row]: [u32; 3]) -> &[f32] {
+        let view = self.view(operand);
+        let start = view.index([batch, head, row, 0]) as usize;
+        &self.elements(operand)[start..start + view.extent[3] as usize]
+    }
+
+    /// Element `at` of `q`, `k`, `v` or the bias.
+    pub fn get(&self, operand: Operand, at: [u32; 4]) -> f32 {
+        self.elements(operand)[self.view(operand).index(at) as usize]
+    }
+
+    fn elements(&self, operand: Operand) -> &[f32] {
+        let host = &self.host;
+        let elements = match operand {
+            Operand::Q => Some(&host.q),
+            Operand::K => Some(&host.k),
+            Operand::V => Some(&host.v),
+            Operand::Bias => host.bias.as_ref(),
+            _ => None,
+        };
+        elements.unwrap_or_else(|| panic!("{operand} holds no elements"))
+    }
+
+    /// The element type of `q`, `k`, `v` or the bias.
+    pub fn dtype_of(&self, operand: Operand) -> Dtype {
+        match operand {
+            Operand::Bias => self.problem.bias_dtype().unwrap_or_default(),
+            _ => self.problem.dtype(),
+        }
+    }
+
+    /// Replaces each element of `q`, `k`, `v` or the bias by the result of `new`, which gets its index and its value.
+    ///
+    /// # Panics
+    /// If there is no such operand.
+    pub fn edit(&mut self, operand: Operand, mut new: impl FnMut([u32; 4], f32) -> f32) {
+        let (view, dtype, host) = (self.view(operand), self.dtype_of(operand), &mut self.host);
+        let values = match operand {
+            Operand::Q => Some(&mut host.q),
+            Operand::K => Some(&mut host.k),
+            Operand::V => Some(&mut host.v),
+            Operand::Bias => host.bias.as_mut(),
+            _ => None,
+        };
+        let values = values.unwrap_or_else(|| panic!("{operand} holds no elements to edit"));
+        for at in distinct(&view) {
+            let place = view.index(at) as usize;
+            values[place] = stored(dtype, new(at, values[place]));
+        }
+    }
+
+    /// Replaces each element of the mask by the result of `new`, which gets its index and its value.
+    ///
+    /// # Panics
+    /// If there is no mask.
+    pub fn edit_mask(&mut self, mut new: impl FnMut([u32; 4], bool) -> bool) {
+        let view = self.view(Operand::Mask);
+        let mask = self.host.mask.as_mut().unwrap_or_else(|| panic!("there is no mask to edit"));
+        for at in distinct(&view) {
+            let place = view.index(at) as usize;
+            mask[place] = new(at, mask[place]);
+        }
+    }
+
+    /// [`Self::edit`], returning the case.
+    #[must_use]
+    pub fn edited(mut self, operand: Operand, new: impl FnMut([u32; 4], f32) -> f32) -> Self {
+        self.edit(operand, new);
+        self
+    }
+
+    /// [`Self::edit_mask`], returning the case.
+    #[must_use]
+    pub fn masked(mut self, new: impl FnMut([u32; 4], bool) -> bool) -> Self {
+        self.edit_mask(new);
+        self
+    }
+
+    /// The case with these lengths.
+    #[must_use]
+    pub fn lengths(mut self, kv_lengths: &[u32]) -> Self {
+        self.host.kv_lengths = Some(kv_lengths.to_vec());
+        self
+    }
+
+    /// The case with the contents of its block mask. If the problem has a block mask and the case does not have its
+    /// contents yet, they are computed from the masks.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the problem.
+    pub fn with_block_mask(&self) -> Result<Cow<'_, Self>, BindError> {
+        if self.problem.block_mask().is_none() || self.host.block_mask.is_some() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let numbers = self.with_programs(|programs| reference::block_mask(&self.problem, &self.inputs(), programs))?;
+        let host = Host { block_mask: Some(numbers), ..self.host.clone() };
+        Ok(Cow::Owned(Self { problem: self.problem.clone(), host }))
+    }
+
+    /// The reference's result for a row.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the problem, or if there is no such row.
+    pub fn exact(&self, at: [u32; 3]) -> Result<Row, BindError> {
+        self.with_programs(|programs| reference::row_with(&self.problem, &self.inputs(), programs, at))
+    }
+
+    /// Calls `act` with the programs as the reference takes them.
+    fn with_programs<T>(&self, act: impl FnOnce(&reference::Programs<'_>) -> T) -> T {
+        let programs = &self.host.programs;
+        let score_mod = programs.score_mod.as_ref().map(|run| move |score, at| run(score, at, self.host.aux()));
+        let mask_mod = programs.mask_mod.as_ref().map(|run| move |at| run(at, self.host.aux()));
+        act(&reference::Programs {
+            score_mod: score_mod.as_ref().map(|run| run as _),
+            mask_mod: mask_mod.as_ref().map(|run| run as _),
+        })
+    }
+}
+
+fn round(dtype: Dtype, values: &mut [f32]) {
+    if dtype != Dtype::F32 {
+        values.iter_mut().for_each(|x| *x = stored(dtype, *x));
+    }
+}

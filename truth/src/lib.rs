@@ -1,0 +1,26 @@
+//! What results are checked against, in one place for the tests, `check`, the benchmarks and the command's CPU path.
+//!
+//! In reading order: a [`Case`] is a problem and its inputs ([`Host`]), which [`Fill`] can draw. [`Visibility`] says which
+//! keys a row sees. The naive computation is the formula in plain f32. [`Expected`] holds the exact results of a case and
+//! their tolerances. It checks [`Outputs`] and returns a [`Verdict`], or what is [`Wrong`].
+//!
+//! The exact results come from [`wgpu_attention::reference`]. It shares nothing with this crate, so that each can find the
+//! other's mistakes.
+
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices of problems that fit the memory")]
+
+#[cfg(not(target_arch = "wasm32"))]
+mod blocking;
+mod case;
+mod expected;
+mod fill;
+mod host;
+mod naive;
+mod visibility;
+
+pub use case::{Case, distinct, epsilon, indices, stored};
+pub use expected::{Expected, Outputs, Verdict, Wrong};
+pub use fill::{Fill, poison_hidden};
+pub use host::{Host, MaskMod, Programs, ScoreMod};
+pub use naive::naive;
+pub use visibility::Visibility;
