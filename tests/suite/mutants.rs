@@ -8,12 +8,12 @@ use wgpu_attention::Dtype;
 
 use crate::matrix::in_f16;
 use crate::questions::{
-    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, even_f16,
-    forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q, left_window,
-    lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias, long_staircase,
-    lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band, nan_behind_bias, nan_past_lengths,
-    nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths, staircase, tall, tall_causal,
-    tall_window, tiles, upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first,
+    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, empty_tiles,
+    even_f16, forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q,
+    left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias,
+    long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band, nan_behind_bias,
+    nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths, staircase, tall,
+    tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first,
     weights_of_the_last, wide, windowed,
 };
 
@@ -93,7 +93,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("keys * params.mask_key", "keys")], mask_keys_outermost),
     mutation(&[("&votes) == 0u", "&votes) != 0u")], masked),
     // What a block mask says.
-    mutation(&[("select(SOME_HIDDEN, tile, (tile & SOME_SEEN) != 0u)", "tile")], tiles),
+    mutation(&[("select(SOME_HIDDEN, tile, (tile & SOME_SEEN) != 0u)", "tile")], empty_tiles),
     mutation(&[("(tiles & vec4(SOME_SEEN)) != vec4(0u)", "vec4(true)")], tiles),
     mutation(&[("(tiles & vec4(SOME_HIDDEN)) != vec4(0u)", "vec4(true)")], tiles),
     mutation(&[("next) & SOME_SEEN) == 0u", "next) & SOME_HIDDEN) != 0u")], tiles),
@@ -115,7 +115,7 @@ pub const ATTENTION: &[Mutation] = &[
         edits: &[("kv_lengths[params.first_batch + batch]", "kv_lengths[batch]")],
         exposed_by: Question::Cut(some_lengths),
     },
-    Mutation { edits: &[("i32(params.first_row) + ", "")], exposed_by: Question::Cut(causal) },
+    Mutation { edits: &[("i32(params.first_row) + ", "")], exposed_by: Question::Cut(tall_causal) },
     // Rows that see nothing, numbers below any sentinel, and what hidden rows hold.
     mutation(&[("let saw_any = ", "let saw_any = true || ")], empty_rows),
     mutation(

@@ -146,6 +146,14 @@ pub fn tiles() -> Case {
     filled(Problem::builder(shape).mask(full(shape)).block_mask(tiles), Fill::Normal)
 }
 
+/// Each tile is empty or full, so that the tiles of a block of rows are full except for those that no row sees.
+pub fn empty_tiles() -> Case {
+    let mut case = tiles();
+    let numbers = case.host.block_mask.iter_mut().flatten();
+    numbers.for_each(|number| *number &= 1);
+    case
+}
+
 /// NaN in keys that no query of the group sees, in a tile with keys that are seen.
 pub fn nan_behind_band() -> Case {
     let mut case = filled(Problem::builder(shape()).causal(Diagonal::Offset(-20)), Fill::Normal);
