@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use truth::{Case, Expected, Fill, Visibility, indices, poison_hidden};
+use truth::{Case, Fill, Visibility, indices, poison_hidden};
 use wgpu_attention::{
     BindError, BlockMask, Diagonal, Operand, Operands, Problem, ProblemBuilder, ScoreLayout, Shape, blocking, testing,
 };
@@ -10,7 +10,7 @@ use wgpu_attention::{
 use crate::case::{drawn, full};
 use crate::coverage;
 use crate::device::{Device, all, contents, with_matrix_units};
-use crate::matrix::in_f16;
+use crate::matrix::{in_f16, verify_in_turn};
 use crate::programs::{assert_same_bits, verify_within, with_stripes};
 
 /// At least three blocks of rows and five tiles of keys, with grouped heads. All sizes differ.
@@ -83,13 +83,11 @@ fn hidden_tiles_may_hold_anything() {
 #[test]
 fn tiles_are_read_by_matrix_units() {
     for device in with_matrix_units() {
-        for size in [BlockMask::new(24, 32).per_batch().per_head(), BlockMask::new(16, 64)] {
+        let sizes = [BlockMask::new(24, 32).per_batch().per_head(), BlockMask::new(16, 64)];
+        for (turn, size) in sizes.into_iter().enumerate() {
             let mask = ScoreLayout::broadcast([1, 1, 70, 150]);
             let case = in_f16(case(Problem::builder(shape()).mask(mask).block_mask(size)));
-            let expected = Expected::of(&case);
-            for variant in device.variants(&case.problem) {
-                expected.check(&device.run(&case, &variant)).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
-            }
+            verify_in_turn(device, &case, turn);
         }
     }
 }

@@ -378,13 +378,22 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
 pub fn verify(case: &Case) -> f64 {
     let expected = Expected::of(case);
     let mut worst: f64 = 0.0;
-    each_variant(&case.problem, |device, variant| {
-        let verdict = expected.check(&device.run(case, &variant));
-        let verdict =
-            verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
-        worst = worst.max(verdict.relative_error());
-    });
+    each_variant(&case.problem, |device, variant| worst = worst.max(verify_variant(case, &expected, device, &variant)));
     worst
+}
+
+/// Runs a case as every variant, each on one adapter, and checks all outputs.
+pub fn verify_once(case: &Case) {
+    let expected = Expected::of(case);
+    for (device, variant) in each_variant_once(all(), &case.problem) {
+        verify_variant(case, &expected, device, &variant);
+    }
+}
+
+/// Returns the error in units of the tolerance.
+pub fn verify_variant(case: &Case, expected: &Expected, device: &Device, variant: &Variant) -> f64 {
+    let verdict = expected.check(&device.run(case, variant));
+    verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem)).relative_error()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, everything};
-use crate::device::{Device, all, contents, each_variant, each_variant_once, elements, verify};
+use crate::device::{Device, all, contents, each_variant, each_variant_once, elements, verify, verify_variant};
 
 /// Rows and keys of the baseline's tile.
 const TILE: u32 = 32;
@@ -36,16 +36,16 @@ fn head_sizes_of_every_class() {
     // One element at a time, with part of a vector at the end; then in fours, up to the largest size.
     let large = [(93, "x1"), (97, "x1"), (128, "x4"), (256, "x4")];
     for (n, (dim, access)) in large.into_iter().enumerate() {
-        verify_once(&sized(dim, dim, Fill::ALL[n % 4]), access);
+        verify_access(&sized(dim, dim, Fill::ALL[n % 4]), access);
     }
 }
 
 #[test]
 fn values_of_another_size_than_keys() {
     for (dim_qk, dim_v) in [(1, 255), (255, 1), (32, 33), (33, 32)] {
-        verify_once(&sized(dim_qk, dim_v, Fill::Normal), "x1");
+        verify_access(&sized(dim_qk, dim_v, Fill::Normal), "x1");
     }
-    verify_once(&sized(192, 128, Fill::Normal), "x4");
+    verify_access(&sized(192, 128, Fill::Normal), "x4");
 }
 
 fn sized(dim_qk: u32, dim_v: u32, fill: Fill) -> Case {
@@ -54,12 +54,11 @@ fn sized(dim_qk: u32, dim_v: u32, fill: Fill) -> Case {
 }
 
 /// Runs a case as every variant with this access, each on one adapter.
-fn verify_once(case: &Case, access: &str) {
+fn verify_access(case: &Case, access: &str) {
     let expected = Expected::of(case);
     for (device, variant) in each_variant_once(all(), &case.problem) {
         if testing::access(&variant).starts_with(access) {
-            let verdict = expected.check(&device.run(case, &variant));
-            verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+            verify_variant(case, &expected, device, &variant);
         }
     }
 }

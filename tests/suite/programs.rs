@@ -12,7 +12,7 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, full};
-use crate::device::{Device, all, contents, each_variant_once, elements};
+use crate::device::{Device, all, contents, each_variant_once, elements, verify_variant};
 use crate::matrix::in_f16;
 use crate::record::noop;
 
@@ -65,8 +65,7 @@ pub fn verify_within(case: &Case, tighten: fn(&mut wgpu_attention::Caps)) {
     let devices: Vec<Device> = all().iter().map(|device| device.with_caps(tighten)).collect();
     for (device, variant) in each_variant_once(&devices, &case.problem) {
         let _guard = all().iter().find(|other| other.name == device.name).and_then(Device::enter);
-        let verdict = expected.check(&device.run(case, &variant));
-        verdict.unwrap_or_else(|wrong| panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem));
+        verify_variant(case, &expected, device, &variant);
     }
 }
 

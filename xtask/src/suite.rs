@@ -35,11 +35,33 @@ pub(crate) const INCLUDE_IGNORED: &str = "--include-ignored";
 /// Makes the command that starts a test program.
 pub(crate) type Start<'a> = &'a (dyn Fn() -> Command + Sync);
 
-/// Tests that share a process.
-struct Group<'a> {
-    start: Start<'a>,
-    /// The names of the tests to run. If empty, all tests of the program run.
-    tests: Vec<String>,
+/// A program that runs along with the suite, as one process.
+#[derive(Clone, Copy)]
+pub(crate) enum Other<'a> {
+    /// A test program.
+    Tests(Start<'a>),
+    /// A program that takes no arguments of libtest. Its exit status says whether it passed.
+    Plain { name: &'a str, start: Start<'a> },
+}
+
+/// What one process runs.
+enum Group<'a> {
+    /// These tests of the suite.
+    OfSuite {
+        start: Start<'a>,
+        tests: Vec<String>,
+    },
+    Other(Other<'a>),
+}
+
+impl Group<'_> {
+    fn name(&self) -> String {
+        match self {
+            Self::OfSuite { tests, .. } => tests.join(", "),
+            Self::Other(Other::Tests(_)) => "all its tests".to_owned(),
+            Self::Other(Other::Plain { name, .. }) => (*name).to_owned(),
+        }
+    }
 }
 
 /// The result of running a group.
@@ -50,17 +72,17 @@ struct Outcome {
 }
 
 /// Runs the tests that libtest's `arguments` select, of the suite and of `others`, and records in `coverage` what ran
-/// where. Each of `others` is one process. Passes each line that the processes print to `each_line`. Fails if a test failed
+/// where. Passes each line that the processes print to `each_line`. Fails if a test failed
 /// or none ran.
 pub(crate) fn run(
     suite: Start<'_>,
-    others: &[Start<'_>],
+    others: &[Other<'_>],
     arguments: &[&str],
     coverage: &Coverage,
     mut each_line: impl FnMut(&str),
 ) -> Result<()> {
     // The others start first, because one of them takes longer than any group of the suite.
-    let mut groups: VecDeque<Group<'_>> = others.iter().map(|&start| Group { start, tests: Vec::new() }).collect();
+    let mut groups: VecDeque<Group<'_>> = others.iter().copied().map(Group::Other).collect();
     groups.extend(groups_of(suite, arguments)?);
     let of = groups.len();
     let waiting = Mutex::new(groups);
@@ -86,8 +108,7 @@ pub(crate) fn run(
             outcome.lines.iter().for_each(|line| each_line(line));
             passed += outcome.lines.iter().map(|line| passed_tests(line)).sum::<usize>();
             if let Some(error) = outcome.error {
-                let tests = if group.tests.is_empty() { "all its tests".to_owned() } else { group.tests.join(", ") };
-                failed.push(format!("{error}, running {tests}"));
+                failed.push(format!("{error}, running {}", group.name()));
             }
         }
     });
@@ -121,7 +142,7 @@ fn groups_of<'a>(start: Start<'a>, arguments: &[&str]) -> Result<Vec<Group<'a>>>
         lines.push(line.to_owned());
     })
     .map_err(|error| error.context(lines.join("\n")))?;
-    Ok(grouped(&names).into_iter().map(|tests| Group { start, tests: tests.to_vec() }).collect())
+    Ok(grouped(&names).into_iter().map(|tests| Group::OfSuite { start, tests: tests.to_vec() }).collect())
 }
 
 /// Splits the names at the ends of modules, and into groups of at most [`TESTS_AT_MOST`].
@@ -137,11 +158,15 @@ fn run_group(group: &Group<'_>, arguments: &[&str], coverage: &Coverage) -> Outc
     let begin = Instant::now();
     let limit = if arguments.contains(&INCLUDE_IGNORED) { LONGEST_OF_SLOW } else { LONGEST };
     let flags = arguments.iter().filter(|argument| argument.starts_with("--"));
-    let program = &mut (group.start)();
-    prepare(program).arg("--test-threads=1").args(flags);
-    if !group.tests.is_empty() {
-        program.arg("--exact").args(&group.tests);
-    }
+    let program = &mut match group {
+        Group::OfSuite { start, .. } | Group::Other(Other::Tests(start) | Other::Plain { start, .. }) => start(),
+    };
+    prepare(program);
+    match group {
+        Group::OfSuite { tests, .. } => program.arg("--test-threads=1").args(flags).arg("--exact").args(tests),
+        Group::Other(Other::Tests(_)) => program.arg("--test-threads=1").args(flags),
+        Group::Other(Other::Plain { .. }) => program,
+    };
     let mut lines = Vec::new();
     let ran = run_reading_all(coverage.noted_by(program), limit, |line| lines.push(line.to_owned()));
     // The message starts with the command and the names of all its tests, which the caller prints anyway. Keep only its

@@ -15,7 +15,7 @@ use crate::coverage::{self, Coverage};
 use crate::matrix;
 use crate::mesa;
 use crate::steps::Steps;
-use crate::suite;
+use crate::suite::{self, Other};
 
 // Lints and tests use one profile, so that they share build scripts and procedural macros. They cover the whole workspace,
 // so that they share one set of features: wgpu is checked once and compiled once.
@@ -72,9 +72,6 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     }
     // A separate step, because `--include-ignored` would also run the doc tests that are marked as not to be run.
     steps.run("doc tests", || count_tests(&mut cargo(DOC_TESTS.split(' ')), |_| ()));
-    if root().join(CONFORMANCE).join("manifest.json").exists() {
-        steps.run("conformance", || run(built("wgpu-attention")?.args(["check", "--cases", CONFORMANCE])));
-    }
     for name in examples()? {
         steps.run(format!("example {name}"), || run(&mut built(&format!("examples/{name}"))?));
     }
@@ -137,7 +134,7 @@ pub(crate) fn at_root(program: &Path) -> Command {
     command
 }
 
-/// Runs all tests except the doc tests. `prepare` may change each command. Fails if a test failed or none ran.
+/// Runs all tests except the doc tests, and the cases of ONNX by the command. `prepare` may change each command. Fails if a test failed or none ran.
 pub(crate) fn run_all(
     programs: &[Program],
     ignored: &[&str],
@@ -155,7 +152,17 @@ pub(crate) fn run_all(
     let (suite, others): (Vec<&Program>, Vec<&Program>) = programs.iter().partition(|program| program.is_suite);
     let suite = suite.first().context("there is no test program `suite`")?;
     let starts: Vec<_> = others.into_iter().map(|program| move || start(program)).collect();
-    let others: Vec<suite::Start<'_>> = starts.iter().map(|start| start as suite::Start<'_>).collect();
+    let mut others: Vec<Other<'_>> = starts.iter().map(|start| Other::Tests(start)).collect();
+    let program = built("wgpu-attention")?.get_program().to_owned();
+    let conformance = || {
+        let mut command = Command::new(&program);
+        command.current_dir(root()).args(["check", "--cases", CONFORMANCE]);
+        prepare(&mut command);
+        command
+    };
+    if root().join(CONFORMANCE).join("manifest.json").exists() {
+        others.push(Other::Plain { name: "conformance", start: &conformance });
+    }
     suite::run(&|| start(suite), &others, ignored, coverage, each_line)
 }
 

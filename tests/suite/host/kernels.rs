@@ -1,97 +1,141 @@
-//! What each kernel says of itself, number by number, compared with a file that was reviewed (`kernels.txt`).
+//! What each kernel says of itself, number by number (`kernels.txt`), and which kernels each device is offered, best first
+//! (`offered.txt`), compared with files that were reviewed.
 //!
 //! A number that changes is not wrong, but the change must be intended. `BLESS=1 cargo test --release --test suite
-//! host::kernels` writes the file again, and the reviewer checks the difference.
+//! host::kernels` writes the files again, and the reviewer checks the difference.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use wgpu_attention::{
-    Attention, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes,
-    Tiles, testing,
+    Attention, BlockMask, Caps, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, candidates, testing,
 };
 
 use super::{Kind, build, noop_with_features};
-use crate::record::{noop_with_matrices, without_error};
+use crate::facts;
+use crate::record::without_error;
 
-/// Head sizes on both sides of where something changes, for few rows and for many.
-fn problems() -> Vec<ProblemBuilder> {
+/// Head sizes on both sides of where something changes, for few rows and for many; and everything else that changes a kernel.
+fn problems() -> Vec<(String, Problem)> {
     let sized = |len_q: u32, dim_qk: u32, dim_v: u32| {
         Problem::builder(Shape::new(1, 4, len_q, dim_qk).kv_heads(2).kv_len(64).value_dim(dim_v))
     };
+    let mut problems = Vec::new();
+    let mut add = |name: String, problem: ProblemBuilder| problems.push((name, build(problem)));
+    let few = [(1, 32, 32), (2, 64, 64), (3, 64, 300), (3, 576, 32), (8, 128, 128), (8, 60, 30)];
+    let many = [32, 33, 48, 64, 65, 96, 97, 128, 129, 160, 192, 193, 224, 256].map(|dim| (40, dim, dim));
+    let others = [(40, 5, 3), (40, 96, 32), (40, 32, 96), (40, 256, 32), (40, 32, 300), (9, 32, 32), (17, 576, 512)];
+    for (rows, dim_qk, dim_v) in few.into_iter().chain(many).chain(others) {
+        add(format!("{rows} rows, {dim_qk} and {dim_v}"), sized(rows, dim_qk, dim_v));
+    }
+    for (rows, dim_qk, dim_v) in [(1, 32, 32), (40, 64, 64), (40, 130, 130), (40, 257, 16), (3, 64, 300), (40, 5, 3)] {
+        add(format!("f16, {rows} rows, {dim_qk} and {dim_v}"), sized(rows, dim_qk, dim_v).dtype(Dtype::F16));
+    }
     let mask = ScoreLayout::broadcast([1; 4]);
-    let mut problems: Vec<_> = [
-        (1, 32, 32),
-        (2, 64, 64),
-        (40, 96, 96),
-        (40, 128, 128),
-        (40, 160, 160),
-        (40, 256, 256),
-        (3, 64, 300),
-        (3, 576, 32),
-        (40, 5, 3),
-    ]
-    .map(|(rows, dim_qk, dim_v)| sized(rows, dim_qk, dim_v))
-    .into();
-    problems
-        .extend([(40, 96, 32), (40, 32, 96), (40, 256, 32)].map(|(rows, dim_qk, dim_v)| sized(rows, dim_qk, dim_v)));
-    problems.push(Problem::builder(Shape::new(1, 4, 1, 32).kv_heads(2).kv_len(2048)));
     let plain = sized(40, 32, 32);
-    problems.push(plain.clone().lse().weights().mask(mask));
-    problems.push(plain.clone().softcap(2.0).bias(Dtype::F32, mask).kv_lengths());
-    problems.push(plain.clone().alibi(Slopes::PerHead).sinks());
-    problems.push(plain.aux(3).mask_mod("fn mask_mod(at: At) -> bool { return aux[0] > 0.0; }"));
-    let halves = [(1, 32, 32), (40, 64, 64), (40, 130, 130), (40, 256, 256), (40, 257, 16), (3, 64, 300), (40, 5, 3)];
-    problems.extend(halves.map(|(rows, dim_qk, dim_v)| sized(rows, dim_qk, dim_v).dtype(Dtype::F16)));
+    add("many keys".to_owned(), Problem::builder(Shape::new(1, 4, 1, 32).kv_heads(2).kv_len(2048)));
+    add("LSE, weights, mask".to_owned(), plain.clone().lse().weights().mask(mask));
+    add("softcap, bias, lengths".to_owned(), plain.clone().softcap(2.0).bias(Dtype::F32, mask).kv_lengths());
+    add("ALiBi, sinks".to_owned(), plain.clone().alibi(Slopes::PerHead).sinks());
+    let program = "fn mask_mod(at: At) -> bool { return aux[0] > 0.0; }";
+    add("mask_mod".to_owned(), plain.clone().aux(3).mask_mod(program));
+    for dim in [64, 128, 160] {
+        add(format!("mask, 40 rows, {dim} and {dim}"), sized(40, dim, dim).mask(mask));
+    }
+    for (rows, keys) in [(1, 32), (7, 64), (32, 32), (128, 128), (1000, 96)] {
+        let tiles = BlockMask::new(rows, keys);
+        add(format!("tiles of {rows} and {keys}"), plain.clone().block_mask(tiles));
+        add(
+            format!("tiles of {rows} and {keys}, mask, 2 rows"),
+            sized(2, 64, 64).mask(mask).block_mask(tiles.per_head()),
+        );
+    }
     problems
 }
 
-/// The kernels that selection offers on every kind of device, and those that run with them.
-fn kernels() -> BTreeMap<String, String> {
-    let mut kernels = BTreeMap::new();
-    let (device, _queue) = noop_with_features();
-    let (with_matrices, _queue) = noop_with_matrices();
-    let kinds = [Kind::Plain, Kind::Subgroups { least: 8 }, Kind::Software { lanes: 4 }, Kind::Software { lanes: 8 }];
-    let mut devices: Vec<Attention> =
-        kinds.iter().map(|kind| Attention::with_caps(&device, kind.caps(&device))).collect();
-    for (fragment, tiles, multiplier) in [
-        (Fragment::Side16, Tiles::Vectors, Multiplier::Unit),
-        (Fragment::Side8, Tiles::Scalars, Multiplier::Unit),
-        (Fragment::Side16, Tiles::Vectors, Multiplier::Emulated),
-    ] {
-        let mut caps = Kind::Plain.caps(&with_matrices);
-        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
-        caps.workgroup_bytes = 32 << 10;
-        devices.push(Attention::with_caps(&with_matrices, caps));
+/// Every kind of adapter; and GPUs with what is just enough of something, or just too little.
+fn devices() -> Vec<(String, Caps)> {
+    let mut devices: Vec<_> = facts::adapters().into_iter().map(|(name, caps)| (name.to_owned(), caps)).collect();
+    let mut add = |name: String, like: &str, change: &dyn Fn(&mut Caps)| {
+        let (_, mut caps) = devices.iter().find(|(name, _)| name == like).cloned().unwrap();
+        change(&mut caps);
+        devices.push((name, caps));
+    };
+    for registers in [191, 192, 254, 255] {
+        add(format!("{registers} registers"), "NVIDIA", &|caps| {
+            caps.thread_registers = registers;
+            caps.workgroup_bytes = 24 << 10;
+        });
     }
-    let mut words = *devices[3].caps();
-    words.has_int64 = true;
-    words.workgroups_to_fill = 1 << 20;
-    devices.push(Attention::with_caps(&device, words));
-    for problem in problems().into_iter().map(build) {
-        for attention in &devices {
-            for variant in attention.candidates(&problem).unwrap() {
-                for kernel in testing::kernels(&problem, &variant, attention.caps()).unwrap() {
-                    kernels.insert(kernel.to_string(), testing::describe(&kernel));
-                }
-            }
+    add("few registers".to_owned(), "NVIDIA", &|caps| caps.thread_registers = 128);
+    for bytes in [(19 << 10) - 1, 19 << 10, (24 << 10) - 1, 24 << 10, 32 << 10] {
+        for like in ["NVIDIA", "few registers", "NVIDIA's matrix unit"] {
+            add(format!("{like}, {bytes} bytes"), like, &|caps| caps.workgroup_bytes = bytes);
         }
     }
-    kernels
+    for least in [4, 8, 16, 32, 64] {
+        for like in ["NVIDIA", "few registers, 32768 bytes"] {
+            add(format!("{like}, subgroups of {least}"), like, &|caps| caps.min_subgroup_size = Some(least));
+        }
+    }
+    devices
 }
 
-#[test]
-fn kernels_are_as_they_were_when_last_looked_at() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/host/kernels.txt");
-    let text: String = kernels().into_iter().map(|(name, told)| format!("{name}\n    {told}\n")).collect();
+/// Compares a text with the file of this name, or writes it.
+fn assert_known(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/host").join(name);
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, text).unwrap();
     }
     let known = std::fs::read_to_string(&path).unwrap();
     for (now, then) in text.lines().zip(known.lines()) {
         assert_eq!(now, then, "see the head of tests/suite/host/kernels.rs");
     }
     assert_eq!(text.lines().count(), known.lines().count());
+}
+
+/// The kernels that selection offers on every kind of device, and those that run with them.
+#[test]
+fn kernels_are_as_they_were_when_last_looked_at() {
+    let mut kernels = BTreeMap::new();
+    for (_, problem) in problems() {
+        for (_, mut caps) in devices() {
+            for fill in [1, 1 << 20] {
+                caps.workgroups_to_fill = fill;
+                for variant in candidates(&problem, &caps).unwrap() {
+                    for kernel in testing::kernels(&problem, &variant, &caps).unwrap() {
+                        kernels.entry(kernel.to_string()).or_insert_with(|| testing::describe(&kernel));
+                    }
+                }
+            }
+        }
+    }
+    let lines = kernels.into_iter().fold(String::new(), |mut text, (name, told)| {
+        writeln!(text, "{name}\n    {told}").unwrap();
+        text
+    });
+    assert_known("kernels.txt", &lines);
+}
+
+/// Devices that are offered the same share a line. Kernels that differ only in how they move elements are named once.
+#[test]
+fn each_device_is_offered_what_it_was_when_last_looked_at() {
+    let mut text = String::new();
+    for (name, problem) in problems() {
+        writeln!(text, "{name}").unwrap();
+        let mut devices_by_offer: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (device, caps) in devices() {
+            let mut names: Vec<String> = candidates(&problem, &caps).unwrap().iter().map(ToString::to_string).collect();
+            names.iter_mut().for_each(|name| name.truncate(name.find('.').unwrap()));
+            names.dedup();
+            devices_by_offer.entry(names.join(" ")).or_default().push(device);
+        }
+        for (offer, devices) in devices_by_offer {
+            writeln!(text, "    {}:\n        {offer}", devices.join("; ")).unwrap();
+        }
+    }
+    assert_known("offered.txt", &text);
 }
 
 /// wgpu compares the bindings that a kernel declares with its text.
