@@ -89,7 +89,7 @@ impl Gpu {
         let readback = Readback::record(&self.device, &mut encoder, out.as_entire_buffer_binding())?;
         self.queue.submit([encoder.finish()]);
         self.device.poll(wgpu::PollType::wait_indefinitely())?;
-        Ok((fastest, pollster::block_on(readback.values(problem.dtype()))?))
+        Ok((fastest, pollster::block_on(readback.values(problem.dtype(Operand::Out).unwrap_or_default()))?))
     }
 
     fn run(&self, call: &Call) -> Result<Duration, wgpu::PollError> {

@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let readback = Readback::record(&device, &mut encoder, whole(&out))?;
         queue.submit([encoder.finish()]);
         device.poll(wgpu::PollType::wait_indefinitely())?;
-        decoded.extend(pollster::block_on(readback.values(problem.dtype()))?);
+        decoded.extend(pollster::block_on(readback.values(problem.dtype(Operand::Out).unwrap_or_default()))?);
     }
 
     let at_once = Problem::builder(Shape::new(1, HEADS, STEPS, DIM).kv_heads(KV_HEADS))

@@ -8,7 +8,7 @@
 //! encoder. It runs on Vulkan, Metal, DX12, GL and WebGPU. There are four steps: describe, plan, bind, record.
 //!
 //! ```
-//! use wgpu_attention::{Attention, Diagonal, Operands, Problem, Readback, Shape};
+//! use wgpu_attention::{Attention, Diagonal, Dtype, Operands, Problem, Readback, Shape};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # // A device without a GPU, which does everything except the arithmetic.
 //! # let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
@@ -42,7 +42,7 @@
 //! let readback = Readback::record(&device, &mut encoder, whole(&out))?;
 //! queue.submit([encoder.finish()]);
 //! # device.poll(wgpu::PollType::wait_indefinitely())?;
-//! let values: Vec<f32> = pollster::block_on(readback.values(problem.dtype()))?;
+//! let values: Vec<f32> = pollster::block_on(readback.values(Dtype::F32))?;
 //! # assert_eq!(values.len(), 8 * 100 * 64);
 //! # Ok(()) }
 //! ```

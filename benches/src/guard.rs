@@ -46,14 +46,16 @@ impl<'a> Guard<'a> {
         // Removes what another variant left there.
         encoder.clear_buffer(out, 0, None);
         gpu.queue.submit([encoder.finish()]);
-        let values = output(gpu, call, out, self.problem().dtype())?;
+        let values = output(gpu, call, out, self.problem().dtype(Operand::Out).unwrap_or_default())?;
         gpu.take_errors()?;
 
         let (view, shape) = (self.case.view(Operand::Out), self.problem().shape());
         for (at, exact) in &self.rows {
             let first = usize::try_from(view.index([at[0], at[1], at[2], 0]))?;
-            let (error, allowed) =
-                (excess(&values[first..first + exact.len()], exact), allowed(self.problem().dtype()));
+            let (error, allowed) = (
+                excess(&values[first..first + exact.len()], exact),
+                allowed(self.problem().dtype(Operand::Out).unwrap_or_default()),
+            );
             ensure!(
                 error <= allowed,
                 "{variant} is wrong at (batch, head, row) {at:?} of {shape:?}: off by {error:.1e} of the row's largest \

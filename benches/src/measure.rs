@@ -102,7 +102,9 @@ impl<'a> Bench<'a> {
         let pass = Samples::of(Effort::RUN, once)?;
         let swept = || self.probes.sweep(&self.timer).and_then(|()| once());
         let cold = workload.is_decode().then(|| Samples::of(Effort::COLD, swept)).transpose()?;
-        let wall = Samples::timed(Effort::WALL, || read_back(self.gpu, &call, out, problem.dtype()))?;
+        let wall = Samples::timed(Effort::WALL, || {
+            read_back(self.gpu, &call, out, problem.dtype(Operand::Out).unwrap_or_default())
+        })?;
         let plan_again = || self.attention.plan_variant(problem, variant).map(|plan| drop(black_box(plan)));
         let planning = Samples::timed(Effort::HOST, || Ok(plan_again()?))?;
         let record = Samples::timed(Effort::HOST, || {

@@ -1,7 +1,7 @@
 //! The report of one measurement: the figures, their shares of the limits, and their origin.
 
 use serde::{Deserialize, Serialize};
-use wgpu_attention::{Problem, Shape};
+use wgpu_attention::{Operand, Problem, Shape};
 
 use crate::Workload;
 use crate::limits::Limits;
@@ -122,7 +122,7 @@ impl Row {
             dim: dim_qk,
             causal: workload.causal,
             mask: workload.mask,
-            dtype: problem.dtype().to_string(),
+            dtype: problem.dtype(Operand::Q).unwrap_or_default().to_string(),
             variant: measured.variant.to_string(),
             device: origin.device,
             median_ms: seconds * 1e3,

@@ -87,7 +87,6 @@ async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, varian
 /// The elements of an output in order.
 async fn elements(problem: &Problem, operand: Operand, readback: Readback) -> Vec<f32> {
     let view = problem.view(operand).unwrap();
-    let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
-    let values = readback.values(dtype).await.unwrap();
+    let values = readback.values(problem.dtype(operand).unwrap()).await.unwrap();
     indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
 }

@@ -86,9 +86,10 @@ fn position(problem: &Problem, index: usize) -> [u32; 3] {
     [index / rows / heads, index / rows % heads, index % rows].map(|i| u32::try_from(i).unwrap_or(u32::MAX))
 }
 
-/// Rounds each value to the nearest one of the problem's element type.
+/// Rounds each value to the nearest one of the output's element type.
 fn stored(problem: &Problem, values: &[f32]) -> Vec<f32> {
-    problem.dtype().decode(&problem.dtype().encode(values))
+    let dtype = problem.dtype(Operand::Out).unwrap_or_default();
+    dtype.decode(&dtype.encode(values))
 }
 
 fn narrow(wide: &[f64], narrow: &mut [f32]) {

@@ -18,23 +18,22 @@ pub(crate) struct Input {
     pub(crate) element: Dtype,
 }
 
-/// Reads q, k, v and the optional operands. `dtype` is the element type to compute on, by default the stored one.
+/// Reads q, k, v and the optional operands. `dtype` is the element type to compute on, by default the stored ones.
 pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input> {
     names::check(file)?;
     let (q, k, v) = (file.need("q")?, file.need("k")?, file.need("v")?);
     let element = q.element()?;
-    for (name, other) in [("k", k.element()?), ("v", v.element()?)] {
-        ensure!(other == element, "q is {element} but {name} is {other}; store q, k and v in the same type");
-    }
+    let (of_k, of_v) = (k.element()?, v.element()?);
+    ensure!(of_k == of_v, "k is {of_k} but v is {of_v}; store k and v in the same type");
     let shape = shape(&q, &k, &v)?;
-    let dtype = dtype.unwrap_or(element);
     // The operands below depend on the shape, so it is checked first.
-    let mut problem = batches(Problem::builder(shape).dtype(dtype), &shape, [&q, &k, &v]);
+    let stored = Problem::builder(shape).dtype(dtype.unwrap_or(element)).kv_dtype(dtype.unwrap_or(of_k));
+    let mut problem = batches(stored, &shape, [&q, &k, &v]);
     problem.build()?;
 
     let mut host = Host { q: q.floats()?, k: k.floats()?, v: v.floats()?, ..Host::default() };
     let bias = bias(file, &shape)?;
-    let bias_element = bias.as_ref().map_or(dtype, |(element, _)| *element);
+    let bias_element = bias.as_ref().map(|(element, _)| *element).unwrap_or_default();
     let Operands { mask, bias } =
         masks::operands(mask(file, &shape)?, padding(file, &shape)?, bias.map(|(_, bias)| bias));
     if let Some(Scores { dims, values }) = mask {
@@ -42,9 +41,7 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
         host.mask = Some(values);
     }
     if let Some(Scores { dims, values }) = bias {
-        // A bias of another type than the elements is stored as f32, which holds it exactly.
-        let stored = if bias_element == dtype { dtype } else { Dtype::F32 };
-        problem = problem.bias(stored, ScoreLayout::broadcast(dims));
+        problem = problem.bias(bias_element, ScoreLayout::broadcast(dims));
         host.bias = Some(values);
     }
     if let Some(lengths) = file.find("kv_lengths")? {

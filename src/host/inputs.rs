@@ -4,7 +4,6 @@ use wgpu::BufferUsages;
 
 use crate::plan::upload::filled;
 use crate::problem::Problem;
-use crate::problem::dtype::Dtype;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
@@ -119,16 +118,17 @@ impl Inputs<'_> {
 
     /// An input's bytes as the problem stores them; `None` for an output.
     fn encode(&self, problem: &Problem, operand: Operand) -> Option<Vec<u8>> {
+        let encoded = |values: &[f32]| Some(problem.dtype(operand)?.encode(values));
         match operand {
-            Operand::Q => Some(problem.dtype().encode(self.q)),
-            Operand::K => Some(problem.dtype().encode(self.k)),
-            Operand::V => Some(problem.dtype().encode(self.v)),
+            Operand::Q => encoded(self.q),
+            Operand::K => encoded(self.k),
+            Operand::V => encoded(self.v),
             Operand::Mask => Some(self.mask?.iter().map(|&attend| u8::from(attend)).collect()),
-            Operand::Bias => Some(problem.bias_dtype()?.encode(self.bias?)),
+            Operand::Bias => encoded(self.bias?),
             Operand::KvLengths => Some(bytemuck::cast_slice(self.kv_lengths?).to_vec()),
-            Operand::AlibiSlopes => Some(Dtype::F32.encode(self.alibi_slopes?)),
-            Operand::Sinks => Some(Dtype::F32.encode(self.sinks?)),
-            Operand::Aux => Some(Dtype::F32.encode(self.aux?)),
+            Operand::AlibiSlopes => encoded(self.alibi_slopes?),
+            Operand::Sinks => encoded(self.sinks?),
+            Operand::Aux => encoded(self.aux?),
             Operand::BlockMask => Some(bytemuck::cast_slice(self.block_mask?).to_vec()),
             Operand::Out | Operand::Lse | Operand::Weights => None,
         }

@@ -9,7 +9,6 @@ use crate::kernel::error::PlanError;
 use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
-use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
 use crate::record::call::Call;
 use crate::record::error::{BindError, ReadbackError};
@@ -146,7 +145,7 @@ fn submit(
 
     let values = |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
         let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
-        let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
+        let dtype = problem.dtype(operand).unwrap_or_default();
         let mut values = pollster::block_on(readback.values(dtype))?;
         values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
         Ok(Some(values))

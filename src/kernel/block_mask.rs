@@ -1,6 +1,6 @@
 //! `block_mask.wgsl`: computes the number of each tile of a block mask, one row of tiles per workgroup.
 
-use crate::kernel::choices::{Access, Choices};
+use crate::kernel::choices::{Access, Choices, Storage};
 use crate::kernel::pieces::Pieces;
 use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::slots::Slot;
@@ -16,8 +16,8 @@ pub(super) fn choices(all: &Choices) -> Choices {
     let (mask, block_mask, aux) = (all.mask, all.block_mask, all.aux && programs.has_any());
     // A `mask_mod` that uses the diagonal needs the lengths, since the diagonal may be measured from the valid keys.
     let kv_lengths = all.kv_lengths && programs.mask_mod.as_deref().is_some_and(|text| mentions(text, "diagonal"));
-    let (dtype, access, dim_qk, dim_v) = (Dtype::F32, Access::Vec4, 0, 0);
-    Choices { dtype, access, dim_qk, dim_v, mask, block_mask, programs, aux, kv_lengths, ..all.of_elements() }
+    let (storage, access, dim_qk, dim_v) = (Storage::uniform(Dtype::F32), Access::Vec4, 0, 0);
+    Choices { storage, access, dim_qk, dim_v, mask, block_mask, programs, aux, kv_lengths, ..all.of_elements() }
 }
 
 pub(super) fn kernel(choices: &Choices) -> Kernel {

@@ -10,8 +10,8 @@ use crate::problem::program::{Programs, fingerprint};
 /// The choices that are the same for every schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Choices {
-    /// The element type of `q`, `k`, `v`, the output and the weights.
-    pub(crate) dtype: Dtype,
+    /// The element types.
+    pub(crate) storage: Storage,
     /// How a thread moves these elements.
     pub(crate) access: Access,
     /// Head size of queries and keys, rounded up to the step of the schedule.
@@ -40,6 +40,43 @@ pub(crate) struct Choices {
     pub(crate) aux: bool,
     /// Where the results are written.
     pub(crate) results: Results,
+}
+
+/// The element types of what a kernel moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Storage {
+    pub(crate) q: Dtype,
+    /// Of the keys and the values.
+    pub(crate) kv: Dtype,
+    /// Of the output or the weights.
+    pub(crate) out: Dtype,
+}
+
+impl Storage {
+    fn of(problem: &Problem) -> Self {
+        let of = |operand| problem.dtype(operand).unwrap_or_default();
+        Self { q: of(Operand::Q), kv: of(Operand::K), out: of(Operand::Out) }
+    }
+
+    /// For a kernel that moves elements of one type only.
+    pub(crate) const fn uniform(dtype: Dtype) -> Self {
+        Self { q: dtype, kv: dtype, out: dtype }
+    }
+
+    pub(crate) fn dtype(self, operand: Operand) -> Dtype {
+        match operand {
+            Operand::Q => self.q,
+            Operand::K | Operand::V => self.kv,
+            _ => self.out,
+        }
+    }
+}
+
+impl std::fmt::Display for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { q, kv, out } = self;
+        if *self == Self::uniform(*q) { write!(f, "{q}") } else { write!(f, "{q}-{kv}-{out}-") }
+    }
 }
 
 /// Where a kernel writes the results of its rows.
@@ -72,7 +109,7 @@ impl Choices {
     pub(crate) fn of(problem: &Problem, access: Access, dim_step: u32) -> Self {
         let shape = problem.shape();
         Self {
-            dtype: problem.dtype(),
+            storage: Storage::of(problem),
             access,
             // Larger head sizes are refused elsewhere.
             dim_qk: shape.dim_qk.min(MAX_DIM).next_multiple_of(dim_step),
@@ -80,7 +117,7 @@ impl Choices {
             softcap: problem.softcap().is_some(),
             mask: problem.uses(Operand::Mask),
             block_mask: problem.block_mask().map(|tiles| [tiles.rows, tiles.keys]),
-            bias: problem.bias_dtype(),
+            bias: problem.dtype(Operand::Bias),
             kv_lengths: problem.uses(Operand::KvLengths),
             lse: problem.uses(Operand::Lse),
             alibi: problem.uses(Operand::AlibiSlopes),
@@ -133,7 +170,7 @@ impl std::fmt::Display for Choices {
             Access::Words => "x4w",
             Access::Scalar => "",
         };
-        write!(f, ".{}{access}.d{}", self.dtype, self.dim_qk)?;
+        write!(f, ".{}{access}.d{}", self.storage, self.dim_qk)?;
         if self.dim_v != 0 && self.dim_v != self.dim_qk {
             write!(f, "v{}", self.dim_v)?;
         }

@@ -45,7 +45,7 @@ const ONE_SUBGROUP: (u32, u32) = (1, 16);
 
 /// The division of work for a problem on a device, whatever its number of rows; `None` if there is none.
 pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
-    let unit = caps.matrix_unit.filter(|unit| unit.is_possible() && problem.dtype() == Dtype::F16)?;
+    let unit = caps.matrix_unit.filter(|unit| unit.is_possible() && stores_for_units(problem))?;
     let [dim_qk, dim_v] = [problem.shape().dim_qk, problem.shape().dim_v.min(VALUE_COLUMNS)];
     if dim_qk > DIM_QK_KEPT {
         return None;
@@ -88,6 +88,12 @@ impl Matrix {
         let (rows, keys) = (self.rows(), self.keys);
         2 * keys * (dim_qk + 8 + dim_v + 8) + rows * (2 * (keys + 8) + 4 * (keys + 4)) + 4 * (4 + keys)
     }
+}
+
+/// Whether the element types are what a unit multiplies. So is the output's, because weights in f16 have too few digits for
+/// an output in f32.
+fn stores_for_units(problem: &Problem) -> bool {
+    [Operand::Q, Operand::K, Operand::Out].iter().all(|&operand| problem.dtype(operand) == Some(Dtype::F16))
 }
 
 /// Kernels on a matrix unit are at least this many times as fast as others.

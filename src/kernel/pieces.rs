@@ -1,6 +1,6 @@
 //! The piece of text for each choice, and what it binds.
 
-use crate::kernel::choices::{Access, Choices, Results};
+use crate::kernel::choices::{Access, Choices, Results, Storage};
 use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
@@ -23,18 +23,24 @@ pub(super) enum Form {
     Half,
 }
 
+/// The conversions of each packed type.
+const CONVERSIONS: [(Dtype, &str); 2] = [
+    (Dtype::F16, include_str!("../../shaders/pieces/f16.wgsl")),
+    (Dtype::Bf16, include_str!("../../shaders/pieces/bf16.wgsl")),
+];
+
 impl Pieces {
     /// Starts with the pieces that every kernel has, and those that convert its elements.
     pub(super) fn new(choices: &Choices) -> Self {
         let mut pieces = Self::default();
         pieces.file(include_str!("../../shaders/pieces/views.wgsl"));
-        match choices.dtype {
-            Dtype::F32 => {}
-            Dtype::F16 => pieces.file(include_str!("../../shaders/pieces/f16.wgsl")),
-            Dtype::Bf16 => pieces.file(include_str!("../../shaders/pieces/bf16.wgsl")),
-        }
-        if choices.dtype != Dtype::F32 {
-            pieces.file(include_str!("../../shaders/pieces/packed.wgsl"));
+        let Storage { q, kv, out } = choices.storage;
+        let stored = [Some(q), Some(kv), Some(out), choices.bias];
+        for (dtype, text) in CONVERSIONS {
+            if stored.contains(&Some(dtype)) {
+                pieces.file_for(dtype, text);
+                pieces.file_for(dtype, include_str!("../../shaders/pieces/packed.wgsl"));
+            }
         }
         if choices.access == Access::Scalar {
             pieces.file(include_str!("../../shaders/pieces/places.wgsl"));
@@ -43,7 +49,12 @@ impl Pieces {
     }
 
     pub(super) fn file(&mut self, text: &'static str) {
-        self.source.files.push(File { text, of: None });
+        self.source.files.push(File { text, of: None, dtype: None });
+    }
+
+    /// Adds a file that converts elements of this type.
+    fn file_for(&mut self, dtype: Dtype, text: &'static str) {
+        self.source.files.push(File { text, of: None, dtype: Some(dtype) });
     }
 
     pub(super) fn constants<const N: usize>(&mut self, values: [(&'static str, u32); N]) {
@@ -61,7 +72,14 @@ impl Pieces {
 
     /// Adds the functions that read queries, keys or values: `load_q` and so on.
     pub(super) fn inputs<const N: usize>(&mut self, operands: [Operand; N], choices: &Choices, form: Form) {
-        let (text, wgsl) = match (choices.dtype, form, choices.access) {
+        for operand in operands {
+            self.input(operand, choices, form);
+        }
+    }
+
+    fn input(&mut self, operand: Operand, choices: &Choices, form: Form) {
+        let dtype = choices.storage.dtype(operand);
+        let (text, wgsl) = match (dtype, form, choices.access) {
             (Dtype::F32, _, Access::Vec4) => {
                 (include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"), "array<vec4<f32>>")
             }
@@ -87,15 +105,14 @@ impl Pieces {
                 (include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"), "array<u32>")
             }
         };
-        for operand in operands {
-            self.source.files.push(File { text, of: Some(operand.name()) });
-            self.slots.push(Slot::of(operand, wgsl));
-        }
+        self.source.files.push(File { text, of: Some(operand.name()), dtype: Some(dtype) });
+        self.slots.push(Slot::of(operand, wgsl));
     }
 
     /// Adds the function that writes the output or the weights: `store_out`.
     pub(super) fn output(&mut self, operand: Operand, choices: &Choices, form: Form) {
-        let (text, wgsl) = match (choices.dtype, form, choices.access) {
+        let dtype = choices.storage.out;
+        let (text, wgsl) = match (dtype, form, choices.access) {
             (Dtype::F32, _, Access::Vec4 | Access::Words) => {
                 (include_str!("../../shaders/pieces/out_f32_vec4.wgsl"), "array<vec4<f32>>")
             }
@@ -111,7 +128,7 @@ impl Pieces {
                 (include_str!("../../shaders/pieces/out_half_scalar.wgsl"), "array<f16>")
             }
         };
-        self.file(text);
+        self.file_for(dtype, text);
         self.slots.push(Slot::of(operand, wgsl));
     }
 
@@ -132,8 +149,8 @@ impl Pieces {
                 self.file(include_str!("../../shaders/pieces/bias_f32.wgsl"));
                 self.slots.push(Slot::of(Operand::Bias, "array<f32>"));
             }
-            Some(Dtype::F16 | Dtype::Bf16) => {
-                self.file(include_str!("../../shaders/pieces/bias_packed.wgsl"));
+            Some(dtype @ (Dtype::F16 | Dtype::Bf16)) => {
+                self.file_for(dtype, include_str!("../../shaders/pieces/bias_packed.wgsl"));
                 self.slots.push(Slot::of(Operand::Bias, "array<u32>"));
             }
         }

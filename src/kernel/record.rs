@@ -1,6 +1,7 @@
 //! The properties of a kernel that planning and recording need.
 
 use crate::kernel::slots::{Slot, Space};
+use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
 
 /// A kernel, whatever its schedule.
@@ -36,6 +37,8 @@ pub(crate) struct File {
     /// The operand that the file is copied for: `DATA` becomes that operand's binding, and `load` becomes `load_` and
     /// the operand's name.
     pub(crate) of: Option<&'static str>,
+    /// The element type that the file is copied for: `widen`, `narrow` and `halves` get its name as a suffix.
+    pub(crate) dtype: Option<Dtype>,
 }
 
 /// A value of a generated `const`.

@@ -27,19 +27,28 @@ pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
     }
     text.push('\n');
     text += declared;
-    for &File { text: file, of } in files {
+    for file in files {
         text.push('\n');
-        match of {
-            None => text += file,
-            Some(operand) => {
-                let named = replace_word(file, "load", &format!("load_{operand}"));
-                text += &replace_word(&named, "DATA", operand);
-            }
-        }
+        text += &copied(file);
     }
     let own = unroll(&text);
     let own = if programs.is_empty() { own } else { renamed(&own, programs) + "\n" + programs };
     format!("// {name}\n\n{directives}\n{own}")
+}
+
+/// A file's text, for the operand and the element type that it is copied for.
+fn copied(file: &File) -> String {
+    let mut text = file.text.to_owned();
+    if let Some(operand) = file.of {
+        text = replace_word(&text, "load", &format!("load_{operand}"));
+        text = replace_word(&text, "DATA", operand);
+    }
+    if let Some(dtype) = file.dtype {
+        for name in ["widen", "narrow", "halves"] {
+            text = replace_word(&text, name, &format!("{name}_{dtype}"));
+        }
+    }
+    text
 }
 
 /// Whether the programs and the kernel share a name: `At` and its members, the programs themselves, and `aux`.

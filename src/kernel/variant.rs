@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Choices, Results};
+use crate::kernel::choices::{Access, Choices, Results, Storage};
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
@@ -104,7 +104,8 @@ impl Variant {
 
     /// The kernel that stages what this one reads, if any.
     pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
-        let stage = Self::new(Schedule::Stage, self.choices().of_elements());
+        let storage = Storage::uniform(self.choices().storage.kv);
+        let stage = Self::new(Schedule::Stage, Choices { storage, ..self.choices().of_elements() });
         self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
     }
 
@@ -113,7 +114,8 @@ impl Variant {
         // The merge reads no elements, so it does not need 64-bit words.
         let access = if self.choices().access == Access::Words { Access::Vec4 } else { self.choices().access };
         let (lse, sinks) = (self.choices().lse, problem.uses(Operand::Sinks));
-        let choices = Choices { access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
+        let storage = Storage::uniform(self.choices().storage.out);
+        let choices = Choices { storage, access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
         let merge = Self::new(Schedule::Merge, choices);
         (self.choices().results == Results::Partial).then(|| merge.with_access_of(problem))
     }

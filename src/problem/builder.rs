@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::problem::block_mask::BlockMask;
 use crate::problem::dtype::Dtype;
 use crate::problem::layout::{Layout, ScoreLayout};
+use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, Window};
 use crate::problem::program::Programs;
 use crate::problem::shape::Shape;
@@ -16,6 +17,8 @@ use crate::problem::shape::Shape;
 pub struct ProblemBuilder {
     pub(super) shape: Shape,
     pub(super) dtype: Dtype,
+    pub(super) kv_dtype: Option<Dtype>,
+    pub(super) out_dtype: Option<Dtype>,
     pub(super) q: Option<Layout>,
     pub(super) k: Option<Layout>,
     pub(super) v: Option<Layout>,
@@ -52,6 +55,8 @@ impl ProblemBuilder {
         Self {
             shape,
             dtype: Dtype::F32,
+            kv_dtype: None,
+            out_dtype: None,
             q: None,
             k: None,
             v: None,
@@ -74,10 +79,35 @@ impl ProblemBuilder {
         }
     }
 
-    /// The element type of `q`, `k`, `v`, the output and the weights; f32 unless given.
+    /// The element type of `q`, and of `k`, `v`, the output and the weights unless they have their own; f32 unless
+    /// given.
     pub fn dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = dtype;
         self
+    }
+
+    /// The element type of `k` and `v`, for example of a cache in 16 bits beside activations in f32.
+    pub fn kv_dtype(mut self, dtype: Dtype) -> Self {
+        self.kv_dtype = Some(dtype);
+        self
+    }
+
+    /// The element type of the output and the weights.
+    pub fn out_dtype(mut self, dtype: Dtype) -> Self {
+        self.out_dtype = Some(dtype);
+        self
+    }
+
+    /// The element type of an operand, whether or not the problem uses it; `None` if the operand holds no floating-point numbers.
+    pub(super) fn dtype_of(&self, operand: Operand) -> Option<Dtype> {
+        match operand {
+            Operand::Q => Some(self.dtype),
+            Operand::K | Operand::V => Some(self.kv_dtype.unwrap_or(self.dtype)),
+            Operand::Out | Operand::Weights => Some(self.out_dtype.unwrap_or(self.dtype)),
+            Operand::Bias => self.bias.map(|(dtype, _)| dtype),
+            Operand::Lse | Operand::AlibiSlopes | Operand::Sinks | Operand::Aux => Some(Dtype::F32),
+            Operand::Mask | Operand::BlockMask | Operand::KvLengths => None,
+        }
     }
 
     /// The layout of `q`; contiguous (B, H, L, D) unless given.
@@ -143,7 +173,7 @@ impl ProblemBuilder {
         self
     }
 
-    /// An additive bias, stored as f32 or in the element type of `q`, `k` and `v`. A bias of −∞ hides the key.
+    /// An additive bias, stored as any element type. A bias of −∞ hides the key.
     pub fn bias(mut self, dtype: Dtype, layout: ScoreLayout) -> Self {
         self.bias = Some((dtype, layout));
         self

@@ -3,7 +3,6 @@
 use crate::problem::Problem;
 use crate::problem::block_mask::BlockMask;
 use crate::problem::builder::ProblemBuilder;
-use crate::problem::dtype::Dtype;
 use crate::problem::error::ProblemError;
 use crate::problem::layout::{ScoreLayout, View};
 use crate::problem::operand::Operand;
@@ -121,12 +120,7 @@ impl ProblemBuilder {
         if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
             return Err(ProblemError::Softcap(cap));
         }
-        match self.bias {
-            Some((bias, _)) if bias != Dtype::F32 && bias != self.dtype => {
-                Err(ProblemError::BiasDtype { bias, elements: self.dtype })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn check_broadcast(&self, operand: Operand, layout: Option<ScoreLayout>) -> Result<(), ProblemError> {
@@ -163,10 +157,6 @@ mod tests {
             (
                 Problem::builder(shape).mask(ScoreLayout::broadcast([2, 1, 1, 7])),
                 "`mask` has 7 along `len_kv`, but the scores have 8",
-            ),
-            (
-                Problem::builder(shape).bias(Dtype::F16, ScoreLayout::broadcast([1; 4])),
-                "bias is stored as f16 but the elements are f32",
             ),
             (
                 Problem::builder(shape).q(Layout { batch: u64::MAX, ..Layout::bhld(4, 8, 16) }),

@@ -1,6 +1,5 @@
 //! Errors in the description of a problem.
 
-use crate::problem::dtype::Dtype;
 use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 
@@ -51,14 +50,6 @@ pub enum ProblemError {
         got: u32,
         /// The scores' length along that axis.
         want: u32,
-    },
-    /// The bias is stored neither as f32 nor in the element type of `q`, `k` and `v`.
-    #[error("bias is stored as {bias} but the elements are {elements}; store it as f32 or as {elements}")]
-    BiasDtype {
-        /// The bias's type.
-        bias: Dtype,
-        /// The elements' type.
-        elements: Dtype,
     },
     /// The strides of an operand reach past 2⁶⁴ bytes.
     #[error("the strides of `{operand}` reach past 2^64 bytes; check them")]

@@ -56,9 +56,9 @@ impl Problem {
         self.spec.shape
     }
 
-    /// The element type of `q`, `k`, `v`, the output and the weights.
-    pub const fn dtype(&self) -> Dtype {
-        self.spec.dtype
+    /// The element type of an operand; `None` if the problem does not use it, or if it holds no floating-point numbers.
+    pub fn dtype(&self, operand: Operand) -> Option<Dtype> {
+        self.uses(operand).then(|| self.spec.dtype_of(operand)).flatten()
     }
 
     /// The factor on Q Kᵀ.
@@ -84,11 +84,6 @@ impl Problem {
     /// The sliding window.
     pub const fn window(&self) -> Window {
         self.spec.window
-    }
-
-    /// The element type of the bias, if there is one.
-    pub fn bias_dtype(&self) -> Option<Dtype> {
-        self.spec.bias.map(|(dtype, _)| dtype)
     }
 
     /// The tiles of the block mask, if there is one.
@@ -119,8 +114,12 @@ impl Problem {
 
     /// The layout of an operand in its buffer, if the problem uses the operand.
     pub fn view(&self, operand: Operand) -> Option<View> {
-        let ProblemBuilder { shape, dtype, .. } = &self.spec;
-        let (shape, dtype) = (*shape, *dtype);
+        let shape = self.spec.shape;
+        // Masks are the only operands of single bytes, and the others that hold no numbers hold words.
+        let element_bytes = match (operand, self.spec.dtype_of(operand)) {
+            (Operand::Mask, _) => 1,
+            (_, dtype) => dtype.unwrap_or(Dtype::F32).size_bytes(),
+        };
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
         let rows = |layout: Option<Layout>, heads, len, dim| {
             let Layout { offset, batch: b, head, row } = layout.unwrap_or(Layout::bhld(heads, len, dim));
@@ -128,9 +127,9 @@ impl Problem {
             // refused; an axis of 1 does not use its stride.
             let [b, head, row] = [b, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
             let (extent, stride) = ([batch, heads, len, dim], [b, head, row, 1]);
-            View { operand, offset, extent, stride, element_bytes: dtype.size_bytes() }
+            View { operand, offset, extent, stride, element_bytes }
         };
-        let scores = |layout: ScoreLayout, element_bytes| {
+        let scores = |layout: ScoreLayout| {
             let ScoreLayout { offset, stride, .. } = layout;
             View { operand, offset, extent: shape.scores(), stride, element_bytes }
         };
@@ -139,23 +138,23 @@ impl Problem {
             Operand::K => Some(rows(self.spec.k, heads_kv, len_kv, dim_qk)),
             Operand::V => Some(rows(self.spec.v, heads_kv, len_kv, dim_v)),
             Operand::Out => Some(rows(self.spec.out, heads_q, len_q, dim_v)),
-            Operand::Lse => self.spec.lse.then(|| View { element_bytes: 4, ..rows(None, heads_q, len_q, 1) }),
+            Operand::Lse => self.spec.lse.then(|| rows(None, heads_q, len_q, 1)),
             Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
-            Operand::Mask => self.spec.mask.map(|layout| scores(layout, 1)),
-            Operand::Bias => self.spec.bias.map(|(dtype, layout)| scores(layout, dtype.size_bytes())),
+            Operand::Mask => self.spec.mask.map(scores),
+            Operand::Bias => self.spec.bias.map(|(_, layout)| scores(layout)),
             Operand::AlibiSlopes => self.spec.alibi.map(|slopes| View {
                 operand,
                 offset: 0,
                 extent: [batch, heads_q, 1, 1],
                 stride: [if slopes == Slopes::PerHead { 0 } else { heads_q.into() }, 1, 0, 0],
-                element_bytes: 4,
+                element_bytes,
             }),
             Operand::Sinks => self.spec.sinks.then_some(View {
                 operand,
                 offset: 0,
                 extent: [1, heads_q, 1, 1],
                 stride: [0, 1, 0, 0],
-                element_bytes: 4,
+                element_bytes,
             }),
             Operand::Aux => self.spec.aux.map(|len| View {
                 operand,
@@ -163,7 +162,7 @@ impl Problem {
                 offset: len.saturating_sub(1),
                 extent: [u32::from(len > 0), 1, 1, 1],
                 stride: [0; 4],
-                element_bytes: 4,
+                element_bytes,
             }),
             Operand::BlockMask => self.spec.block_mask.map(|tiles| {
                 let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
@@ -172,14 +171,14 @@ impl Problem {
                 let head = i64::from(rows).saturating_mul(columns.into());
                 let of_batch = if tiles.per_batch { head.saturating_mul(heads.into()) } else { 0 };
                 let stride = [of_batch, if tiles.per_head { head } else { 0 }, columns.into(), 1];
-                View { operand, offset: 0, extent: [batches, heads, rows, columns], stride, element_bytes: 4 }
+                View { operand, offset: 0, extent: [batches, heads, rows, columns], stride, element_bytes }
             }),
             Operand::KvLengths => self.spec.kv_lengths.then_some(View {
                 operand,
                 offset: 0,
                 extent: [batch, 1, 1, 1],
                 stride: [1, 0, 0, 0],
-                element_bytes: 4,
+                element_bytes,
             }),
         }
     }

@@ -7,7 +7,7 @@ use truth::{Case, Expected, Outputs, indices};
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
 use wgpu_attention::{
-    Attention, Call, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
+    Attention, Call, Caps, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
     Variant, blocking, testing,
 };
 
@@ -295,18 +295,18 @@ impl Device {
 
 /// What an operand's buffer holds before the run.
 pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
-    let dtype = case.problem.dtype();
+    let encode = |values: &[f32]| case.dtype(operand).encode(values);
     let mut bytes = match operand {
-        Operand::Q => dtype.encode(&case.host.q),
-        Operand::K => dtype.encode(&case.host.k),
-        Operand::V => dtype.encode(&case.host.v),
+        Operand::Q => encode(&case.host.q),
+        Operand::K => encode(&case.host.k),
+        Operand::V => encode(&case.host.v),
         // Any non-zero byte attends.
         Operand::Mask => case.host.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(mask_byte).collect(),
-        Operand::Bias => case.dtype_of(operand).encode(case.host.bias.as_ref().unwrap()),
+        Operand::Bias => encode(case.host.bias.as_ref().unwrap()),
         Operand::KvLengths => bytemuck::cast_slice(case.host.kv_lengths.as_ref().unwrap()).to_vec(),
-        Operand::AlibiSlopes => Dtype::F32.encode(case.host.alibi_slopes.as_ref().unwrap()),
-        Operand::Sinks => Dtype::F32.encode(case.host.sinks.as_ref().unwrap()),
-        Operand::Aux => Dtype::F32.encode(case.host.aux.as_ref().unwrap()),
+        Operand::AlibiSlopes => encode(case.host.alibi_slopes.as_ref().unwrap()),
+        Operand::Sinks => encode(case.host.sinks.as_ref().unwrap()),
+        Operand::Aux => encode(case.host.aux.as_ref().unwrap()),
         Operand::BlockMask => bytemuck::cast_slice(case.host.block_mask.as_ref().unwrap()).to_vec(),
         Operand::Out | Operand::Lse | Operand::Weights => unwritten(&case.problem, operand),
     };
@@ -332,8 +332,7 @@ fn unwritten(problem: &Problem, operand: Operand) -> Vec<u8> {
 /// The elements of an output in order.
 pub fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
     let view = problem.view(operand).unwrap();
-    let dtype = if operand == Operand::Lse { Dtype::F32 } else { problem.dtype() };
-    let values = dtype.decode(bytes);
+    let values = problem.dtype(operand).unwrap().decode(bytes);
     indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
 }
 

@@ -15,6 +15,8 @@ use crate::device::{Device, all, each_variant_once, opened_anew};
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     dtype: Dtype,
+    kv_dtype: Dtype,
+    out_dtype: Dtype,
     /// Head sizes are drawn from 1 to this.
     dim_qk: u32,
     dim_v: u32,
@@ -28,6 +30,8 @@ struct Kernel {
 
 const PLAIN: Kernel = Kernel {
     dtype: Dtype::F32,
+    kv_dtype: Dtype::F32,
+    out_dtype: Dtype::F32,
     dim_qk: 32,
     dim_v: 32,
     softcap: false,
@@ -37,6 +41,8 @@ const PLAIN: Kernel = Kernel {
     lse: true,
     weights: false,
 };
+const F16: Kernel = Kernel { dtype: Dtype::F16, kv_dtype: Dtype::F16, out_dtype: Dtype::F16, ..PLAIN };
+const BF16: Kernel = Kernel { dtype: Dtype::Bf16, kv_dtype: Dtype::Bf16, out_dtype: Dtype::Bf16, ..PLAIN };
 const ALL: Kernel =
     Kernel { softcap: true, mask: true, bias: Some(Dtype::F32), kv_lengths: true, weights: true, ..PLAIN };
 
@@ -51,22 +57,34 @@ const KERNELS: [Kernel; 15] = [
     Kernel { mask: true, ..PLAIN },
     Kernel { bias: Some(Dtype::F32), ..PLAIN },
     Kernel { kv_lengths: true, ..PLAIN },
-    Kernel { dtype: Dtype::F16, ..PLAIN },
-    Kernel { dtype: Dtype::Bf16, ..PLAIN },
+    F16,
+    BF16,
     ALL,
-    Kernel { dtype: Dtype::F16, bias: Some(Dtype::F16), ..ALL },
-    Kernel { dtype: Dtype::Bf16, bias: Some(Dtype::Bf16), ..ALL },
-    Kernel { dtype: Dtype::F16, bias: Some(Dtype::F32), ..ALL },
+    Kernel { softcap: true, mask: true, bias: Some(Dtype::F16), kv_lengths: true, weights: true, ..F16 },
+    Kernel { softcap: true, mask: true, bias: Some(Dtype::Bf16), kv_lengths: true, weights: true, ..BF16 },
+    // A cache in f16 beside activations in f32.
+    Kernel { kv_dtype: Dtype::F16, kv_lengths: true, ..PLAIN },
 ];
 
 /// Any kernel at all.
 fn any_kernel() -> impl Strategy<Value = Kernel> {
     let dims = prop_oneof![3 => Just(32_u32), 1 => 1..=256_u32];
     let flags = any::<[bool; 5]>();
-    (prop::sample::select(&Dtype::ALL[..]), dims.clone(), dims, flags, 0..3_usize).prop_map(
-        |(dtype, dim_qk, dim_v, [softcap, mask, kv_lengths, lse, weights], bias)| {
-            let bias = [None, Some(Dtype::F32), Some(dtype)][bias];
-            Kernel { dtype, dim_qk, dim_v, softcap, mask, bias, kv_lengths, lse, weights }
+    let dtype = || prop::sample::select(&Dtype::ALL[..]);
+    let dtypes = (dtype(), dtype(), dtype(), prop::option::of(dtype()));
+    (dtypes, dims.clone(), dims, flags).prop_map(
+        |((dtype, kv_dtype, out_dtype, bias), dim_qk, dim_v, [softcap, mask, kv_lengths, lse, weights])| Kernel {
+            dtype,
+            kv_dtype,
+            out_dtype,
+            dim_qk,
+            dim_v,
+            softcap,
+            mask,
+            bias,
+            kv_lengths,
+            lse,
+            weights,
         },
     )
 }
@@ -191,9 +209,11 @@ impl Draw {
 
     fn problem(&self) -> ProblemBuilder {
         let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = self.shape;
-        let Kernel { dtype, softcap, mask, bias, kv_lengths, lse, weights, .. } = self.kernel;
+        let Kernel { dtype, kv_dtype, out_dtype, softcap, mask, bias, kv_lengths, lse, weights, .. } = self.kernel;
         let mut problem = Problem::builder(self.shape)
             .dtype(dtype)
+            .kv_dtype(kv_dtype)
+            .out_dtype(out_dtype)
             .q(self.layout(0, heads_q, len_q, dim_qk))
             .k(self.layout(1, heads_kv, len_kv, dim_qk))
             .v(self.layout(2, heads_kv, len_kv, dim_v))

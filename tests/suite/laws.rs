@@ -270,7 +270,7 @@ pub fn between_neighbours(dtype: Dtype, uppers: u32) -> Case {
 pub fn assert_nearest(case: &Case, got: &Outputs) -> Result<(), String> {
     for (at, &got) in indices(case.view(Operand::Out).extent).zip(&got.out) {
         let sum: f64 = (0..4).map(|j| f64::from(case.get(Operand::V, [0, at[1], j, at[3]]))).sum();
-        let wanted = stored(case.problem.dtype(), (sum / 4.0) as f32);
+        let wanted = stored(case.dtype(Operand::Out), (sum / 4.0) as f32);
         if got != wanted {
             return Err(format!("{got} instead of {wanted} after {:#x}", at[1] * 32 + at[3]));
         }

@@ -143,7 +143,7 @@ fn every_variant_on_a_matrix_unit_plans_binds_and_records() {
         let mut caps = Caps::of(&device);
         caps.matrix_unit = Some(MatrixUnit { fragment, subgroup, tiles, multiplier: Multiplier::Unit });
         let attention = Attention::with_caps(&device, caps);
-        for problem in problems().iter().filter(|problem| problem.dtype() == Dtype::F16) {
+        for problem in problems().iter().filter(|problem| problem.dtype(Operand::Q) == Some(Dtype::F16)) {
             let variants = attention.candidates(problem).unwrap();
             for variant in variants.into_iter().filter(Variant::is_on_matrix_unit) {
                 without_error(&device, || {

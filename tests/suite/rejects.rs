@@ -81,7 +81,9 @@ fn scale_doubled_or_halved() {
         assert_rejected(&[Fill::Normal], plain, |case| {
             let scale = case.problem.scale() * factor;
             naive(
-                &case.with_problem(Problem::builder(shape()).dtype(case.problem.dtype()).scale(scale).build().unwrap()),
+                &case.with_problem(
+                    Problem::builder(shape()).dtype(case.dtype(Operand::Q)).scale(scale).build().unwrap(),
+                ),
             )
         });
     }
@@ -91,7 +93,7 @@ fn scale_doubled_or_halved() {
 fn mask_off_by_one_either_way() {
     for offset in [-1, 1] {
         assert_rejected(&TELLING, causal, |case| {
-            let problem = Problem::builder(shape()).dtype(case.problem.dtype()).causal(Diagonal::Offset(offset));
+            let problem = Problem::builder(shape()).dtype(case.dtype(Operand::Q)).causal(Diagonal::Offset(offset));
             naive(&case.with_problem(problem.build().unwrap()))
         });
     }
@@ -100,7 +102,7 @@ fn mask_off_by_one_either_way() {
 #[test]
 fn wrong_alignment() {
     assert_rejected(&TELLING, causal, |case| {
-        let problem = Problem::builder(shape()).dtype(case.problem.dtype()).causal(Diagonal::BottomRight);
+        let problem = Problem::builder(shape()).dtype(case.dtype(Operand::Q)).causal(Diagonal::BottomRight);
         naive(&case.with_problem(problem.build().unwrap()))
     });
 }
@@ -122,7 +124,9 @@ fn a_dropped_last_tile() {
         let last = case.problem.shape().len_kv - TILE - 1;
         // With row 0 standing at key 0, a window right of it ends at the last key of the last tile but one for row 0.
         let window = Window { left: None, right: Some(last) };
-        naive(&case.with_problem(Problem::builder(shape()).dtype(case.problem.dtype()).window(window).build().unwrap()))
+        naive(
+            &case.with_problem(Problem::builder(shape()).dtype(case.dtype(Operand::Q)).window(window).build().unwrap()),
+        )
     });
 }
 

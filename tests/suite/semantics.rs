@@ -4,7 +4,7 @@ use truth::{Case, Fill, Visibility, poison_hidden};
 use wgpu_attention::{Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
 use crate::case::{drawn, everything, full};
-use crate::device::{each_variant, verify};
+use crate::device::{each_variant, verify, verify_once};
 
 /// Two batches, two heads that share a KV head, more keys than queries, neither a multiple of a tile.
 fn shape() -> Shape {
@@ -105,13 +105,34 @@ fn mask_and_bias_have_any_strides() {
 }
 
 #[test]
-fn a_bias_is_stored_as_f32_or_as_the_elements() {
+fn a_bias_is_stored_as_any_type() {
     let shape = shape();
-    for dtype in [Dtype::F16, Dtype::Bf16] {
-        for bias in [Dtype::F32, dtype] {
-            verify_filled(everything(shape, dtype).bias(bias, full(shape)));
-        }
+    for (dtype, bias) in [(Dtype::F16, Dtype::F32), (Dtype::F16, Dtype::Bf16), (Dtype::Bf16, Dtype::Bf16)] {
+        verify_filled(everything(shape, dtype).bias(bias, full(shape)));
     }
+}
+
+/// Queries, keys with values, and the output each have a type. All 27 combinations are compiled (`shaders`); these run.
+#[test]
+fn queries_and_keys_and_the_output_are_stored_as_types_of_their_own() {
+    use Dtype::{Bf16, F16, F32};
+    let odd = Shape { dim_qk: 31, dim_v: 27, ..shape() };
+    let plain = |shape, [q, kv, out]: [Dtype; 3]| {
+        drawn(Problem::builder(shape).dtype(q).kv_dtype(kv).out_dtype(out).lse(), Fill::Normal, 21)
+    };
+    for types in [[F32, F16, F32], [F32, Bf16, F32], [F16, F32, Bf16], [Bf16, F16, F32]] {
+        verify_once(&plain(shape(), types));
+        verify_once(&plain(odd, types));
+        verify_once(&plain(Shape { len_q: 1, len_kv: 1100, ..shape() }, types));
+    }
+    // With everything else, the weights among it.
+    let all = everything(odd, F32).kv_dtype(F16).out_dtype(Bf16);
+    verify_once(&drawn(all.bias(F16, full(odd)), Fill::Normal, 22));
+    // The types do not depend on the order in which they are given.
+    let last = Problem::builder(odd).kv_dtype(F16).dtype(Bf16).build().unwrap();
+    let types = [Operand::Q, Operand::K, Operand::V, Operand::Out].map(|operand| last.dtype(operand));
+    assert_eq!(types, [Bf16, F16, F16, Bf16].map(Some));
+    assert_eq!([Operand::Lse, Operand::Bias, Operand::Mask].map(|operand| last.dtype(operand)), [None; 3]);
 }
 
 /// More keys than queries, fewer, and as many.

@@ -86,20 +86,7 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         } else {
             problem
         };
-        let problem = problem.build().unwrap();
-        for device in devices {
-            if flag(4) {
-                let finds = testing::block_mask(&problem, device.caps()).unwrap();
-                variants.insert(finds.to_string(), finds);
-            }
-            let weights = testing::weights_candidates(&problem, device.caps()).unwrap();
-            for variant in device.candidates(&problem).unwrap() {
-                let kernels = testing::kernels(&problem, &variant, device.caps()).unwrap();
-                for kernel in kernels.into_iter().chain(weights.clone()) {
-                    variants.insert(kernel.to_string(), kernel);
-                }
-            }
-        }
+        take_kernels(&mut variants, devices, &problem.build().unwrap());
     };
     let [any, idle, ..] = &devices;
     for dim_qk in DIMS {
@@ -131,7 +118,31 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
             take(on_matrices, dim, dim, flags, Dtype::F16, None);
         }
     }
+    for types in 0..27 {
+        let [q, kv, out] = [types / 9, types / 3 % 3, types % 3].map(|n| Dtype::ALL[n]);
+        for dim in [5, 32] {
+            let problem = Problem::builder(Shape::new(1, 2, 8, dim).kv_len(2048)).dtype(q).kv_dtype(kv).out_dtype(out);
+            take_kernels(&mut variants, &devices, &problem.lse().build().unwrap());
+        }
+    }
     variants
+}
+
+/// Adds every kernel that may run a problem on these devices.
+fn take_kernels(variants: &mut BTreeMap<String, Variant>, devices: &[Attention], problem: &Problem) {
+    for device in devices {
+        if problem.block_mask().is_some() {
+            let finds = testing::block_mask(problem, device.caps()).unwrap();
+            variants.insert(finds.to_string(), finds);
+        }
+        let weights = testing::weights_candidates(problem, device.caps()).unwrap();
+        for variant in device.candidates(problem).unwrap() {
+            let kernels = testing::kernels(problem, &variant, device.caps()).unwrap();
+            for kernel in kernels.into_iter().chain(weights.clone()) {
+                variants.insert(kernel.to_string(), kernel);
+            }
+        }
+    }
 }
 
 /// Programs with helpers and loops, the numbers that they read, and what else is made of the same pieces.

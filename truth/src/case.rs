@@ -56,11 +56,13 @@ impl Case {
     /// A problem with these inputs, rounded to what its types can store. This does not check whether the inputs fit the
     /// problem; the functions that compute do.
     pub fn new(problem: Problem, mut host: Host) -> Self {
-        for values in [&mut host.q, &mut host.k, &mut host.v] {
-            round(problem.dtype(), values);
-        }
-        if let Some(bias) = &mut host.bias {
-            round(problem.bias_dtype().unwrap_or_default(), bias);
+        let Host { q, k, v, bias, .. } = &mut host;
+        let stored =
+            [(Operand::Q, Some(q)), (Operand::K, Some(k)), (Operand::V, Some(v)), (Operand::Bias, bias.as_mut())];
+        for (operand, values) in stored {
+            if let Some(values) = values {
+                round(problem.dtype(operand).unwrap_or_default(), values);
+            }
         }
         Self { problem, host }
     }
@@ -113,12 +115,12 @@ impl Case {
         elements.unwrap_or_else(|| panic!("{operand} holds no elements"))
     }
 
-    /// The element type of `q`, `k`, `v` or the bias.
-    pub fn dtype_of(&self, operand: Operand) -> Dtype {
-        match operand {
-            Operand::Bias => self.problem.bias_dtype().unwrap_or_default(),
-            _ => self.problem.dtype(),
-        }
+    /// The element type of an operand that holds floating-point numbers.
+    ///
+    /// # Panics
+    /// If it does not, or if the problem does not use it.
+    pub fn dtype(&self, operand: Operand) -> Dtype {
+        self.problem.dtype(operand).unwrap_or_else(|| panic!("{operand} holds no floating-point numbers"))
     }
 
     /// Replaces each element of `q`, `k`, `v` or the bias by the result of `new`, which gets its index and its value.
@@ -126,7 +128,7 @@ impl Case {
     /// # Panics
     /// If there is no such operand.
     pub fn edit(&mut self, operand: Operand, mut new: impl FnMut([u32; 4], f32) -> f32) {
-        let (view, dtype, host) = (self.view(operand), self.dtype_of(operand), &mut self.host);
+        let (view, dtype, host) = (self.view(operand), self.dtype(operand), &mut self.host);
         let values = match operand {
             Operand::Q => Some(&mut host.q),
             Operand::K => Some(&mut host.k),

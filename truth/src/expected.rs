@@ -200,7 +200,7 @@ impl Judged {
     /// Output, LSE and weights of a row.
     fn of_row(case: &Case, at: [u32; 3]) -> Result<[Self; 3], BindError> {
         let (exact, row) = (case.exact(at)?, Row::new(case, at));
-        let dtype = case.problem.dtype();
+        let dtype = case.dtype(Operand::Out);
         let naives = Way::ALL.map(|way| row.computed(way));
         let store = |values: &[f32]| dtype.decode(&dtype.encode(values));
         let largest_weight = exact.weights.iter().fold(0.0_f32, |most, &p| most.max(p as f32));

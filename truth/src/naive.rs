@@ -138,7 +138,7 @@ impl<'a> Row<'a> {
 
 /// The results of the naive computation, as a kernel would store them.
 pub fn naive(case: &Case) -> Outputs {
-    let dtype = case.problem.dtype();
+    let dtype = case.dtype(Operand::Out);
     let (mut out, mut lse, mut weights) = (Vec::new(), Vec::new(), Vec::new());
     for at in case.rows() {
         let row = Row::new(case, at).computed(Way::Forward);

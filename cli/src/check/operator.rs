@@ -17,8 +17,8 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     let (shape, fresh) = shape(attributes, [&q, &k, &v], cache.as_ref())?;
 
     let mut host = Host { q: q.numbers()?, ..Host::default() };
-    let dtype = common_type([&q, &k, &v]);
-    let mut problem = Problem::builder(shape).dtype(dtype);
+    let mut problem =
+        Problem::builder(shape).dtype(element(q.stored).unwrap_or_default()).kv_dtype(common_type([&k, &v]));
     if q.shape.len() == 3 {
         problem = problem.q(Layout::blhd(shape.heads_q, shape.len_q, shape.dim_qk));
         problem = problem.out(Layout::blhd(shape.heads_q, shape.len_q, shape.dim_v));
@@ -33,7 +33,7 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     }
 
     if let Some(mask) = file.find("in.attn_mask")? {
-        problem = read_mask(problem, &mask, shape.len_kv, dtype, &mut host)?;
+        problem = read_mask(problem, &mask, shape.len_kv, &mut host)?;
     }
     if let Some(lengths) = file.find("in.nonpad_kv_seqlen")? {
         ensure!(cache.is_none(), "nonpad_kv_seqlen and past_key exclude each other");
@@ -150,20 +150,14 @@ fn unpack(name: &str, tensor: &Tensor<'_>, heads: u32) -> Result<[u32; 4]> {
     Ok([batch, heads, len, hidden / heads])
 }
 
-/// The element type that all three share, or else f32, which holds the values of the others.
-fn common_type(tensors: [&Tensor<'_>; 3]) -> Dtype {
-    let [q, k, v] = tensors.map(|tensor| element(tensor.stored));
-    q.filter(|_| q == k && q == v).unwrap_or_default()
+/// The element type that both share, or else f32, which holds the values of the others.
+fn common_type(tensors: [&Tensor<'_>; 2]) -> Dtype {
+    let [k, v] = tensors.map(|tensor| element(tensor.stored));
+    k.filter(|_| k == v).unwrap_or_default()
 }
 
 /// Adds a boolean or an additive mask, padded with hidden keys up to `len_kv`.
-fn read_mask(
-    problem: ProblemBuilder,
-    tensor: &Tensor<'_>,
-    len_kv: u32,
-    dtype: Dtype,
-    host: &mut Host,
-) -> Result<ProblemBuilder> {
+fn read_mask(problem: ProblemBuilder, tensor: &Tensor<'_>, len_kv: u32, host: &mut Host) -> Result<ProblemBuilder> {
     let mut dims = tensor.aligned()?;
     let given = std::mem::replace(&mut dims[3], len_kv);
     ensure!(given <= len_kv, "attn_mask is {given} long, but there are {len_kv} keys");
@@ -173,8 +167,7 @@ fn read_mask(
         return Ok(problem.mask(layout));
     }
     host.bias = Some(padded(&tensor.numbers()?, given, len_kv, f32::NEG_INFINITY));
-    let stored = element(tensor.stored).filter(|&stored| stored == dtype).unwrap_or(Dtype::F32);
-    Ok(problem.bias(stored, layout))
+    Ok(problem.bias(element(tensor.stored).unwrap_or_default(), layout))
 }
 
 /// Pads rows of `given` elements to rows of `wanted`.
