@@ -45,8 +45,12 @@ pub fn describe(variant: &Variant) -> String {
     let buffers = variant.kernel().storage_buffers();
     let Kernel { source, slots, block, needs, work } = variant.kernel();
     let constants: Vec<String> = source.constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let is_written = |slot: &Slot| if slot.usage == Usage::Write { "!" } else { "" };
-    let slots: Vec<String> = slots.iter().map(|slot| format!("{}{}", slot.name(), is_written(slot))).collect();
+    let usage = |slot: &Slot| match slot.usage {
+        Usage::Read => "",
+        Usage::ReadShared => "?",
+        Usage::Write => "!",
+    };
+    let slots: Vec<String> = slots.iter().map(|slot| format!("{}{}", slot.name(), usage(slot))).collect();
     let Block { counts, rows, threads, computes_values } = block;
     let features: Vec<&str> = needs.features.iter_names().map(|(name, _)| name).collect();
     format!(
@@ -107,8 +111,8 @@ pub struct Binding {
     pub binding: u32,
     /// Its name in the shader.
     pub name: &'static str,
-    /// Whether the kernel writes it.
-    pub is_written: bool,
+    /// Whether the kernel declares that it may write it.
+    pub is_writable: bool,
     /// Whether it is a buffer rather than a texture.
     pub is_buffer: bool,
 }
@@ -118,7 +122,7 @@ pub fn bindings(variant: &Variant) -> Vec<Binding> {
     let of = |(n, slot): (usize, &Slot)| Binding {
         binding: binding(n),
         name: slot.name(),
-        is_written: slot.usage == Usage::Write,
+        is_writable: slot.usage != Usage::Read,
         is_buffer: slot.is_buffer(),
     };
     variant.kernel().slots.iter().enumerate().map(of).collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use truth::{Case, Fill};
 use wgpu_attention::{
-    BlockMask, Caps, Diagonal, Dtype, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Variant, testing,
+    BlockMask, Caps, Diagonal, Dtype, MaskFormat, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Variant, testing,
 };
 
 /// `decode` reads 64 keys per loop iteration. This many keys take several iterations, and the last one is not full.
@@ -26,7 +26,7 @@ fn drawn(problem: &ProblemBuilder, fill: Fill, seed: u64) -> Case {
 /// The cases by name. Each call gives the same numbers.
 ///
 /// Rows of 32 elements, and of 132 weights, are moved four at a time; rows of 30 elements one at a time.
-pub(crate) fn all() -> [(&'static str, Case); 8] {
+pub(crate) fn all() -> [(&'static str, Case); 10] {
     // Selection prefers `decode` for few query rows and `tiled` for many, but each kernel can run either.
     let few = |len_kv, dim| Problem::builder(Shape::new(1, 4, 2, dim).kv_heads(1).kv_len(len_kv));
     let many = |dim| Shape::new(2, 2, 40, dim).kv_heads(1).kv_len(132);
@@ -42,6 +42,8 @@ pub(crate) fn all() -> [(&'static str, Case); 8] {
     programs.host.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
     programs.host.programs.mask_mod = Some(Arc::new(|at, _| (at.query + 2 * at.key) % 3 != 0));
     // Random tiles: some are empty, some are full, and in some the mask decides.
+    // Inputs are declared read-write, and what they hold must not decide which threads reach a barrier.
+    let shared = Problem::builder(many(32)).mask_as(MaskFormat::WordsHide, scores).kv_lengths().shared_buffers();
     let tiles = Problem::builder(many(30)).mask(scores).block_mask(BlockMask::new(12, 32).per_batch().per_head());
     [
         ("tiled, weights", drawn(&tiled.weights(), Fill::Normal, 1)),
@@ -52,6 +54,8 @@ pub(crate) fn all() -> [(&'static str, Case); 8] {
         ("mask and bias", drawn(&mask_and_bias.lse().weights(), Fill::Normal, 6).lengths(&[130, 97])),
         ("programs, ALiBi and sinks", programs),
         ("block mask", drawn(&tiles, Fill::Normal, 8)),
+        ("shared buffers", drawn(&shared.lse(), Fill::Normal, 9).lengths(&[130, 97])),
+        ("an f16 cache beside f32", drawn(&few(SEVERAL_ROUNDS, 32).kv_dtype(Dtype::F16), Fill::Normal, 10)),
     ]
 }
 
@@ -82,7 +86,7 @@ mod tests {
     #[test]
     fn the_cases_reach_every_kernel_that_a_browser_gets_and_every_piece_of_it() {
         type Is = fn(&Variant) -> bool;
-        let scores: [(&str, Is); 9] = [
+        let scores: [(&str, Is); 10] = [
             ("elements in fours", |kernel| testing::access(kernel) == "x4"),
             ("elements one at a time", |kernel| testing::access(kernel) == "x1"),
             ("f16", |kernel| kernel.to_string().contains(".f16")),
@@ -93,6 +97,9 @@ mod tests {
             }),
             ("programs, ALiBi and sinks", |kernel| {
                 [".score-", ".mask-", ".alibi", ".sinks", ".aux"].iter().all(|word| kernel.to_string().contains(word))
+            }),
+            ("shared buffers with a mask of words and lengths", |kernel| {
+                [".mask-u32-hide", ".lengths", ".shared"].iter().all(|word| kernel.to_string().contains(word))
             }),
             ("a block mask", |kernel| kernel.to_string().contains(".tiles")),
             ("lengths and an LSE", |kernel| [".lengths", ".lse"].iter().all(|word| kernel.to_string().contains(word))),

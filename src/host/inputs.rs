@@ -123,7 +123,7 @@ impl Inputs<'_> {
             Operand::Q => encoded(self.q),
             Operand::K => encoded(self.k),
             Operand::V => encoded(self.v),
-            Operand::Mask => Some(self.mask?.iter().map(|&attend| u8::from(attend)).collect()),
+            Operand::Mask => Some(problem.mask_format()?.encode(self.mask?)),
             Operand::Bias => encoded(self.bias?),
             Operand::KvLengths => Some(bytemuck::cast_slice(self.kv_lengths?).to_vec()),
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),

@@ -3,7 +3,9 @@
 use crate::kernel::MAX_DIM;
 use crate::kernel::record::Counts;
 use crate::problem::Problem;
+use crate::problem::builder::Buffers;
 use crate::problem::dtype::Dtype;
+use crate::problem::mask::MaskFormat;
 use crate::problem::operand::Operand;
 use crate::problem::program::{Programs, fingerprint};
 
@@ -20,8 +22,8 @@ pub(crate) struct Choices {
     pub(crate) dim_v: u32,
     /// Whether the scores are capped.
     pub(crate) softcap: bool,
-    /// Whether there is a boolean mask.
-    pub(crate) mask: bool,
+    /// How the boolean mask is stored, if there is one.
+    pub(crate) mask: Option<MaskFormat>,
     /// Queries and keys per tile of the block mask, if there is one.
     pub(crate) block_mask: Option<[u32; 2]>,
     /// The element type of the bias, if there is one.
@@ -40,6 +42,8 @@ pub(crate) struct Choices {
     pub(crate) aux: bool,
     /// Where the results are written.
     pub(crate) results: Results,
+    /// Whether operands may be parts of the same buffers.
+    pub(crate) buffers: Buffers,
 }
 
 /// The element types of what a kernel moves.
@@ -115,7 +119,7 @@ impl Choices {
             dim_qk: shape.dim_qk.min(MAX_DIM).next_multiple_of(dim_step),
             dim_v: shape.dim_v.min(VALUE_COLUMNS).next_multiple_of(dim_step),
             softcap: problem.softcap().is_some(),
-            mask: problem.uses(Operand::Mask),
+            mask: problem.mask_format(),
             block_mask: problem.block_mask().map(|tiles| [tiles.rows, tiles.keys]),
             bias: problem.dtype(Operand::Bias),
             kv_lengths: problem.uses(Operand::KvLengths),
@@ -125,6 +129,7 @@ impl Choices {
             programs: problem.programs().clone(),
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
             results: Results::Whole,
+            buffers: problem.buffers(),
         }
     }
 
@@ -141,7 +146,7 @@ impl Choices {
 
     /// These choices without those that concern the scores, for kernels that only move elements.
     pub(crate) fn of_elements(&self) -> Self {
-        let (softcap, mask, block_mask, bias, kv_lengths) = (false, false, None, None, false);
+        let (softcap, mask, block_mask, bias, kv_lengths) = (false, None, None, None, false);
         let (alibi, sinks, programs, aux) = (false, false, Programs::default(), false);
         let (lse, results) = (false, Results::Whole);
         Self { softcap, mask, block_mask, bias, kv_lengths, alibi, sinks, programs, aux, lse, results, ..self.clone() }
@@ -180,15 +185,20 @@ impl std::fmt::Display for Choices {
         if let Some([rows, keys]) = self.block_mask {
             write!(f, ".tiles{rows}x{keys}")?;
         }
+        if self.softcap {
+            f.write_str(".softcap")?;
+        }
+        if let Some(mask) = self.mask {
+            write!(f, ".{mask}")?;
+        }
         let flags = [
-            (self.softcap, ".softcap"),
-            (self.mask, ".mask"),
             (self.alibi, ".alibi"),
             (self.sinks, ".sinks"),
             (self.aux, ".aux"),
             (self.kv_lengths, ".lengths"),
             (self.lse, ".lse"),
             (self.results == Results::Partial, ".part"),
+            (self.buffers == Buffers::Shared, ".shared"),
         ];
         flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))?;
         let Programs { score_mod, mask_mod } = &self.programs;

@@ -4,6 +4,7 @@ use crate::kernel::choices::{Access, Choices, Results, Storage};
 use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
+use crate::problem::mask::MaskFormat;
 use crate::problem::operand::Operand;
 use crate::problem::program::AT;
 
@@ -185,8 +186,20 @@ impl Pieces {
     /// Adds the mask and the block mask, but not the user's `mask_mod`.
     fn masks(&mut self, choices: &Choices) {
         self.file(include_str!("../../shaders/pieces/seen.wgsl"));
-        if choices.mask {
-            self.file(include_str!("../../shaders/pieces/mask_bytes.wgsl"));
+        if let Some(format) = choices.mask {
+            self.file(match format {
+                MaskFormat::BytesAttend | MaskFormat::BytesHide => {
+                    include_str!("../../shaders/pieces/mask_bytes.wgsl")
+                }
+                MaskFormat::WordsAttend | MaskFormat::WordsHide => {
+                    include_str!("../../shaders/pieces/mask_words.wgsl")
+                }
+            });
+            self.file(if format.hides() {
+                include_str!("../../shaders/pieces/mask_hides.wgsl")
+            } else {
+                include_str!("../../shaders/pieces/mask_attends.wgsl")
+            });
             self.slots.push(Slot::of(Operand::Mask, "array<u32>"));
         } else {
             self.file(include_str!("../../shaders/pieces/mask_none.wgsl"));

@@ -156,6 +156,12 @@ impl Iterations {
 }
 
 impl Kernel {
+    /// The same kernel for a problem whose operands may share buffers. Its text declares its slots.
+    pub(crate) fn with_shared_buffers(mut self) -> Self {
+        self.slots = self.slots.into_iter().map(Slot::shared).collect();
+        self
+    }
+
     /// The operands it binds, in the order of its slots.
     pub(crate) fn operands(&self) -> impl Iterator<Item = Operand> {
         self.slots.iter().filter_map(Slot::operand)

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use crate::problem::builder::Buffers;
 use crate::problem::operand::Operand;
 
 /// `@binding` of the parameters; slot `n` has the binding `n + 1`.
@@ -41,7 +42,21 @@ pub(crate) enum Space {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Usage {
     Read,
+    /// Reads, but is declared like what writes, since another part of the buffer may be written.
+    ReadShared,
     Write,
+}
+
+impl Usage {
+    /// How attention uses an operand of a problem.
+    pub(crate) fn of(operand: Operand, buffers: Buffers) -> Self {
+        match (operand, buffers) {
+            (Operand::Out | Operand::Lse | Operand::Weights, _) => Self::Write,
+            // These decide which threads reach a barrier, which WGSL allows only for what is read-only.
+            (Operand::KvLengths | Operand::BlockMask, _) | (_, Buffers::Apart) => Self::Read,
+            (_, Buffers::Shared) => Self::ReadShared,
+        }
+    }
 }
 
 /// The texel format of the staged keys and values.
@@ -49,9 +64,8 @@ pub(crate) const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 impl Slot {
     /// A buffer of the caller, which the shader declares as `wgsl`.
-    pub(crate) const fn of(operand: Operand, wgsl: &'static str) -> Self {
-        let usage = if operand.is_output() { Usage::Write } else { Usage::Read };
-        Self { resource: Resource::Operand(operand), usage, wgsl }
+    pub(crate) fn of(operand: Operand, wgsl: &'static str) -> Self {
+        Self { resource: Resource::Operand(operand), usage: Usage::of(operand, Buffers::Apart), wgsl }
     }
 
     /// A buffer of the caller that a kernel writes for other kernels to read.
@@ -59,10 +73,20 @@ impl Slot {
         Self { resource: Resource::Operand(operand), usage: Usage::Write, wgsl }
     }
 
+    /// The same slot in a problem whose operands may share buffers.
+    pub(crate) fn shared(self) -> Self {
+        match (self.resource, self.usage) {
+            (Resource::Operand(operand), Usage::Read) => Self { usage: Usage::of(operand, Buffers::Shared), ..self },
+            _ => self,
+        }
+    }
+
     pub(crate) const fn of_space(space: Space, usage: Usage) -> Self {
         let wgsl = match (space, usage) {
             (Space::Partial, _) => "array<vec4<f32>>",
-            (Space::StagedK | Space::StagedV, Usage::Read) => "texture_storage_2d<rgba32float, read>",
+            (Space::StagedK | Space::StagedV, Usage::Read | Usage::ReadShared) => {
+                "texture_storage_2d<rgba32float, read>"
+            }
             (Space::StagedK | Space::StagedV, Usage::Write) => "texture_storage_2d<rgba32float, write>",
         };
         Self { resource: Resource::Space(space), usage, wgsl }
@@ -142,7 +166,7 @@ pub(crate) fn declarations(slots: &[Slot]) -> String {
         let space = match (slot.is_buffer(), slot.usage) {
             (false, _) => "",
             (true, Usage::Read) => "<storage, read>",
-            (true, Usage::Write) => "<storage, read_write>",
+            (true, Usage::ReadShared | Usage::Write) => "<storage, read_write>",
         };
         let (name, ty, shape) = (slot.name(), slot.wgsl, slot.shape());
         // Writing to a `String` cannot fail.

@@ -266,7 +266,7 @@ impl Tiled {
     fn scores(self, choices: &Choices, after: [u32; 2]) -> (Pieces, u32) {
         let Self { block, down, across, .. } = self;
         let (row_vectors, key_vectors) = (block.row_vectors(), block.key_vectors());
-        let votes = choices.mask || choices.programs.mask_mod.is_some();
+        let votes = choices.mask.is_some() || choices.programs.mask_mod.is_some();
         let votes_bytes = if votes { VOTES_BYTES } else { 0 };
         let (k_groups, q_groups, all_q_groups) = (self.k_groups(), self.q_groups(), self.all_q_groups(choices.dim_qk));
         let after_groups = after[0] + after[1];

@@ -9,6 +9,7 @@ use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
 use crate::kernel::{block_mask, stage, text};
 use crate::problem::Problem;
+use crate::problem::builder::Buffers;
 use crate::problem::operand::Operand;
 
 /// The identity of one compiled kernel: everything that changes its text, and nothing else.
@@ -52,7 +53,11 @@ impl Variant {
 
     /// The kernel itself.
     pub(crate) fn kernel(&self) -> Kernel {
-        self.schedule().kernel(self.choices())
+        let kernel = self.schedule().kernel(self.choices());
+        match self.choices().buffers {
+            Buffers::Apart => kernel,
+            Buffers::Shared => kernel.with_shared_buffers(),
+        }
     }
 
     /// The operands its kernel binds.

@@ -1,6 +1,7 @@
 //! A problem compiled and sized for a device.
 
 pub(crate) mod cut;
+pub(crate) mod error;
 mod params;
 mod piece;
 mod pipeline;
@@ -25,6 +26,7 @@ use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use cut::Job;
+use error::ResizeError;
 use params::params;
 use pipeline::Pipeline;
 use scratch::{Scratch, ScratchSize};
@@ -44,10 +46,9 @@ pub struct Attention {
 /// A compiled and sized problem, which can be bound to buffers any number of times. Immutable; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub(crate) device: wgpu::Device,
+    pub(crate) attention: Attention,
     pub(crate) problem: Problem,
     variant: Variant,
-    pub(crate) binding_alignment: u64,
     split: Split,
     pub(crate) need: ScratchSize,
     pub(crate) steps: Arc<[Step]>,
@@ -208,7 +209,7 @@ impl Attention {
     }
 
     fn build(&self, problem: &Problem, variant: &Variant) -> Result<Plan, PlanError> {
-        let usage = |view: &View| if view.operand.is_output() { Usage::Write } else { Usage::Read };
+        let usage = |view: &View| Usage::of(view.operand, problem.buffers());
         let bound = problem.views().map(|view| Bound { view, usage: usage(&view) }).collect();
         self.assemble(problem, variant, &kernels(problem, variant, &self.caps)?, bound)
     }
@@ -231,11 +232,10 @@ impl Attention {
         };
         let split = Split::of(&variant.kernel(), problem, &self.caps);
         Ok(Plan {
-            device: self.device.clone(),
+            attention: self.clone(),
             stand_in,
             problem: problem.clone(),
             variant: variant.clone(),
-            binding_alignment: self.caps.binding_alignment,
             split,
             need,
             steps: steps.into(),
@@ -306,6 +306,24 @@ impl Attention {
 }
 
 impl Plan {
+    /// A plan for the same problem with other lengths. Layouts that the problem was given stay as they are; the others
+    /// are contiguous for the new lengths. The variant is the same, unless another number of queries needs another one.
+    ///
+    /// With the same variant this takes microseconds, because it uses the same pipelines. It compiles only if the keys
+    /// are now split over several workgroups and were not before, or the other way round, and only the first time.
+    ///
+    /// # Errors
+    /// As for [`ProblemBuilder::build`](crate::ProblemBuilder::build) and [`Attention::plan`].
+    pub fn resized(&self, len_q: u32, len_kv: u32) -> Result<Self, ResizeError> {
+        let problem = self.problem.clone().to_builder().lengths(len_q, len_kv).build()?;
+        if self.operands.iter().any(|bound| bound.view.operand == Operand::BlockMask && bound.usage == Usage::Write) {
+            return Ok(self.attention.plan_block_mask(&problem)?);
+        }
+        let able = self.attention.candidates(&problem)?;
+        let variant = able.iter().find(|&variant| *variant == self.variant).unwrap_or(&able[0]);
+        Ok(self.attention.build(&problem, variant)?)
+    }
+
     /// The problem that was planned.
     pub const fn problem(&self) -> &Problem {
         &self.problem
@@ -340,6 +358,6 @@ impl Plan {
     /// Allocates the memory of [`scratch_bytes`](Self::scratch_bytes), for [`bind_in`](Self::bind_in). Calls that run
     /// one after another may share it.
     pub fn scratch(&self) -> Scratch {
-        Scratch::new(&self.device, self.need)
+        Scratch::new(self.attention.device(), self.need)
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::problem::block_mask::BlockMask;
 use crate::problem::dtype::Dtype;
 use crate::problem::layout::{Layout, ScoreLayout};
+use crate::problem::mask::MaskFormat;
+use crate::problem::number::Number;
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, Window};
 use crate::problem::program::Programs;
@@ -12,7 +14,7 @@ use crate::problem::shape::Shape;
 
 /// Describes a [`Problem`](crate::Problem); created by [`Problem::builder`](crate::Problem::builder). Nothing is
 /// checked before [`build`](Self::build).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ProblemBuilder {
     pub(super) shape: Shape,
@@ -23,12 +25,12 @@ pub struct ProblemBuilder {
     pub(super) k: Option<Layout>,
     pub(super) v: Option<Layout>,
     pub(super) out: Option<Layout>,
-    pub(super) scale: Option<f32>,
-    pub(super) softcap: Option<f32>,
+    pub(super) scale: Option<Number>,
+    pub(super) softcap: Option<Number>,
     pub(super) diagonal: Diagonal,
     pub(super) causal: bool,
     pub(super) window: Window,
-    pub(super) mask: Option<ScoreLayout>,
+    pub(super) mask: Option<(MaskFormat, ScoreLayout)>,
     pub(super) bias: Option<(Dtype, ScoreLayout)>,
     pub(super) kv_lengths: bool,
     pub(super) lse: bool,
@@ -38,6 +40,16 @@ pub struct ProblemBuilder {
     pub(super) programs: Programs,
     pub(super) aux: Option<u64>,
     pub(super) block_mask: Option<BlockMask>,
+    pub(super) buffers: Buffers,
+}
+
+/// Whether operands may be parts of the same buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Buffers {
+    /// No output shares its buffer with an input.
+    Apart,
+    /// Outputs and inputs may be parts of one buffer.
+    Shared,
 }
 
 /// The shape of the `ALiBi` slopes.
@@ -76,7 +88,14 @@ impl ProblemBuilder {
             programs: Programs { score_mod: None, mask_mod: None },
             aux: None,
             block_mask: None,
+            buffers: Buffers::Apart,
         }
+    }
+
+    /// Other lengths for the same problem. Layouts that were given stay as they are.
+    pub fn lengths(mut self, len_q: u32, len_kv: u32) -> Self {
+        (self.shape.len_q, self.shape.len_kv) = (len_q, len_kv);
+        self
     }
 
     /// The element type of `q`, and of `k`, `v`, the output and the weights unless they have their own; f32 unless
@@ -137,13 +156,13 @@ impl ProblemBuilder {
     /// The factor on Q Kᵀ; `1/√dim_qk` unless given. At most 2.3e38 in magnitude; drivers may treat a magnitude below
     /// 1.2e-38 as 0.
     pub fn scale(mut self, scale: f32) -> Self {
-        self.scale = Some(scale);
+        self.scale = Some(Number(scale));
         self
     }
 
     /// Caps the scaled scores at ±`cap`: `cap · tanh(s / cap)`.
     pub fn softcap(mut self, cap: f32) -> Self {
-        self.softcap = Some(cap);
+        self.softcap = Some(Number(cap));
         self
     }
 
@@ -168,8 +187,13 @@ impl ProblemBuilder {
     }
 
     /// A boolean mask, one byte per element, non-zero = attend.
-    pub fn mask(mut self, layout: ScoreLayout) -> Self {
-        self.mask = Some(layout);
+    pub fn mask(self, layout: ScoreLayout) -> Self {
+        self.mask_as(MaskFormat::BytesAttend, layout)
+    }
+
+    /// A boolean mask in another format, for example one in which `true` hides the key.
+    pub fn mask_as(mut self, format: MaskFormat, layout: ScoreLayout) -> Self {
+        self.mask = Some((format, layout));
         self
     }
 
@@ -244,6 +268,17 @@ impl ProblemBuilder {
     /// are entirely visible.
     pub fn block_mask(mut self, tiles: BlockMask) -> Self {
         self.block_mask = Some(tiles);
+        self
+    }
+
+    /// Outputs may be parts of the same buffers as inputs, as in frameworks that keep many tensors in one buffer.
+    ///
+    /// WebGPU does not let a dispatch read a buffer and write it, even in different ranges, unless all of its bindings
+    /// may write. So kernels then declare their inputs as read-write, and [`Plan::bind`](crate::Plan::bind) checks that
+    /// the ranges of the outputs are apart from all others. The lengths and the block mask are still read-only, and need
+    /// buffers that no output is in.
+    pub fn shared_buffers(mut self) -> Self {
+        self.buffers = Buffers::Shared;
         self
     }
 }

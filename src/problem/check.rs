@@ -5,6 +5,7 @@ use crate::problem::block_mask::BlockMask;
 use crate::problem::builder::ProblemBuilder;
 use crate::problem::error::ProblemError;
 use crate::problem::layout::{ScoreLayout, View};
+use crate::problem::number::Number;
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, LONGEST};
 use crate::problem::program::mentions;
@@ -30,7 +31,9 @@ impl ProblemBuilder {
     pub fn build(&self) -> Result<Problem, ProblemError> {
         self.check_shape()?;
         self.check_numbers()?;
-        for (operand, layout) in [(Operand::Mask, self.mask), (Operand::Bias, self.bias.map(|(_, layout)| layout))] {
+        for (operand, layout) in
+            [(Operand::Mask, self.mask.map(|(_, layout)| layout)), (Operand::Bias, self.bias.map(|(_, layout)| layout))]
+        {
             self.check_broadcast(operand, layout)?;
         }
         self.check_diagonal()?;
@@ -98,7 +101,7 @@ impl ProblemBuilder {
             if has_own || count <= 1 {
                 continue;
             }
-            if self.mask.is_some_and(|mask| mask.stride[axis] != 0) {
+            if self.mask.is_some_and(|(_, mask)| mask.stride[axis] != 0) {
                 return Err(ProblemError::BlockMaskShared { what: "the mask", member: members[0], remedy });
             }
             let mask_mod = self.programs.mask_mod.as_deref().unwrap_or_default();
@@ -114,10 +117,12 @@ impl ProblemBuilder {
     }
 
     fn check_numbers(&self) -> Result<(), ProblemError> {
-        if let Some(scale) = self.scale.filter(|scale| scale.is_nan() || scale.abs() > LARGEST_SCALE) {
+        if let Some(scale) =
+            self.scale.map(|Number(scale)| scale).filter(|scale| scale.is_nan() || scale.abs() > LARGEST_SCALE)
+        {
             return Err(ProblemError::Scale(scale));
         }
-        if let Some(cap) = self.softcap.filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
+        if let Some(cap) = self.softcap.map(|Number(cap)| cap).filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
             return Err(ProblemError::Softcap(cap));
         }
         Ok(())

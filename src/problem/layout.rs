@@ -52,6 +52,11 @@ impl Layout {
         [q, q.at(offset_k), Self { offset: offset_v, head: dim_v, ..q }]
     }
 
+    /// Any strides, in elements, for (batch, head, row). A stride of 0 broadcasts. The elements of a row are contiguous.
+    pub const fn strided([batch, head, row]: [u64; 3]) -> Self {
+        Self { offset: 0, batch, head, row }
+    }
+
     /// The same layout, starting at element `offset`.
     #[must_use]
     pub const fn at(self, offset: u64) -> Self {

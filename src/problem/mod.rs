@@ -7,15 +7,19 @@ pub(crate) mod dtype;
 pub(crate) mod error;
 pub(crate) mod function;
 pub(crate) mod layout;
+pub(crate) mod mask;
+pub(crate) mod number;
 pub(crate) mod operand;
 pub(crate) mod positions;
 pub(crate) mod program;
 pub(crate) mod shape;
 
 use block_mask::BlockMask;
-use builder::{ProblemBuilder, Slopes};
+use builder::{Buffers, ProblemBuilder, Slopes};
 use dtype::Dtype;
 use layout::{Layout, ScoreLayout, View};
+use mask::MaskFormat;
+use number::Number;
 use operand::Operand;
 use positions::{Band, Diagonal, Window, band};
 use program::Programs;
@@ -35,7 +39,7 @@ use shape::Shape;
 /// assert!(error.to_string().contains("heads_q = 32 is not a multiple of heads_kv = 5"));
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     spec: ProblemBuilder,
 }
@@ -63,12 +67,13 @@ impl Problem {
 
     /// The factor on Q Kᵀ.
     pub fn scale(&self) -> f32 {
-        self.spec.scale.unwrap_or_else(|| (self.spec.shape.dim_qk as f32).sqrt().recip())
+        let given = self.spec.scale.map(|Number(scale)| scale);
+        given.unwrap_or_else(|| (self.spec.shape.dim_qk as f32).sqrt().recip())
     }
 
     /// The cap on the scaled scores, if there is one.
-    pub const fn softcap(&self) -> Option<f32> {
-        self.spec.softcap
+    pub fn softcap(&self) -> Option<f32> {
+        self.spec.softcap.map(|Number(cap)| cap)
     }
 
     /// Whether keys past the diagonal are hidden.
@@ -84,6 +89,20 @@ impl Problem {
     /// The sliding window.
     pub const fn window(&self) -> Window {
         self.spec.window
+    }
+
+    /// How the boolean mask is stored, if there is one.
+    pub fn mask_format(&self) -> Option<MaskFormat> {
+        self.spec.mask.map(|(format, _)| format)
+    }
+
+    /// Whether outputs may be parts of the same buffers as inputs.
+    pub fn shares_buffers(&self) -> bool {
+        self.spec.buffers == Buffers::Shared
+    }
+
+    pub(crate) const fn buffers(&self) -> Buffers {
+        self.spec.buffers
     }
 
     /// The tiles of the block mask, if there is one.
@@ -115,10 +134,10 @@ impl Problem {
     /// The layout of an operand in its buffer, if the problem uses the operand.
     pub fn view(&self, operand: Operand) -> Option<View> {
         let shape = self.spec.shape;
-        // Masks are the only operands of single bytes, and the others that hold no numbers hold words.
-        let element_bytes = match (operand, self.spec.dtype_of(operand)) {
-            (Operand::Mask, _) => 1,
-            (_, dtype) => dtype.unwrap_or(Dtype::F32).size_bytes(),
+        let element_bytes = match (operand, self.spec.dtype_of(operand), self.mask_format()) {
+            (Operand::Mask, _, Some(format)) => format.size_bytes(),
+            // Lengths and the numbers of tiles are as large as an f32.
+            (_, dtype, _) => dtype.unwrap_or(Dtype::F32).size_bytes(),
         };
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
         let rows = |layout: Option<Layout>, heads, len, dim| {
@@ -140,7 +159,7 @@ impl Problem {
             Operand::Out => Some(rows(self.spec.out, heads_q, len_q, dim_v)),
             Operand::Lse => self.spec.lse.then(|| rows(None, heads_q, len_q, 1)),
             Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
-            Operand::Mask => self.spec.mask.map(scores),
+            Operand::Mask => self.spec.mask.map(|(_, layout)| scores(layout)),
             Operand::Bias => self.spec.bias.map(|(_, layout)| scores(layout)),
             Operand::AlibiSlopes => self.spec.alibi.map(|slopes| View {
                 operand,

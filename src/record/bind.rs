@@ -6,10 +6,43 @@ use crate::kernel::params::Params;
 use crate::kernel::slots::{PARAMS_BINDING, Resource, Space, binding};
 use crate::plan::scratch::Scratch;
 use crate::plan::slices::Slice;
-use crate::plan::{Launch, Plan, Step};
+use crate::plan::{Attention, Launch, Plan, Step};
 use crate::record::call::{Call, Dispatch};
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
+
+impl Attention {
+    /// The binding of what begins at any byte of a buffer, and the index of its first element within that binding.
+    ///
+    /// A device binds buffers only at multiples of [`Caps::binding_alignment`]. So the binding begins at the last such
+    /// multiple, and the layout begins at the element that this returns:
+    ///
+    /// ```
+    /// # use wgpu_attention::{Attention, BindError, Layout, ScoreLayout};
+    /// # fn place(attention: &Attention, pool: &wgpu::Buffer) -> Result<(), BindError> {
+    /// // A tensor of f32 that begins at byte 1000 of a framework's pool, with strides in elements.
+    /// let (binding, first) = attention.binding_at(pool, 1000, 4)?;
+    /// let layout = Layout::strided([4096, 64, 128]).at(first);
+    /// # let _ = (binding, layout);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BindError::PartOfElement`] if the byte is not a multiple of `element_bytes`.
+    pub fn binding_at<'a>(
+        &self,
+        buffer: &'a wgpu::Buffer,
+        byte: u64,
+        element_bytes: u64,
+    ) -> Result<(BufferBinding<'a>, u64), BindError> {
+        if element_bytes == 0 || !byte.is_multiple_of(element_bytes) {
+            return Err(BindError::PartOfElement { byte, element_bytes });
+        }
+        let alignment = self.caps().binding_alignment.max(1);
+        let offset = byte / alignment * alignment;
+        Ok((BufferBinding { buffer, offset, size: None }, (byte - offset) / element_bytes))
+    }
+}
 
 impl Plan {
     /// Binds the plan to buffers. Offsets and sizes are those of the bindings in `operands`; layouts count from the
@@ -29,14 +62,14 @@ impl Plan {
         if !scratch.covers(&self.need) {
             return Err(BindError::Scratch { need: self.need, got: scratch.size() });
         }
-        operands.check(&self.problem, &self.operands, self.binding_alignment)?;
+        operands.check(&self.problem, &self.operands, self.attention.caps().binding_alignment)?;
         let mut dispatches = Vec::new();
         for step in self.steps.iter() {
             for launch in &step.launches {
                 dispatches.push(self.dispatch(step, launch, operands, scratch));
             }
         }
-        Ok(Call::new(self.variant().to_string(), dispatches))
+        Ok(Call::new(self.clone(), operands.owned(), scratch.clone(), dispatches))
     }
 
     fn dispatch(&self, step: &Step, launch: &Launch, operands: &Operands<'_>, scratch: &Scratch) -> Dispatch {
@@ -60,7 +93,7 @@ impl Plan {
             binding: binding(n),
             resource: BindingResource::TextureView(texture),
         }));
-        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let group = self.attention.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&label),
             layout: &step.pipeline.layout,
             entries: &entries,

@@ -1,9 +1,19 @@
 //! A plan bound to buffers. Recording it cannot fail, submits nothing and waits for nothing.
 
+use wgpu::BufferBinding;
+
+use crate::plan::Plan;
+use crate::plan::scratch::Scratch;
+use crate::problem::operand::Operand;
+use crate::record::error::BindError;
+use crate::record::operands::OwnedOperands;
+
 /// Attention on given buffers, ready to be recorded any number of times.
 #[derive(Clone, Debug)]
 pub struct Call {
-    label: String,
+    plan: Plan,
+    operands: OwnedOperands,
+    scratch: Scratch,
     dispatches: Vec<Dispatch>,
 }
 
@@ -17,8 +27,16 @@ pub struct Dispatch {
 }
 
 impl Call {
-    pub(crate) const fn new(label: String, dispatches: Vec<Dispatch>) -> Self {
-        Self { label, dispatches }
+    pub(crate) const fn new(plan: Plan, operands: OwnedOperands, scratch: Scratch, dispatches: Vec<Dispatch>) -> Self {
+        Self { plan, operands, scratch, dispatches }
+    }
+
+    /// The same call with another buffer for one operand, and the same scratch.
+    ///
+    /// # Errors
+    /// As for [`Plan::bind`].
+    pub fn rebound(&self, operand: Operand, binding: BufferBinding<'_>) -> Result<Self, BindError> {
+        self.plan.bind_in(&self.operands.borrowed().with(operand, binding), &self.scratch)
     }
 
     /// Records the dispatches into the caller's pass. Changes the pass's pipeline and bind group 0.
@@ -30,7 +48,8 @@ impl Call {
 
     /// Records the dispatches into the caller's encoder, in a separate pass.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some(&self.label), timestamp_writes: None };
+        let label = self.plan.variant().to_string();
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(&label), timestamp_writes: None };
         self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
     }
 

@@ -92,6 +92,14 @@ pub enum BindError {
         /// `min_storage_buffer_offset_alignment`.
         alignment: u64,
     },
+    /// A tensor does not begin with an element.
+    #[error("byte {byte} is not a multiple of the {element_bytes} bytes of an element")]
+    PartOfElement {
+        /// The byte at which it begins.
+        byte: u64,
+        /// Bytes per element.
+        element_bytes: u64,
+    },
     /// The buffer was created without a required usage.
     #[error("the buffer for `{operand}` was created without {missing:?}; add it to `BufferDescriptor::usage`")]
     Usage {
@@ -102,7 +110,7 @@ pub enum BindError {
     },
     /// An output shares its buffer with an input, or its bytes with another output.
     #[error(
-        "`{output}` and `{other}` are bound to the same buffer; an output must not share a buffer with an input, or bytes with another output"
+        "`{output}` and `{other}` are bound to the same buffer; an output must not share a buffer with an input, unless the problem has `shared_buffers` and the input is neither the lengths nor the block mask; and never bytes with another operand"
     )]
     Aliased {
         /// The output.

@@ -1,6 +1,6 @@
 //! The caller's buffers, and checks whose errors are clearer than those of wgpu.
 
-use wgpu::{BufferBinding, BufferUsages};
+use wgpu::{BufferAddress, BufferBinding, BufferSize, BufferUsages};
 
 use crate::kernel::slots::Usage;
 use crate::plan::Bound;
@@ -36,6 +36,15 @@ impl<'a> Operands<'a> {
         self.given[operand as usize].as_ref()
     }
 
+    /// The same bindings, which keep their buffers.
+    pub(crate) fn owned(&self) -> OwnedOperands {
+        let given = self
+            .given
+            .each_ref()
+            .map(|given| given.as_ref().map(|&BufferBinding { buffer, offset, size }| (buffer.clone(), offset, size)));
+        OwnedOperands { given }
+    }
+
     /// Checks the given bindings for a plan for `problem` whose calls bind `wanted`, on a device that binds at
     /// multiples of `alignment`.
     pub(crate) fn check(&self, problem: &Problem, wanted: &[Bound], alignment: u64) -> Result<(), BindError> {
@@ -54,7 +63,7 @@ impl<'a> Operands<'a> {
     }
 
     /// Checks that outputs do not overlap other operands. wgpu allows a dispatch to bind a written buffer a second time
-    /// only if it also writes it there, and does not check that the two ranges are disjoint.
+    /// only if it may also write it there, and does not check that the two ranges are disjoint.
     fn check_aliases(&self, wanted: &[Bound]) -> Result<(), BindError> {
         // An operand without elements is not bound.
         let bound = || wanted.iter().filter(|bound| !bound.view.is_empty());
@@ -64,12 +73,28 @@ impl<'a> Operands<'a> {
                 // These sums do not overflow, since each range was found to lie within its buffer.
                 let apart = binding.offset + output.view.size_bytes() <= range.offset
                     || range.offset + other.view.size_bytes() <= binding.offset;
-                if range.buffer == binding.buffer && !(other.usage == Usage::Write && apart) {
+                if range.buffer == binding.buffer && !(other.usage != Usage::Read && apart) {
                     return Err(BindError::Aliased { output: output.view.operand, other: other.view.operand });
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// [`Operands`] that keep their buffers.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedOperands {
+    given: [Option<(wgpu::Buffer, BufferAddress, Option<BufferSize>)>; Operand::ALL.len()],
+}
+
+impl OwnedOperands {
+    pub(crate) fn borrowed(&self) -> Operands<'_> {
+        let given = self
+            .given
+            .each_ref()
+            .map(|given| given.as_ref().map(|&(ref buffer, offset, size)| BufferBinding { buffer, offset, size }));
+        Operands { given }
     }
 }
 

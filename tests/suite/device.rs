@@ -1,6 +1,7 @@
 //! Opens every adapter of this machine, and runs cases on them.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use truth::{Case, Expected, Outputs, indices};
@@ -23,6 +24,12 @@ pub struct Device {
     pub queue: wgpu::Queue,
     /// A GL context serves one thread at a time, and wgpu panics rather than wait long for it.
     gate: Option<Mutex<()>>,
+}
+
+/// Where an operand lies.
+struct Place {
+    buffer: wgpu::Buffer,
+    offset: u64,
 }
 
 /// The bytes of outputs before a run: NaN in every element type.
@@ -248,16 +255,29 @@ impl Device {
     }
 
     fn run_plan(&self, case: &Case, plan: &Plan) -> Outputs {
-        let buffers: Vec<(Operand, wgpu::Buffer)> =
-            case.problem.views().map(|view| (view.operand, self.upload(&contents(case, view.operand)))).collect();
+        let buffers: Vec<(Operand, Place)> = if case.problem.shares_buffers() {
+            self.upload_together(case)
+        } else {
+            let own = |operand| Place { buffer: self.upload(&contents(case, operand)), offset: 0 };
+            case.problem.views().map(|view| (view.operand, own(view.operand))).collect()
+        };
         let mut operands = Operands::default();
-        for (operand, buffer) in &buffers {
-            operands = operands.with(*operand, buffer.as_entire_buffer_binding());
+        for (operand, Place { buffer, offset }) in &buffers {
+            let size = NonZeroU64::new(case.view(*operand).size_bytes());
+            operands = operands.with(*operand, wgpu::BufferBinding { buffer, offset: *offset, size });
         }
         let call = plan.bind(&operands).unwrap();
         let outputs: Vec<_> = buffers.iter().filter(|(operand, _)| operand.is_output()).collect();
-        let bytes = self.finish(&call, outputs.iter().map(|(_, buffer)| buffer));
-        let mut got = outputs.iter().zip(bytes).map(|((operand, _), bytes)| (*operand, bytes));
+        let bytes = self.finish(&call, outputs.iter().map(|(_, place)| &place.buffer));
+        let mut got = outputs.iter().zip(bytes).map(|((operand, place), bytes)| {
+            let start = place.offset as usize;
+            let end = if case.problem.shares_buffers() {
+                start + case.view(*operand).size_bytes() as usize
+            } else {
+                bytes.len()
+            };
+            (*operand, bytes[start..end].to_vec())
+        });
         let mut stray = None;
         let mut take = |wanted| {
             case.problem.uses(wanted).then(|| {
@@ -269,6 +289,24 @@ impl Device {
         };
         let (out, lse, weights) = (take(Operand::Out).unwrap(), take(Operand::Lse), take(Operand::Weights));
         Outputs { out, lse, weights, stray }
+    }
+
+    /// Uploads all operands to one buffer, but those that cannot share one with the outputs.
+    fn upload_together(&self, case: &Case) -> Vec<(Operand, Place)> {
+        let alignment = self.attention.device().limits().min_storage_buffer_offset_alignment as usize;
+        let is_apart = |operand: &Operand| matches!(operand, Operand::KvLengths | Operand::BlockMask);
+        let operands = || case.problem.views().map(|view| view.operand);
+        let (mut pool, mut offsets) = (Vec::new(), Vec::new());
+        for operand in operands().filter(|operand| !is_apart(operand)) {
+            pool.resize(pool.len().next_multiple_of(alignment), SENTINEL);
+            offsets.push((operand, pool.len() as u64));
+            pool.extend(contents(case, operand));
+        }
+        let pool = self.upload(&pool);
+        let apart = operands().filter(is_apart);
+        let apart = apart.map(|operand| (operand, Place { buffer: self.upload(&contents(case, operand)), offset: 0 }));
+        let shared = offsets.into_iter().map(|(operand, offset)| (operand, Place { buffer: pool.clone(), offset }));
+        shared.chain(apart).collect()
     }
 
     pub fn upload(&self, contents: &[u8]) -> wgpu::Buffer {
@@ -300,8 +338,7 @@ pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
         Operand::Q => encode(&case.host.q),
         Operand::K => encode(&case.host.k),
         Operand::V => encode(&case.host.v),
-        // Any non-zero byte attends.
-        Operand::Mask => case.host.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(mask_byte).collect(),
+        Operand::Mask => mask(case),
         Operand::Bias => encode(case.host.bias.as_ref().unwrap()),
         Operand::KvLengths => bytemuck::cast_slice(case.host.kv_lengths.as_ref().unwrap()).to_vec(),
         Operand::AlibiSlopes => encode(case.host.alibi_slopes.as_ref().unwrap()),
@@ -314,8 +351,13 @@ pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
     bytes
 }
 
-fn mask_byte((&attend, some): (&bool, u8)) -> u8 {
-    if attend { some } else { 0 }
+/// A mask in which every non-zero element is another one.
+fn mask(case: &Case) -> Vec<u8> {
+    let format = case.problem.mask_format().unwrap();
+    let set = |(&attend, some): (&bool, u8)| if attend == format.hides() { 0 } else { some };
+    let bytes = case.host.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(set);
+    // The upper byte of a word, so that all of it must be read.
+    bytes.flat_map(|byte| vec![0; format.size_bytes() as usize - 1].into_iter().chain([byte])).collect()
 }
 
 fn unwritten(problem: &Problem, operand: Operand) -> Vec<u8> {

@@ -8,10 +8,10 @@ use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
     Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Operand, Operands, PlanError, Problem,
-    ProblemBuilder, ProblemError, Readback, ReadbackError, ScoreLayout, Shape, reference, testing,
+    ProblemBuilder, ProblemError, Readback, ReadbackError, ResizeError, ScoreLayout, Shape, reference, testing,
 };
 
-use crate::record::{buffers, noop, operands};
+use crate::record::{buffers, noop, operands, without_error};
 
 /// The variants whose text a test here has checked, as `Enum::Variant`.
 static PRODUCED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -182,6 +182,22 @@ fn planning() {
     assert_says(&error, &["lost", "create another"]);
 }
 
+#[test]
+fn resizing() {
+    let (device, _queue) = noop();
+    let plan = Attention::new(&device).plan(&Problem::builder(shape()).build().unwrap()).unwrap();
+    let error = plan.resized(8, u32::MAX).unwrap_err();
+    assert_says(&error, &["len_kv", "536870912"]);
+    assert!(matches!(error, ResizeError::Problem(_)));
+    // As many rows as a problem may have are more than can be cut into dispatches of one flop.
+    let mut caps = Caps::of(&device);
+    caps.dispatch_flop = 1;
+    let plan = Attention::with_caps(&device, caps).plan(plan.problem()).unwrap();
+    let error = plan.resized(1 << 29, 1).unwrap_err();
+    assert_says(&error, &["dispatches"]);
+    assert!(matches!(error, ResizeError::Plan(_)));
+}
+
 fn buffer(device: &Device, size: u64, usage: BufferUsages) -> wgpu::Buffer {
     device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
 }
@@ -228,6 +244,16 @@ fn binding() {
     assert_eq!(error, BindError::Aliased { output: Operand::Out, other: Operand::Q });
     plan.bind(&complete()).unwrap();
 
+    sharing(&device);
+    let attention = Attention::new(&device);
+    let (binding, first) = attention.binding_at(q, 1000, 4).unwrap();
+    assert_eq!((binding.offset, binding.size, first), (768, None, 58));
+    assert_eq!(attention.binding_at(q, 768, 2).unwrap().1, 0);
+    for (byte, element_bytes) in [(1002, 4), (3, 2), (8, 0)] {
+        let error = attention.binding_at(q, byte, element_bytes).unwrap_err();
+        assert_says(&error, &[&format!("byte {byte}"), &format!("{element_bytes} bytes")]);
+    }
+
     let mut caps = Caps::of(&device);
     caps.workgroups_to_fill = 1 << 20;
     let long = Problem::builder(Shape::new(1, 1, 1, 16).kv_len(2048)).build().unwrap();
@@ -235,6 +261,43 @@ fn binding() {
     let error = in_parts.bind_in(&operands(&buffers(&device, &long)), &plan.scratch()).unwrap_err();
     assert_eq!(error, BindError::Scratch { need: in_parts.scratch().size(), got: plan.scratch().size() });
     assert_says(&error, &[&in_parts.scratch_bytes().to_string(), "has 0 bytes", "Plan::scratch"]);
+}
+
+/// If a problem allows it, operands are parts of one buffer, as long as what is written is apart from all others.
+fn sharing(device: &Device) {
+    let problem = Problem::builder(shape()).shared_buffers().lse().build().unwrap();
+    let plan = Attention::new(device).plan(&problem).unwrap();
+    let pool = buffer(device, 1 << 20, BufferUsages::STORAGE);
+    let at = |offset| BufferBinding { buffer: &pool, offset, size: None };
+    let together = || Operands::new(at(0), at(4096), at(8192), at(12288)).with(Operand::Lse, at(16384));
+    let call = plan.bind(&together()).unwrap();
+    // wgpu would refuse a buffer that a dispatch reads and writes.
+    without_error(device, || {
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        call.encode(&mut encoder);
+        encoder.finish()
+    });
+    plan.bind(&together().with(Operand::K, at(0))).unwrap();
+    for (moved, offset, output, other) in [
+        (Operand::Out, 256, Operand::Out, Operand::Q),
+        (Operand::Out, 12288 - 256, Operand::Out, Operand::V),
+        (Operand::Lse, 12288, Operand::Out, Operand::Lse),
+        (Operand::K, 16384, Operand::Lse, Operand::K),
+    ] {
+        let error = plan.bind(&together().with(moved, at(offset))).unwrap_err();
+        assert_says(&error, &["same buffer", "shared_buffers"]);
+        assert_eq!(error, BindError::Aliased { output, other });
+    }
+    let problem = Problem::builder(shape()).shared_buffers();
+    for (problem, other) in [
+        (problem.clone().block_mask(BlockMask::new(4, 32)), Operand::BlockMask),
+        (problem.kv_lengths(), Operand::KvLengths),
+    ] {
+        let plan = Attention::new(device).plan(&problem.build().unwrap()).unwrap();
+        let all = Operands::new(at(0), at(4096), at(8192), at(12288)).with(other, at(16384));
+        let error = plan.bind(&all).unwrap_err();
+        assert_eq!(error, BindError::Aliased { output: Operand::Out, other });
+    }
 }
 
 #[test]
@@ -404,6 +467,7 @@ fn declared(source: &str) -> BTreeSet<String> {
 fn every_error_there_is() {
     describing();
     planning();
+    resizing();
     binding();
     host_slices();
     running();
@@ -411,6 +475,7 @@ fn every_error_there_is() {
     let sources = [
         include_str!("../../src/problem/error.rs"),
         include_str!("../../src/kernel/error.rs"),
+        include_str!("../../src/plan/error.rs"),
         include_str!("../../src/record/error.rs"),
         include_str!("../../src/host/run.rs"),
     ];

@@ -11,10 +11,10 @@ use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, empty_tiles,
     even_f16, forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q,
     left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias,
-    long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, nan_behind_band, nan_behind_bias,
-    nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths, staircase, tall,
-    tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first,
-    weights_of_the_last, wide, windowed,
+    long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, masked_by_hiding_words, nan_behind_band,
+    nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
+    staircase, tall, tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows, weights_of_stairs,
+    weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, the first string of each pair is replaced by the second.
@@ -91,6 +91,8 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("!= vec4(0u);", "== vec4(0u);")], masked),
     mutation(&[("& vec4(0xffu)", "& vec4(0x1u)")], masked_by_bytes),
     mutation(&[("keys * params.mask_key", "keys")], mask_keys_outermost),
+    mutation(&[("return !is_set(at, keys);", "return is_set(at, keys);")], masked_by_hiding_words),
+    mutation(&[("return vec4(mask[i.x], mask[i.y],", "return vec4(mask[i.x], mask[i.x],")], masked_by_hiding_words),
     mutation(&[("&votes) == 0u", "&votes) != 0u")], masked),
     // What a block mask says.
     mutation(&[("select(SOME_HIDDEN, tile, (tile & SOME_SEEN) != 0u)", "tile")], empty_tiles),

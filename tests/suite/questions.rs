@@ -2,7 +2,7 @@
 
 use truth::{Case, Fill, poison_hidden};
 use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Layout, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
+    BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
 };
 
 use crate::case::{drawn, everything, full};
@@ -144,6 +144,11 @@ pub fn tiles() -> Case {
     let shape = Shape::new(2, 4, 70, 32).kv_heads(2).kv_len(150);
     let tiles = BlockMask::new(24, 32).per_batch().per_head();
     filled(Problem::builder(shape).mask(full(shape)).block_mask(tiles), Fill::Normal)
+}
+
+/// A mask of words that are set where a key is hidden.
+pub fn masked_by_hiding_words() -> Case {
+    filled(Problem::builder(shape()).mask_as(MaskFormat::WordsHide, full(shape())), Fill::Normal)
 }
 
 /// Each tile is empty or full, so that the tiles of a block of rows are full except for those that no row sees.

@@ -1,7 +1,9 @@
 //! What each option means: one test for each row of the table of meanings, on every variant and adapter.
 
 use truth::{Case, Fill, Visibility, poison_hidden};
-use wgpu_attention::{Diagonal, Dtype, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+use wgpu_attention::{
+    BlockMask, Diagonal, Dtype, MaskFormat, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
+};
 
 use crate::case::{drawn, everything, full};
 use crate::device::{each_variant, verify, verify_once};
@@ -133,6 +135,31 @@ fn queries_and_keys_and_the_output_are_stored_as_types_of_their_own() {
     let types = [Operand::Q, Operand::K, Operand::V, Operand::Out].map(|operand| last.dtype(operand));
     assert_eq!(types, [Bf16, F16, F16, Bf16].map(Some));
     assert_eq!([Operand::Lse, Operand::Bias, Operand::Mask].map(|operand| last.dtype(operand)), [None; 3]);
+}
+
+/// A mask of bytes or of words, in which a set element attends or hides.
+#[test]
+fn a_mask_is_stored_in_any_format() {
+    for format in MaskFormat::ALL {
+        verify_filled(Problem::builder(shape()).mask_as(format, full(shape())).lse());
+        let padding = ScoreLayout::broadcast([2, 1, 1, 50]);
+        verify_once(&drawn(Problem::builder(shape()).mask_as(format, padding).weights(), Fill::Normal, 23));
+    }
+}
+
+/// All operands are parts of one buffer, as in a framework that pools them.
+#[test]
+fn operands_may_share_a_buffer() {
+    let odd = Shape { dim_qk: 31, dim_v: 27, ..shape() };
+    for (shape, dtype) in [(shape(), Dtype::F32), (odd, Dtype::F16)] {
+        verify_once(&drawn(Problem::builder(shape).dtype(dtype).lse().shared_buffers(), Fill::Normal, 24));
+        verify_once(&drawn(everything(shape, dtype).shared_buffers(), Fill::Normal, 25));
+        let few = Problem::builder(Shape { len_q: 1, len_kv: 1100, ..shape }).dtype(dtype).kv_lengths().lse();
+        verify_once(&drawn(few.causal(Diagonal::BottomRight).shared_buffers(), Fill::Normal, 26).lengths(&[1100, 700]));
+    }
+    let own = BlockMask::new(16, 32).per_batch().per_head();
+    let tiles = Problem::builder(shape()).mask(full(shape())).block_mask(own).shared_buffers();
+    verify_once(&drawn(tiles, Fill::Normal, 27));
 }
 
 /// More keys than queries, fewer, and as many.

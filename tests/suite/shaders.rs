@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, ProblemBuilder, Shape, Slopes, Tiles,
-    Variant, testing,
+    Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Multiplier, Problem, ProblemBuilder,
+    ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -76,16 +76,12 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         let mut problem = Problem::builder(Shape::new(1, 2, 8, dim_qk).kv_len(2048).value_dim(dim_v)).dtype(dtype);
         let flag = |bit: u32| flags >> bit & 1 == 1;
         problem = if flag(0) { problem.softcap(1.0) } else { problem };
-        problem = if flag(1) { problem.mask(wgpu_attention::ScoreLayout::broadcast([1; 4])) } else { problem };
+        problem = if flag(1) { problem.mask(ScoreLayout::broadcast([1; 4])) } else { problem };
         problem = if flag(2) { problem.kv_lengths() } else { problem };
         problem = if flag(3) { problem.lse() } else { problem };
         problem = if flag(4) { problem.block_mask(BlockMask::new(64, 128)) } else { problem };
         problem = if flag(5) { with_programs(problem) } else { problem };
-        problem = if let Some(bias) = bias {
-            problem.bias(bias, wgpu_attention::ScoreLayout::broadcast([1; 4]))
-        } else {
-            problem
-        };
+        problem = if let Some(bias) = bias { problem.bias(bias, ScoreLayout::broadcast([1; 4])) } else { problem };
         take_kernels(&mut variants, devices, &problem.build().unwrap());
     };
     let [any, idle, ..] = &devices;
@@ -116,6 +112,19 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         for flags in [0b10000, 0b11010, 0b101000] {
             take(devices, dim, dim, flags, Dtype::F16, None);
             take(on_matrices, dim, dim, flags, Dtype::F16, None);
+        }
+    }
+    let scores = ScoreLayout::broadcast([1; 4]);
+    for format in MaskFormat::ALL {
+        let problem = Problem::builder(Shape::new(1, 2, 8, 32).kv_len(2048)).mask_as(format, scores);
+        take_kernels(&mut variants, &devices, &problem.build().unwrap());
+    }
+    for dtype in Dtype::ALL {
+        let problem = Problem::builder(Shape::new(1, 2, 8, 32).kv_len(2048)).dtype(dtype).mask(scores).kv_lengths();
+        let problem = problem.shared_buffers().bias(dtype, scores).lse();
+        take_kernels(&mut variants, &devices, &problem.build().unwrap());
+        if dtype == Dtype::F16 {
+            take_kernels(&mut variants, &on_matrices, &problem.build().unwrap());
         }
     }
     for types in 0..27 {
@@ -259,9 +268,9 @@ fn assert_bindings(variant: &Variant, module: &Module, info: &ModuleInfo) {
     assert_eq!(uniforms, [0], "{variant}: the parameters");
     assert!(storage.len() <= STORAGE_BUFFERS, "{variant} binds {storage:?}");
     let (mut buffers, mut others) = (BTreeMap::new(), BTreeMap::new());
-    for testing::Binding { binding, name, is_written, is_buffer } in testing::bindings(variant) {
+    for testing::Binding { binding, name, is_writable, is_buffer } in testing::bindings(variant) {
         if is_buffer {
-            buffers.insert(binding, (name.to_owned(), is_written));
+            buffers.insert(binding, (name.to_owned(), is_writable));
         } else {
             others.insert(binding, name.to_owned());
         }

@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, candidates, testing,
+    Attention, BlockMask, Caps, Dtype, Layout, MaskFormat, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes,
+    candidates, testing,
 };
 
 use super::{Kind, build, noop_with_features};
@@ -40,6 +41,8 @@ fn problems() -> Vec<(String, Problem)> {
     add("ALiBi, sinks".to_owned(), plain.clone().alibi(Slopes::PerHead).sinks());
     let program = "fn mask_mod(at: At) -> bool { return aux[0] > 0.0; }";
     add("mask_mod".to_owned(), plain.clone().aux(3).mask_mod(program));
+    add("shared buffers".to_owned(), plain.clone().shared_buffers().kv_lengths().mask_as(MaskFormat::WordsHide, mask));
+    add("a cache in f16".to_owned(), plain.clone().kv_dtype(Dtype::F16).out_dtype(Dtype::Bf16));
     for dim in [64, 128, 160] {
         add(format!("mask, 40 rows, {dim} and {dim}"), sized(40, dim, dim).mask(mask));
     }
