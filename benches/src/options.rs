@@ -22,6 +22,10 @@ pub struct Options {
     #[arg(long = "dtype", value_name = "TYPE", value_parser = dtype)]
     pub dtypes: Vec<Dtype>,
 
+    /// The element type of k and v, if it differs from that of q and the output.
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    pub kv_dtype: Option<Dtype>,
+
     /// Measure every variant whose name contains this text. Defaults to the selected variant and, if that is on a matrix
     /// unit, the best one that is not.
     #[arg(long, value_name = "TEXT")]

@@ -55,7 +55,8 @@ fn measure(bench: &Bench<'_>, options: &Options, origin: &Origin) -> Result<Vec<
             eprintln!("{} of {}: {} {workload}", i + 1, workloads.len(), workload.suite);
         }
         for &dtype in &dtypes {
-            let problem = workload.problem(dtype)?;
+            let kv_dtype = options.kv_dtype.unwrap_or(dtype);
+            let problem = workload.problem(dtype)?.to_builder().kv_dtype(kv_dtype).build()?;
             let chosen = match bench.choose(&problem, options.variant.as_deref()) {
                 Ok(chosen) => chosen,
                 Err(reason) => {

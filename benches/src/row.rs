@@ -98,6 +98,12 @@ pub(crate) struct Origin {
     pub(crate) command: String,
 }
 
+/// The type of q and the output, and that of k and v if it is another one: `f32/f16`.
+fn dtypes(problem: &Problem) -> String {
+    let [q, kv] = [Operand::Q, Operand::K].map(|operand| problem.dtype(operand).unwrap_or_default());
+    if q == kv { q.to_string() } else { format!("{q}/{kv}") }
+}
+
 impl Row {
     pub(crate) fn new(
         origin: &Origin,
@@ -122,7 +128,7 @@ impl Row {
             dim: dim_qk,
             causal: workload.causal,
             mask: workload.mask,
-            dtype: problem.dtype(Operand::Q).unwrap_or_default().to_string(),
+            dtype: dtypes(problem),
             variant: measured.variant.to_string(),
             device: origin.device,
             median_ms: seconds * 1e3,

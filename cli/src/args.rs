@@ -86,7 +86,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) programs: ProgramArgs,
 
-    /// The element type to compute on. Defaults to the one in the file.
+    /// The element type to compute on, for all tensors. Defaults to those in the file.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Storage>,
 
@@ -216,6 +216,14 @@ pub(crate) struct DumpArgs {
     /// The element type.
     #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
     pub(crate) dtype: Storage,
+
+    /// The element type of k and v, if it differs.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) kv_dtype: Option<Storage>,
+
+    /// The element type of the output, if it differs.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) out_dtype: Option<Storage>,
 
     /// With a boolean mask.
     #[arg(long)]

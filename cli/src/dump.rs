@@ -62,7 +62,9 @@ fn problem(args: &DumpArgs) -> Result<Problem> {
     shape.heads_kv = args.kv_heads.unwrap_or(shape.heads_kv);
     shape.len_kv = args.kv_len.unwrap_or(shape.len_kv);
     shape.dim_v = args.value_dim.unwrap_or(shape.dim_v);
-    let mut problem = args.semantics.apply(Problem::builder(shape).dtype(args.dtype.into()))?;
+    let [kv, out] = [args.kv_dtype, args.out_dtype].map(|dtype| dtype.unwrap_or(args.dtype).into());
+    let stored = Problem::builder(shape).dtype(args.dtype.into()).kv_dtype(kv).out_dtype(out);
+    let mut problem = args.semantics.apply(stored)?;
     // A variant depends on neither layouts nor broadcasting.
     let scores = ScoreLayout::broadcast([1, 1, shape.len_q, shape.len_kv]);
     if args.mask {

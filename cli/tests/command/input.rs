@@ -20,7 +20,10 @@ fn bad_tensors_are_refused() {
         (with(floats("q", &[2, 3, 5, 8])), "heads_q = 3 is not a multiple of heads_kv = 2"),
         (with(floats("v", &[2, 2, 5, 0])), "`dim_v` is 0"),
         (with(Tensor("q", Dtype::F64, vec![2, 2, 5, 8], vec![0; 1280])), "`q` is stored as F64"),
-        (with(Tensor("k", Dtype::F16, vec![2, 2, 5, 8], vec![0; 320])), "q is f32 but k is f16"),
+        (
+            with(Tensor("k", Dtype::F16, vec![2, 2, 5, 8], vec![0; 320])),
+            "k is f16 but v is f32; store k and v in the same type",
+        ),
         (with(floats("mask", &[5, 5])), "`mask` is stored as F32"),
         (with(Tensor("mask", Dtype::BOOL, vec![5, 4], vec![1; 20])), "`mask` has shape [1, 1, 5, 4]"),
         (with(Tensor("mask", Dtype::BOOL, vec![], vec![1])), "`mask` has shape []"),

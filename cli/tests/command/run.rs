@@ -34,6 +34,24 @@ fn the_bundled_layer_comes_out_as_the_model_has_it() {
     }
 }
 
+/// f32 queries on a cache in f16: the output is f32, and is that of the same cache in f32.
+#[test]
+fn keys_and_values_may_be_of_another_type_than_queries() {
+    let cache = |name, dtype, element: &[u8]| Tensor(name, dtype, vec![1, 2, 6, 16], element.repeat(192));
+    let wide = |name| cache(name, Dtype::F32, &0.5_f32.to_le_bytes());
+    let narrow = |name| cache(name, Dtype::F16, &0x3800_u16.to_le_bytes());
+    for device in devices() {
+        let folder = folder();
+        let [with_f16, with_f32] = [[narrow("k"), narrow("v")], [wide("k"), wide("v")]].map(|[k, v]| {
+            write(&folder.path().join("in.safetensors"), &[floats("q", &[1, 2, 3, 16]), k, v]);
+            run(folder.path(), "in.safetensors", &["--device", &device])
+        });
+        let out = SafeTensors::deserialize(&with_f16).expect("it is whole");
+        assert_eq!(out.tensor("output").expect("written").dtype(), Dtype::F32);
+        assert_eq!(values(&with_f16, "output"), values(&with_f32, "output"), "{device}");
+    }
+}
+
 #[test]
 fn outputs_keep_the_input_type() {
     let folder = folder();
