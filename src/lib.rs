@@ -57,7 +57,7 @@
 //! |---|---|
 //! | scale | `1/√dim_qk` unless given; at most 2.3e38 in magnitude, and drivers may treat a magnitude below 1.2e-38 as 0 |
 //! | order | scale → softcap `c·tanh(s/c)` → `score_mod` → + bias → − ALiBi slope · distance → mask → softmax |
-//! | mask | boolean, non-zero byte = attend; separate from the additive bias; both broadcast and may have any strides, including negative ones |
+//! | mask | boolean, non-zero byte = attend, or another [`MaskFormat`]; separate from the additive bias; both broadcast and may have any strides, including negative ones |
 //! | a program in the score | your WGSL functions, compiled into the kernel: [`programs`] |
 //! | a block mask | part of the mask: an empty tile hides every pair; in a full tile the mask and the `mask_mod` are ignored; in a partial tile they decide for each pair |
 //! | ALiBi | `− slope[h] · \|i + offset − j\|`, measured from the [`Diagonal`] |
@@ -77,7 +77,7 @@
 //! | LSE | natural logarithm, f32 |
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
 //! | head sizes | 1 to 576; values may have a different size than keys |
-//! | element types | f32, f16, bf16 storage, none of which needs a device feature; softmax and accumulation in f32 |
+//! | element types | f32, f16, bf16 storage, none of which needs a device feature; queries, keys with values, the output and a bias each have their own; softmax and accumulation in f32 |
 //! | determinism | the same inputs, shape and adapter give the same bits; a row's bits do not depend on the contents of other rows and batches |
 //! | size | a problem that exceeds the device's binding size, 65 535 workgroups or the driver's time limit is split into several dispatches, or fails with an error that says why it cannot be |
 //!
@@ -86,6 +86,27 @@
 //! f16 attention runs on tensor cores, matrix cores and simdgroup matrices if the app opts in: see the example at
 //! [`blocking::matrix_unit`]. Weights are then rounded to f16 before they are multiplied by the values, as is usual on
 //! such units; scores, softmax and sums stay in f32.
+//!
+//! # In a framework
+//!
+//! Other libraries measure causal masks from different corners, and some store masks the other way round:
+//!
+//! | library | causal | its boolean mask |
+//! |---|---|---|
+//! | PyTorch `scaled_dot_product_attention` | [`Diagonal::TopLeft`] | `true` attends: [`MaskFormat::BytesAttend`] |
+//! | ONNX `Attention`, without past keys | [`Diagonal::TopLeft`] | `true` attends |
+//! | flash-attention 2.1 and later | [`Diagonal::BottomRight`] | none |
+//! | burn | [`Diagonal::BottomRight`] | `true` hides, as u32 on the GPU: [`MaskFormat::WordsHide`] |
+//!
+//! - [`Problem`] is `Eq + Hash` (by the bits of its numbers), so it can be the key of a map of plans.
+//! - If tensors are parts of one large buffer, [`ProblemBuilder::shared_buffers`] allows an output in the buffer of its
+//!   inputs, and [`Attention::binding_at`] finds the binding and the layout of what begins anywhere in it.
+//! - When a cache grows, [`Plan::resized`] plans other lengths by the same pipelines, and [`Call::rebound`] binds another
+//!   buffer.
+//!
+//! The host needs about 2 µs to bind one kernel, 2 µs to record it and 6 µs to plan a problem whose kernel is compiled,
+//! besides the driver (one CPU core, wgpu's noop device: `cargo bench --bench host`). So binding in each call costs
+//! about as much as recording, and keeping calls saves half.
 //!
 //! # Cost
 //!

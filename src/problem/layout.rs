@@ -165,6 +165,11 @@ impl View {
         (self.place(lowest), self.place(highest))
     }
 
+    /// The lowest index of an element. The view must have elements, and none before its buffer.
+    pub(crate) fn first(&self) -> u64 {
+        u64::try_from(self.reach(&self.extent.map(|n| 0..n)).0).unwrap_or(0)
+    }
+
     /// Whether the view reaches before the first element of its buffer.
     pub(crate) fn reaches_before_buffer(&self) -> bool {
         !self.is_empty() && self.reach(&self.extent.map(|n| 0..n)).0 < 0

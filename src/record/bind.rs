@@ -14,7 +14,7 @@ use crate::record::operands::Operands;
 impl Attention {
     /// The binding of what begins at any byte of a buffer, and the index of its first element within that binding.
     ///
-    /// A device binds buffers only at multiples of [`Caps::binding_alignment`]. So the binding begins at the last such
+    /// A device binds buffers only at multiples of [`Caps::binding_alignment`](crate::Caps::binding_alignment). So the binding begins at the last such
     /// multiple, and the layout begins at the element that this returns:
     ///
     /// ```

@@ -1,10 +1,13 @@
 //! The caller's buffers, and checks whose errors are clearer than those of wgpu.
 
+use std::ops::Range;
+
 use wgpu::{BufferAddress, BufferBinding, BufferSize, BufferUsages};
 
 use crate::kernel::slots::Usage;
 use crate::plan::Bound;
 use crate::problem::Problem;
+use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
 
@@ -70,9 +73,8 @@ impl<'a> Operands<'a> {
         let used = || bound().filter_map(|bound| Some((bound, self.get(bound.view.operand)?)));
         for (output, binding) in used().filter(|(bound, _)| bound.usage == Usage::Write) {
             for (other, range) in used().filter(|(other, _)| other.view.operand != output.view.operand) {
-                // These sums do not overflow, since each range was found to lie within its buffer.
-                let apart = binding.offset + output.view.size_bytes() <= range.offset
-                    || range.offset + other.view.size_bytes() <= binding.offset;
+                let (written, used) = (bytes(&output.view, binding), bytes(&other.view, range));
+                let apart = written.end <= used.start || used.end <= written.start;
                 if range.buffer == binding.buffer && !(other.usage != Usage::Read && apart) {
                     return Err(BindError::Aliased { output: output.view.operand, other: other.view.operand });
                 }
@@ -96,6 +98,14 @@ impl OwnedOperands {
             .map(|given| given.as_ref().map(|&(ref buffer, offset, size)| BufferBinding { buffer, offset, size }));
         Operands { given }
     }
+}
+
+/// The bytes of a buffer from the first element of an operand to its last, in whole words. The binding may begin before
+/// them, because a device binds only at certain multiples.
+fn bytes(view: &View, binding: &BufferBinding<'_>) -> Range<u64> {
+    let begin = view.first() * view.element_bytes / 4 * 4;
+    // These sums do not overflow, since each range was found to lie within its buffer.
+    binding.offset + begin..binding.offset + view.size_bytes()
 }
 
 fn check(operand: Operand, binding: &BufferBinding<'_>, need: u64, alignment: u64) -> Result<(), BindError> {

@@ -288,6 +288,16 @@ fn sharing(device: &Device) {
         assert_says(&error, &["same buffer", "shared_buffers"]);
         assert_eq!(error, BindError::Aliased { output, other });
     }
+    // What counts is where the elements lie. The bindings may overlap, because they begin at multiples.
+    let shifted = |first| {
+        let (row, from) = (Layout::bhld(4, 8, 16), Problem::builder(shape()).shared_buffers());
+        let problem = from.q(row.at(8)).out(row.at(first)).build().unwrap();
+        let plan = Attention::new(device).plan(&problem).unwrap();
+        plan.bind(&Operands::new(at(0), at(16384), at(16384), at(4096 - 256))).map(|_| ())
+    };
+    // q ends 8 elements after byte 4096, which is 72 elements after the binding of the output begins.
+    assert_eq!(shifted(72), Ok(()));
+    assert_eq!(shifted(71), Err(BindError::Aliased { output: Operand::Out, other: Operand::Q }));
     let problem = Problem::builder(shape()).shared_buffers();
     for (problem, other) in [
         (problem.clone().block_mask(BlockMask::new(4, 32)), Operand::BlockMask),
