@@ -5,6 +5,7 @@
 //! and each bound is tested from both sides.
 
 mod binding;
+mod describing;
 mod kernels;
 mod limits;
 mod scratch;
