@@ -2,8 +2,8 @@
 
 use wgpu::Device;
 use wgpu_attention::{
-    Attention, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, ScoreLayout, Shape,
-    Tiles, Variant, testing,
+    Attention, BlockMask, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem,
+    ScoreLayout, Shape, Tiles, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features, plan_by};
@@ -54,6 +54,21 @@ fn a_dispatch_costs_what_its_products_cost() {
     assert_limit("decode", Kind::Plain, &rows, 2, 11 * 7 * 2 * 2, |caps, most| {
         (caps.dispatch_flop, caps.workgroups_to_fill) = (most, 1 << 20);
     });
+}
+
+/// 16 operations for the masks of each pair, and a row of tiles cannot be cut.
+#[test]
+fn a_block_mask_costs_what_its_masks_cost() {
+    let (device, _queue) = noop();
+    let problem =
+        build(Problem::builder(Shape::new(3, 10, 37, 13).kv_len(41)).block_mask(BlockMask::new(16, 32).per_head()));
+    let within = |dispatch_flop| {
+        let mut caps = Kind::Plain.caps(&device);
+        caps.dispatch_flop = dispatch_flop;
+        Attention::with_caps(&device, caps).plan_block_mask(&problem).map(|plan| plan.dispatches())
+    };
+    let all = 10 * 37 * 41 * 16;
+    assert_eq!((within(all), within(all - 1), within(1)), (Ok(1), Ok(2), Ok(10 * 3)));
 }
 
 #[test]
@@ -226,6 +241,9 @@ fn a_driver_that_ends_every_loop_is_refused() {
             let error = Attention::with_caps(&device, caps).plan(&problem).map(|_| ());
             assert!(matches!(error, Err(PlanError::TooManyKeys { most: 0, .. })), "{loop_iterations}: {error:?}");
         }
+        // Without keys there is no loop to end.
+        let problem = build(Problem::builder(Shape::new(1, 1, 100, 8).kv_len(0)));
+        assert_eq!(Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.parts()), Ok(1));
     }
 }
 
