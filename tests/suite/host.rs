@@ -10,6 +10,7 @@ mod kernels;
 mod limits;
 mod scratch;
 mod selection;
+mod tiles;
 mod tuning;
 
 use wgpu::{Device, Queue};

@@ -67,7 +67,12 @@ const STAGES: &[Stage] = &[
     Stage { program: Program::Suite, tests: &["errors::", "host::"], of: "" },
     Stage { program: Program::Suite, tests: &["record::", "--skip=nothing_anyone"], of: "" },
     // These run kernels, and take longer.
-    Stage { program: Program::Suite, tests: &["blocking::", "tune::", "refused::"], of: "src/host/" },
+    Stage {
+        program: Program::Suite,
+        tests: &["blocking::", "tune::", "refused::", "block_masks::the_host_may", "block_masks::empty_problems"],
+        of: "src/host/",
+    },
+    Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
 ];
 

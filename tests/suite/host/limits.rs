@@ -69,6 +69,13 @@ fn a_block_mask_costs_what_its_masks_cost() {
     };
     let all = 10 * 37 * 41 * 16;
     assert_eq!((within(all), within(all - 1), within(1)), (Ok(1), Ok(2), Ok(10 * 3)));
+    // The vote of a workgroup takes 4 bytes.
+    let mut small = Kind::Plain.caps(&device);
+    small.workgroup_bytes = 4;
+    assert!(testing::block_mask(&problem, &small).is_ok());
+    small.workgroup_bytes = 3;
+    let refused = testing::block_mask(&problem, &small);
+    assert!(matches!(refused, Err(PlanError::Limit { need: 4, granted: 3, .. })), "{refused:?}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use wgpu_attention::testing::{access, weights_candidates};
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, Shape,
-    Tiles, Variant,
+    Attention, BlockMask, Caps, Diagonal, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem,
+    ProblemBuilder, ScoreLayout, Shape, Tiles, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features};
@@ -52,6 +52,10 @@ fn each_kind_of_device_has_its_kernels() {
         assert_eq!(names(&kind.caps(&device), &problem(9)), few, "{kind:?}");
         assert_eq!(names(&kind.caps(&device), &problem(100)), many, "{kind:?}");
     }
+    // Many threads of a GPU share a subgroup of a CPU's size, and it is no CPU.
+    let mut small = Kind::Subgroups { least: 8 }.caps(&device);
+    small.subgroup_size = Some(8);
+    assert_eq!(names(&small, &build(Problem::builder(Shape::new(1, 1, 9, 32)))), few_by_subgroups);
     let mut unknown = Kind::Software { lanes: 8 }.caps(&device);
     unknown.subgroup_size = None;
     assert_eq!(names(&unknown, &build(Problem::builder(Shape::new(1, 1, 100, 32)))), "tiled decode2-sub");
@@ -232,6 +236,7 @@ fn numbers_of_no_program_are_not_bound() {
 fn registers_decide_what_a_thread_of_tiled_computes() {
     let (device, _queue) = noop_with_features();
     for (registers, least, dim, wanted) in [
+        (255, 7, 64, "tiled8x8of8x8 tiled8x4of8x8 tiled"),
         (255, 8, 64, "tiled8x8of8x8-sub tiled8x8of8x8 tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (254, 8, 64, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (255, 8, 32, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
@@ -282,13 +287,54 @@ fn absurd_sizes_are_not_few() {
     let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
     let long = Problem::builder(Shape::new(1 << 18, 1 << 18, 4, 32).kv_len(1 << 29)).k(still).v(still);
     assert_eq!(names(&software, &build(long)), "streams8x4 tiled");
-    for (dim_qk, dim_v) in [(u32::MAX, 1), (1, u32::MAX)] {
-        let wide = build(Problem::builder(Shape::new(1, 1, 1, dim_qk).kv_len(1).value_dim(dim_v)));
-        for caps in [Kind::Plain.caps(&device), software] {
+    let mut on_matrices = Kind::Plain.caps(&device);
+    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
+    on_matrices.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
+    let sizes = [(u32::MAX, 1), (1, u32::MAX)].into_iter().flat_map(|sizes| [1, 5, 100].map(|rows| (rows, sizes)));
+    for (rows, (dim_qk, dim_v)) in sizes {
+        let shape = Shape::new(1, 1, rows, dim_qk).kv_len(1).value_dim(dim_v);
+        let wide = build(Problem::builder(shape).dtype(Dtype::F16));
+        for caps in [Kind::Plain.caps(&device), Kind::Subgroups { least: 8 }.caps(&device), on_matrices, software] {
             let refused = wgpu_attention::candidates(&wide, &caps);
             assert!(matches!(refused, Err(PlanError::HeadSize { dim: u32::MAX, .. })), "{refused:?}");
         }
+        // Its masks do not depend on its head sizes.
+        let tiles = build(wide.to_builder().block_mask(BlockMask::new(32, 32)));
+        assert!(testing::block_mask(&tiles, &software).is_ok());
     }
+}
+
+/// Kernels that have no alternative have no rank.
+#[test]
+fn only_candidates_tell_why_they_are_ranked() {
+    let (device, _queue) = noop_with_features();
+    let software = Kind::Software { lanes: 8 }.caps(&device);
+    let problem = build(Problem::builder(Shape::new(1, 1, 40, 31)).weights().block_mask(BlockMask::new(32, 32)));
+    let candidates = wgpu_attention::candidates(&problem, &software).unwrap();
+    let kernels = testing::kernels(&problem, &candidates[0], &software).unwrap();
+    let schedules: Vec<_> = kernels.iter().map(testing::schedule).collect();
+    assert_eq!(schedules, ["stage", "lanes", "merge", "weights"]);
+    let tiles = testing::block_mask(&problem, &software).unwrap();
+    for kernel in kernels.into_iter().chain([tiles]).filter(|kernel| !candidates.contains(kernel)) {
+        // In parts, `lanes` is ranked like the whole.
+        let is_alone = testing::schedule(&kernel) != "lanes";
+        assert_eq!(kernel.provenance() == "the only kernel for its purpose", is_alone, "{kernel}");
+    }
+}
+
+/// A vote takes three barriers, which only a mask can be worth.
+#[test]
+fn threads_vote_on_tiles_that_a_mask_may_hide() {
+    let (device, _queue) = noop_with_features();
+    let votes = |problem: ProblemBuilder| {
+        let variants = wgpu_attention::candidates(&build(problem), &Kind::Plain.caps(&device)).unwrap();
+        let tiled = variants.iter().find(|variant| testing::schedule(variant) == "tiled").unwrap();
+        tiled.wgsl().contains("atomicOr(&votes")
+    };
+    let plain = Problem::builder(Shape::new(1, 1, 100, 32));
+    assert!(!votes(plain.clone().causal(Diagonal::TopLeft).kv_lengths()));
+    assert!(votes(plain.clone().mask(ScoreLayout::broadcast([1; 4]))));
+    assert!(votes(plain.mask_mod("fn mask_mod(at: At) -> bool { return at.key > 0u; }")));
 }
 
 #[test]
@@ -316,6 +362,32 @@ fn matrix_kernels_keep_to_the_threads_of_a_workgroup() {
         let most = on_matrices.map(Variant::invocations).max();
         assert_eq!(most, Some(if invocations == 128 { 128 } else { 64 }));
     }
+}
+
+/// Where memory does not hold a tile, the kernel has fewer rows or keys, and it is the largest that the memory holds.
+#[test]
+fn matrix_kernels_fill_the_memory_of_a_workgroup() {
+    let (device, _queue) = noop_with_matrices();
+    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
+    let problem = build(Problem::builder(Shape::new(1, 2, 500, 64)).dtype(Dtype::F16));
+    let first = |workgroup_bytes| {
+        let mut caps = Kind::Plain.caps(&device);
+        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
+        caps.workgroup_bytes = workgroup_bytes;
+        let variant = wgpu_attention::candidates(&problem, &caps).unwrap().swap_remove(0);
+        assert!(variant.is_on_matrix_unit() && variant.workgroup_bytes() <= workgroup_bytes, "{variant}");
+        variant
+    };
+    let (mut most, mut sizes) = (64 << 10, 0);
+    while most > 16 << 10 {
+        let variant = first(most);
+        let needed = variant.workgroup_bytes();
+        assert_eq!(first(needed), variant);
+        most = needed - 1;
+        sizes += 1;
+        assert_ne!(first(most), variant);
+    }
+    assert_eq!(sizes, 3, "4x2x32, 4x2x16 and 2x2x16");
 }
 
 #[test]
