@@ -8,6 +8,7 @@ mod binding;
 mod describing;
 mod kernels;
 mod limits;
+mod matrices;
 mod scratch;
 mod selection;
 mod tiles;

@@ -2,12 +2,11 @@
 
 use wgpu::Device;
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem,
-    ScoreLayout, Shape, Tiles, Variant, testing,
+    Attention, Caps, Dtype, Layout, Operand, PlanError, Problem, ScoreLayout, Shape, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features, plan_by};
-use crate::record::{noop, noop_with_matrices};
+use crate::record::noop;
 
 const SOFTWARE: Kind = Kind::Software { lanes: 8 };
 
@@ -54,28 +53,6 @@ fn a_dispatch_costs_what_its_products_cost() {
     assert_limit("decode", Kind::Plain, &rows, 2, 11 * 7 * 2 * 2, |caps, most| {
         (caps.dispatch_flop, caps.workgroups_to_fill) = (most, 1 << 20);
     });
-}
-
-/// 16 operations for the masks of each pair, and a row of tiles cannot be cut.
-#[test]
-fn a_block_mask_costs_what_its_masks_cost() {
-    let (device, _queue) = noop();
-    let problem =
-        build(Problem::builder(Shape::new(3, 10, 37, 13).kv_len(41)).block_mask(BlockMask::new(16, 32).per_head()));
-    let within = |dispatch_flop| {
-        let mut caps = Kind::Plain.caps(&device);
-        caps.dispatch_flop = dispatch_flop;
-        Attention::with_caps(&device, caps).plan_block_mask(&problem).map(|plan| plan.dispatches())
-    };
-    let all = 10 * 37 * 41 * 16;
-    assert_eq!((within(all), within(all - 1), within(1)), (Ok(1), Ok(2), Ok(10 * 3)));
-    // The vote of a workgroup takes 4 bytes.
-    let mut small = Kind::Plain.caps(&device);
-    small.workgroup_bytes = 4;
-    assert!(testing::block_mask(&problem, &small).is_ok());
-    small.workgroup_bytes = 3;
-    let refused = testing::block_mask(&problem, &small);
-    assert!(matches!(refused, Err(PlanError::Limit { need: 4, granted: 3, .. })), "{refused:?}");
 }
 
 #[test]
@@ -334,25 +311,6 @@ fn parameters_fit_a_buffer() {
         );
     }
     assert!(plan(0, 1 << 20).is_ok(), "no alignment is no panic");
-}
-
-/// A real matrix unit does eight times the work in the same time.
-#[test]
-fn matrix_units_are_given_more_at_a_time() {
-    let (device, _queue) = noop_with_matrices();
-    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
-    let problem = build(Problem::builder(Shape::new(3, 6, 37, 16).kv_heads(3).kv_len(41)).dtype(Dtype::F16));
-    let products = 3 * 6 * 37 * 41 * 2 * 32;
-    let within = |dispatch_flop, is_software| {
-        let mut caps = Kind::Plain.caps(&device);
-        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
-        (caps.dispatch_flop, caps.is_software) = (dispatch_flop, is_software);
-        plan_by("matrix", &device, caps, &problem).dispatches()
-    };
-    assert_eq!(products % 8, 0);
-    assert_eq!((within(products / 8, false), within(products / 8 - 1, false)), (1, 2));
-    assert_eq!((within(products, true), within(products - 1, true)), (1, 2));
-    assert_eq!(within(1 << 61, false), 1, "eight times that is past 64 bits");
 }
 
 /// The first candidate, and what its kernel needs of a device.

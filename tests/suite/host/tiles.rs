@@ -1,10 +1,12 @@
-//! What computing a block mask asks of the host's inputs, and what it returns.
+//! Computing a block mask: what it asks of the host's inputs and of the device, and what it returns.
 
 use wgpu::{Device, DeviceDescriptor, Limits};
 use wgpu_attention::blocking::{self, RunError};
-use wgpu_attention::{Attention, BindError, BlockMask, Inputs, Operand, PlanError, Problem, ScoreLayout, Shape};
+use wgpu_attention::{
+    Attention, BindError, BlockMask, Inputs, Operand, PlanError, Problem, ScoreLayout, Shape, testing,
+};
 
-use super::build;
+use super::{Kind, build};
 use crate::record::noop;
 
 fn computed(problem: &Problem, inputs: &Inputs<'_>) -> Result<usize, RunError> {
@@ -63,4 +65,26 @@ fn no_operand_may_be_larger_than_a_buffer() {
     assert_eq!(found(1024), Ok(16 * 16));
     let granted = 1 << 20;
     assert_eq!(found(1025), Err(RunError::BufferTooLarge { operand: Operand::Mask, need: granted + 1024, granted }));
+}
+
+/// 16 operations for the masks of each pair, and a row of tiles cannot be cut.
+#[test]
+fn a_block_mask_costs_what_its_masks_cost() {
+    let (device, _queue) = noop();
+    let problem =
+        build(Problem::builder(Shape::new(3, 10, 37, 13).kv_len(41)).block_mask(BlockMask::new(16, 32).per_head()));
+    let within = |dispatch_flop| {
+        let mut caps = Kind::Plain.caps(&device);
+        caps.dispatch_flop = dispatch_flop;
+        Attention::with_caps(&device, caps).plan_block_mask(&problem).map(|plan| plan.dispatches())
+    };
+    let all = 10 * 37 * 41 * 16;
+    assert_eq!((within(all), within(all - 1), within(1)), (Ok(1), Ok(2), Ok(10 * 3)));
+    // The vote of a workgroup takes 4 bytes.
+    let mut small = Kind::Plain.caps(&device);
+    small.workgroup_bytes = 4;
+    assert!(testing::block_mask(&problem, &small).is_ok());
+    small.workgroup_bytes = 3;
+    let refused = testing::block_mask(&problem, &small);
+    assert!(matches!(refused, Err(PlanError::Limit { need: 4, granted: 3, .. })), "{refused:?}");
 }
