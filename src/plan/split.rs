@@ -31,7 +31,7 @@ impl Split {
         let Keys::InParts(rounds) = kernel.work.keys else { return Self { keys: len_kv, parts: 1 } };
         let whole = Piece::whole(problem, kernel.block.counts);
         let [x, y, z] = whole.workgroups(problem, kernel.block).map(u64::from);
-        // Each has a row of the output, whose elements 62 bits can count.
+        // Each has a row of the output, whose elements 63 bits can count.
         let busy = (x * y * z).max(1);
         let idle = u32::try_from(u64::from(caps.workgroups_to_fill) / busy).unwrap_or(u32::MAX);
         let wanted = idle.min(len_kv / SHORTEST_PART).min(caps.workgroups).max(1);

@@ -169,7 +169,7 @@ impl Problem {
                 let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
                 let [batches, heads] = [batches, heads].map(|(has_own, n)| if has_own { n } else { n.min(1) });
                 let (rows, columns) = (len_q.div_ceil(tiles.rows), len_kv.div_ceil(tiles.keys));
-                // Lengths are at most 2²⁹, and so a head has fewer than 2⁵⁸ tiles.
+                // A head has at most 2²⁹ by 2²⁴ tiles.
                 let head = i64::from(rows) * i64::from(columns);
                 let of_batch = if tiles.per_batch { head.saturating_mul(heads.into()) } else { 0 };
                 let stride = [of_batch, if tiles.per_head { head } else { 0 }, columns.into(), 1];
