@@ -34,9 +34,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [at_k, at_v] = [&k, &v].map(|values| place(&Dtype::F16.encode(values)));
     let at_mask = place(bytemuck::cast_slice(&hidden));
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-    let size = pool.len().next_multiple_of(4) as u64;
-    let buffer = device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
-    pool.resize(size as usize, 0);
+    let size = pool.len().next_multiple_of(4);
+    pool.resize(size, 0);
+    let descriptor = wgpu::BufferDescriptor { label: None, size: size as u64, usage, mapped_at_creation: false };
+    let buffer = device.create_buffer(&descriptor);
     queue.write_buffer(&buffer, 0, &pool);
 
     // Where each tensor is bound, and its layout from there.
@@ -87,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let inputs = Inputs { q: &q, k: &k, v: &v, mask: Some(&attend), ..Inputs::default() };
         for head in 0..HEADS {
             let row = reference::row(&dense, &inputs, [0, head, 0])?;
-            let got = &out[first_out as usize + (head * DIM) as usize..];
+            let got = &out[usize::try_from(first_out)? + (head * DIM) as usize..];
             let errors = row.out.iter().zip(got).map(|(wanted, &got)| (wanted - f64::from(got)).abs());
             worst = errors.fold(worst, f64::max);
         }

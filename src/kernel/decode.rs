@@ -52,13 +52,18 @@ impl Decode {
             Exchange::Workgroup => SHARES[2],
             Exchange::Subgroup => caps.min_subgroup_size.unwrap_or(0),
         };
-        let mut shares = SHARES.into_iter().filter(|&share| share <= lanes.max(SHARES[0]));
+        let mut shares = SHARES.into_iter().filter(|&share| share <= lanes);
         // A thread holds whole vectors of four.
         let per_row = |share: u32| dim.div_ceil(4 * share) * 4;
         let enough = shares.clone().find(|&share| wanted * per_row(share) <= REGISTERS);
         let share = enough.or_else(|| shares.next_back()).unwrap_or(SHARES[0]);
-        let rows = wanted.min((REGISTERS / per_row(share).max(1)).max(1));
+        let rows = wanted.min((REGISTERS / per_row(share)).max(1));
         Self { rows, share, threads: THREADS, exchange }
+    }
+
+    /// Keys that are processed at a time.
+    const fn keys(self) -> u32 {
+        self.threads / self.share
     }
 
     pub(super) fn kernel(self, choices: &Choices) -> Kernel {
@@ -75,7 +80,7 @@ impl Decode {
         let [q_vectors, v_vectors] = [choices.dim_qk, choices.dim_v].map(|dim| dim.div_ceil(4 * share));
         pieces.constants([
             ("ROWS", rows),
-            ("KEYS", threads / share),
+            ("KEYS", self.keys()),
             ("SHARE", share),
             ("Q_VECTORS", q_vectors),
             ("V_VECTORS", v_vectors),
@@ -94,7 +99,7 @@ impl Decode {
     /// One iteration per 4 keys of each thread, with an inner loop that sums over the threads that share a key; two
     /// more, because the driver's counting is measured, not documented. At the end, the sums over the keys.
     fn iterations(self, choices: &Choices) -> Iterations {
-        let keys = self.threads / self.share;
+        let keys = self.keys();
         let tile = TILE_KEYS.max(4 * keys);
         let per_tile = tile / (4 * keys) * (1 + self.share + 1) + 2;
         Iterations { tile, per_tile, besides: (2 + choices.dim_v.div_ceil(4 * self.share)) * (keys + 2) }

@@ -55,16 +55,14 @@ pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
     // A thread has at most one row.
     let most = unit.subgroup / side;
     let registers = |fragments: u32| fragments * side * (2 * dim_v + dim_qk) / (2 * unit.subgroup);
-    let row_fragments = match rows {
-        Rows::ManyFragments => {
-            (0..=most.ilog2()).map(|log| 1 << log).rfind(|&fragments| registers(fragments) <= REGISTERS)
-        }
-        Rows::OneFragment | Rows::OneSubgroup => None,
-    };
+    let mut row_fragments = if rows == Rows::ManyFragments { most } else { 1 };
+    while row_fragments > 1 && registers(row_fragments) > REGISTERS {
+        row_fragments >>= 1;
+    }
     let shapes = if rows == Rows::OneSubgroup { &[ONE_SUBGROUP][..] } else { &SHAPES };
     let mut shapes = shapes.iter().map(|&(subgroups, keys)| {
         // A row must not be shared by more threads than it has vectors of four keys.
-        let row_fragments = row_fragments.unwrap_or(1).max(most * 4 / keys);
+        let row_fragments = row_fragments.max(most * 4 / keys);
         Matrix { unit, subgroups, row_fragments, keys }
     });
     let fits = |shape: &Matrix| {

@@ -8,7 +8,8 @@ use crate::kernel::slots::{Space, Usage};
 const THREADS: u32 = 64;
 
 pub(super) fn kernel(choices: &Choices) -> Kernel {
-    let rows = (THREADS / (choices.dim_v / 4)).max(1);
+    // A row has at most 256 columns, and so no more vectors than there are threads.
+    let rows = THREADS / (choices.dim_v / 4);
     let mut pieces = Pieces::new(choices);
     pieces.space(Space::Partial, Usage::Read);
     pieces.file(include_str!("../../shaders/pieces/state.wgsl"));

@@ -12,7 +12,8 @@ use crate::kernel::variant::Variant;
 use crate::kernel::{DIM_QK_KEPT, MAX_DIM, matrix};
 use crate::problem::Problem;
 
-/// A row of the table. The first row that suits a problem and a device is preferred.
+/// A row of the table. The first row that suits a problem and a device is preferred. What an earlier row offers, a later one
+/// does not offer again.
 struct Row {
     /// Whether a schedule is the one that this row offers.
     is: fn(&Schedule) -> bool,
@@ -96,22 +97,17 @@ const TABLE: &[Row] = &[
         suits: |_, _| true,
         provenance: "runs everywhere; not measured on a GPU",
     },
-    Row {
-        is: is_streams,
-        schedule: streams,
-        suits: |problem, _| !few_for_streams(problem) && fits_lanes(problem),
-        provenance: FOR_ANY_ROWS,
-    },
+    Row { is: is_streams, schedule: streams, suits: |_, _| true, provenance: FOR_ANY_ROWS },
     Row {
         is: |schedule| is_decode(schedule, Exchange::Subgroup),
         schedule: |problem, caps| decode(problem, caps, Exchange::Subgroup),
-        suits: |problem, caps| !few_rows(problem) && has_eight_lanes(caps),
+        suits: |_, caps| has_eight_lanes(caps),
         provenance: FOR_ANY_ROWS,
     },
     Row {
         is: |schedule| is_decode(schedule, Exchange::Workgroup),
         schedule: |problem, caps| decode(problem, caps, Exchange::Workgroup),
-        suits: |problem, caps| !few_rows(problem) && !caps.is_software,
+        suits: |_, caps| !caps.is_software,
         provenance: FOR_ANY_ROWS,
     },
     Row {

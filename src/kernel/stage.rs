@@ -22,7 +22,8 @@ const fn keys_per_row(dim: u32) -> u32 {
 /// Widths and heights of the textures of keys and of values.
 pub(super) fn sizes(choices: &Choices, problem: &Problem) -> [[u32; 2]; 2] {
     let shape = problem.shape();
-    let keys = u64::from(shape.batch).saturating_mul(shape.heads_kv.into()).saturating_mul(shape.len_kv.into());
+    let heads = u64::from(shape.batch) * u64::from(shape.heads_kv);
+    let keys = heads.saturating_mul(shape.len_kv.into());
     [choices.dim_qk, choices.dim_v].map(|dim| {
         let height = keys.div_ceil(keys_per_row(dim).into());
         // A texture has at least one row, even if there are no keys.

@@ -1,5 +1,7 @@
 //! `tiled.wgsl`: K and V tiles through workgroup memory. It runs on every WebGPU device.
 
+use std::iter::successors;
+
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
@@ -115,7 +117,7 @@ impl Tiled {
 
     /// The division for a GPU: as many rows and columns per thread as registers hold.
     pub(super) fn for_gpu(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Self> {
-        let dim_v = problem.shape().dim_v.min(VALUE_COLUMNS);
+        let dim_v = problem.shape().dim_v;
         let (block, down, across) = match (caps.thread_registers, dim_v) {
             (_, 129..) if caps.workgroup_bytes < WIDE_BYTES => (ThreadBlock::FourByFour, 4, 16),
             (MANY_REGISTERS.., 0..=64) => (ThreadBlock::EightByFour, 8, 8),
@@ -155,13 +157,14 @@ impl Tiled {
     fn with_v_keys(self, problem: &Problem, bytes: u32) -> Self {
         let shape = problem.shape();
         let (dim_qk, dim_v) = (shape.dim_qk.min(MAX_DIM).next_multiple_of(DIM_STEP), shape.dim_v.min(VALUE_COLUMNS));
+        // The weights and the values take more than a slice of K, which lies in the same memory.
         let fits = |tiled: Self, q_groups| {
             let values = tiled.p_groups() + tiled.v_groups(dim_v);
-            (q_groups + values.max(tiled.k_groups())) * GROUP_BYTES + VOTES_BYTES <= bytes
+            (q_groups + values) * GROUP_BYTES + VOTES_BYTES <= bytes
         };
         let all_q_groups = self.all_q_groups(dim_qk);
         let q_groups = if fits(self, all_q_groups) { all_q_groups } else { 0 };
-        let more = (3..).map(|log| Self { v_keys: 1 << log, ..self });
+        let more = successors(Some(self), |tiled| Some(Self { v_keys: tiled.v_keys << 1, ..self }));
         let fitting = more.take_while(|tiled| tiled.v_keys <= tiled.keys() && fits(*tiled, q_groups));
         fitting.last().unwrap_or(self)
     }
@@ -247,7 +250,7 @@ impl Tiled {
             ("V_KEYS", self.v_keys),
             ("V_GROUP", self.v_group(choices.dim_v)),
             ("V_STEP", v_step),
-            ("V_LOADS", self.v_keys.div_ceil(self.down)),
+            ("V_LOADS", self.v_keys / self.down),
         ]);
         let of_values = self.keys() / self.v_keys * (1 + self.v_keys / v_step + 2) + 2;
         let iterations =
@@ -316,11 +319,12 @@ impl Tiled {
         (pieces, groups * GROUP_BYTES + votes_bytes)
     }
 
-    /// Dimensions of one loop iteration.
+    /// Dimensions of one loop iteration: as many groups as [`MULTIPLY_ADDS`] takes, where each dimension has one per score.
     const fn step(self) -> u32 {
-        let per_dim = self.block.row_vectors() * self.block.key_vectors() * 16;
-        let wanted = MULTIPLY_ADDS / per_dim;
-        if wanted < GROUP { GROUP } else { wanted }
+        match self.block {
+            ThreadBlock::FourByFour => 2 * GROUP,
+            ThreadBlock::EightByFour | ThreadBlock::EightByEight => GROUP,
+        }
     }
 
     /// The loop over tiles; the loop over slices, and in each the loop over its dimensions. Two iterations more per loop: one

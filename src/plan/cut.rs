@@ -233,6 +233,8 @@ mod tests {
         assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { keys: 4096, parts: 1 });
         assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { keys: 1024, parts: 8 });
         assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { keys: 512, parts: 2 });
+        // Half of the keys are 513, and a part is a whole number of tiles.
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1025), wide), Split { keys: 576, parts: 2 });
         let impatient = Caps { loop_iterations: 65_535, workgroups_to_fill: 1, ..caps() };
         let long = split(Shape::new(1, 1, 1, 64).kv_len(1 << 20), impatient);
         assert!(long.parts > 1 && long.keys * long.parts >= 1 << 20, "{long:?}");

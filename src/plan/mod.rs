@@ -264,7 +264,7 @@ impl Attention {
         let job = Job { problem, kernel: &kernel, split, caps: &self.caps };
         let pieces = job.cut()?;
         let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment.max(4) as usize);
-        let (need, granted) = ((pieces.len() as u64).saturating_mul(stride as u64), self.caps.buffer_bytes);
+        let (need, granted) = (pieces.len() as u64 * stride as u64, self.caps.buffer_bytes);
         if need > granted {
             return Err(PlanError::Limit { variant: variant.clone(), limit: "max_buffer_size", need, granted });
         }

@@ -111,7 +111,7 @@ mod tests {
     use crate::device::caps::Caps;
     use crate::kernel::select::candidates;
     use crate::plan::split::Split;
-    use crate::problem::builder::ProblemBuilder;
+    use crate::problem::builder::{ProblemBuilder, Slopes};
     use crate::problem::dtype::Dtype;
     use crate::problem::layout::ScoreLayout;
     use crate::problem::shape::Shape;
@@ -146,6 +146,8 @@ mod tests {
             (plain().scale(0.5), [1.0, 0.0, 0.5]),
             (plain().scale(-0.5), [-1.0, 0.0, 0.5]),
             (biased().scale(-0.5), [-0.5, 0.0, 1.0]),
+            (plain().alibi(Slopes::PerHead).scale(-0.5), [-0.5, 0.0, 1.0]),
+            (plain().score_mod("fn score_mod(s: f32, at: At) -> f32 { return s; }").scale(-0.5), [-0.5, 0.0, 1.0]),
             (plain().scale(0.5).softcap(2.0), [0.25, 1.0, 2.0]),
             (biased().scale(0.5).softcap(2.0), [0.25, 2.0, 1.0]),
             (plain().scale(0.0), [0.0, 0.0, 1.0]),

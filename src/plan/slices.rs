@@ -86,7 +86,7 @@ fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {
 /// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
 pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
     let Shape { heads_kv, len_kv, .. } = problem.shape();
-    // If keys are staged, these products are far below 2^64, since textures hold the keys.
+    // If keys are staged, these numbers are far below 2⁶⁴, since textures hold the keys. Otherwise nothing reads them.
     let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
     let (first_head, first_key) = match counts {
         Counts::Rows | Counts::MaskRows => (kv_heads(problem, &piece.heads).start, 0),
@@ -94,8 +94,8 @@ pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 
         Counts::Keys => (piece.heads.start, piece.rows.start),
     };
     let first = u64::from(piece.batch.start)
-        .saturating_mul(batch)
-        .saturating_add(u64::from(first_head) * head + u64::from(first_key));
+        .wrapping_mul(batch)
+        .wrapping_add(u64::from(first_head) * head + u64::from(first_key));
     [first, batch, head, 1]
 }
 
@@ -164,6 +164,35 @@ mod tests {
         assert_eq!(touched(&problem, Operand::Sinks, &piece), (0, 28, 3, [0, 1, 0, 0]));
         assert_eq!(touched(&problem, Operand::KvLengths, &piece), (0, 12, 0, [1, 0, 0, 0]));
         assert_eq!(touched(&problem, Operand::Aux, &piece), (0, 308, 0, [0; 4]), "all of it, wherever the piece is");
+    }
+
+    #[test]
+    fn operands_are_bound_from_the_piece_on() {
+        let problem = Problem::builder(Shape::new(3, 4, 100, 8).kv_heads(2).kv_len(64).value_dim(300));
+        let problem = problem.build().expect("valid");
+        let piece = Piece { batch: 1..3, heads: 2..4, rows: 10..40, columns: 256..300 };
+        // Of Q all columns: 3200 numbers per batch, 800 per head. Of V those of the piece, in KV head 1.
+        assert_eq!(
+            touched(&problem, Operand::Q, &piece),
+            (19_520, 4 * (8000 + 800 + 320 - 4880), 0, [3200, 800, 8, 1])
+        );
+        let (v, end) = (38_400 + 19_200 + 256, 2 * 38_400 + 2 * 19_200);
+        assert_eq!(touched(&problem, Operand::V, &piece), (4 * v, 4 * (end - v), 0, [38_400, 0, 300, 1]));
+        let (out, end) = (4 * 30_000 + 2 * 30_000 + 3000 + 256, 8 * 30_000 + 3 * 30_000 + 12_000);
+        assert_eq!(touched(&problem, Operand::Out, &piece), (4 * out, 4 * (end - out), 0, [120_000, 30_000, 300, 1]));
+    }
+
+    /// A stride that nothing is multiplied by may be past 32 bits, which the parameters cannot hold.
+    #[test]
+    fn an_axis_of_one_index_has_no_stride() {
+        let problem = Problem::builder(Shape::new(3, 4, 100, 8)).build().expect("valid");
+        let stride = |batch, heads, rows| touched(&problem, Operand::Q, &Piece { batch, heads, rows, columns: 0..8 }).3;
+        assert_eq!(stride(0..3, 0..4, 0..100), [3200, 800, 8, 1]);
+        assert_eq!(stride(1..2, 0..4, 0..100), [0, 800, 8, 1]);
+        assert_eq!(stride(0..3, 3..4, 0..100), [3200, 0, 8, 1]);
+        assert_eq!(stride(0..3, 0..2, 99..100), [3200, 800, 0, 1]);
+        // The end of the first range is 1, and the second has two indices.
+        assert_eq!(stride(0..1, 1..3, 0..1), [0, 800, 0, 1]);
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Split {
         let Keys::InParts(rounds) = kernel.work.keys else { return Self { keys: len_kv, parts: 1 } };
         let whole = Piece::whole(problem, kernel.block.counts);
         let [x, y, z] = whole.workgroups(problem, kernel.block).map(u64::from);
-        let busy = x.saturating_mul(y).saturating_mul(z).max(1);
+        // Each has a row of the output, whose elements 63 bits can count.
+        let busy = (x * y * z).max(1);
         let idle = u32::try_from(u64::from(caps.workgroups_to_fill) / busy).unwrap_or(u32::MAX);
         let wanted = idle.min(len_kv / SHORTEST_PART).min(caps.workgroups).max(1);
         let longest = rounds.most_keys(caps.loop_iterations).max(rounds.tile);
@@ -44,7 +45,7 @@ impl Split {
         let [batch, heads, rows, _] = problem.shape().scores();
         let columns = column_ranges(problem.shape().dim_v).last().map_or(0, |last| self.columns(&last).end);
         let row = i64::from(columns);
-        let head = row.saturating_mul(rows.into());
+        let head = row * i64::from(rows);
         let stride = [head.saturating_mul(heads.into()), head, row, 1];
         View { operand: Operand::Out, offset: 0, extent: [batch, heads, rows, columns], stride, element_bytes: 4 }
     }
@@ -62,4 +63,30 @@ impl Split {
 pub(super) fn column_ranges(dim_v: u32) -> impl DoubleEndedIterator<Item = Range<u32>> + ExactSizeIterator {
     let starts = (0..dim_v.div_ceil(VALUE_COLUMNS)).map(|n| n * VALUE_COLUMNS);
     starts.map(move |start| start..dim_v.min(start + VALUE_COLUMNS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::shape::Shape;
+
+    /// If the number of columns or a stride wrapped around, scratch would look small.
+    #[test]
+    fn parts_that_64_bits_cannot_count_do_not_wrap() {
+        let of = |shape: Shape, parts| {
+            let problem = Problem::builder(shape).build().expect("it fits 64 bits without parts");
+            Split { keys: 32, parts }.view(&problem)
+        };
+        // A row has 2²³ parts of 260 numbers, and all rows of a batch have more than 2⁶³.
+        let view = of(Shape::new(2, 16, 1 << 29, 256).kv_heads(1), 1 << 23);
+        let row = 260 << 23;
+        assert_eq!(
+            (view.extent, view.stride),
+            ([2, 16, 1 << 29, row], [i64::MAX, i64::from(row) << 29, row.into(), 1])
+        );
+        // The second range of columns begins past 32 bits.
+        let many = Split { keys: 32, parts: 1 << 24 };
+        assert_eq!(many.columns(&(256..300)), u32::MAX..u32::MAX);
+        assert_eq!(of(Shape::new(1, 1, 1, 300), 1 << 24).extent[3], u32::MAX);
+    }
 }

@@ -26,14 +26,14 @@ impl Layout {
     /// (B, H, L, D), contiguous: what `torch`'s SDPA and ONNX's 4-D attention use.
     pub const fn bhld(heads: u32, len: u32, dim: u32) -> Self {
         let (heads, len, dim) = (heads as u64, len as u64, dim as u64);
-        let head = len.saturating_mul(dim);
+        let head = len * dim;
         Self { offset: 0, batch: heads.saturating_mul(head), head, row: dim }
     }
 
     /// (B, L, H, D), contiguous; the same bytes as packed (B, L, H·D).
     pub const fn blhd(heads: u32, len: u32, dim: u32) -> Self {
         let (heads, len, dim) = (heads as u64, len as u64, dim as u64);
-        let row = heads.saturating_mul(dim);
+        let row = heads * dim;
         Self { offset: 0, batch: len.saturating_mul(row), head: dim, row }
     }
 
@@ -45,9 +45,9 @@ impl Layout {
     pub const fn packed_qkv(shape: &Shape) -> [Self; 3] {
         let (dim_qk, dim_v) = (shape.dim_qk as u64, shape.dim_v as u64);
         let (heads_q, heads_kv) = (shape.heads_q as u64, shape.heads_kv as u64);
-        let offset_k = heads_q.saturating_mul(dim_qk);
-        let offset_v = offset_k.saturating_add(heads_kv.saturating_mul(dim_qk));
-        let row = offset_v.saturating_add(heads_kv.saturating_mul(dim_v));
+        let offset_k = heads_q * dim_qk;
+        let offset_v = offset_k.saturating_add(heads_kv * dim_qk);
+        let row = offset_v.saturating_add(heads_kv * dim_v);
         let q = Self { offset: 0, batch: row.saturating_mul(shape.len_q as u64), head: dim_qk, row };
         [q, q.at(offset_k), Self { offset: offset_v, head: dim_v, ..q }]
     }
@@ -156,13 +156,14 @@ impl View {
 
     /// The lowest and the highest index of the elements in these ranges along the axes, none of which may be empty.
     pub(crate) fn reach(&self, axes: &[Range<u32>; 4]) -> (i128, i128) {
-        let [mut lowest, mut highest] = [[0; 4]; 2];
-        for (axis, range) in axes.iter().enumerate() {
-            let (near, far) = (range.start, range.end.saturating_sub(1));
-            let runs_backwards = self.stride[axis] < 0;
-            (lowest[axis], highest[axis]) = if runs_backwards { (far, near) } else { (near, far) };
+        let [mut lowest, mut highest] = [i128::from(self.offset); 2];
+        for (range, stride) in axes.iter().zip(self.stride) {
+            let [near, far] = [range.start, range.end - 1].map(|at| i128::from(at) * i128::from(stride));
+            // An axis with a negative stride begins with its highest element.
+            lowest += near.min(far);
+            highest += near.max(far);
         }
-        (self.place(lowest), self.place(highest))
+        (lowest, highest)
     }
 
     /// The lowest index of an element. The view must have elements, and none before its buffer.

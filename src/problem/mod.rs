@@ -187,7 +187,8 @@ impl Problem {
                 let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
                 let [batches, heads] = [batches, heads].map(|(has_own, n)| if has_own { n } else { n.min(1) });
                 let (rows, columns) = (len_q.div_ceil(tiles.rows), len_kv.div_ceil(tiles.keys));
-                let head = i64::from(rows).saturating_mul(columns.into());
+                // A head has at most 2²⁹ by 2²⁴ tiles.
+                let head = i64::from(rows) * i64::from(columns);
                 let of_batch = if tiles.per_batch { head.saturating_mul(heads.into()) } else { 0 };
                 let stride = [of_batch, if tiles.per_head { head } else { 0 }, columns.into(), 1];
                 View { operand, offset: 0, extent: [batches, heads, rows, columns], stride, element_bytes }

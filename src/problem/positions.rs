@@ -58,6 +58,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_causal_mask_closes_the_window_after_the_diagonal() {
+        let edges = |diagonal, causal, right| {
+            let Band { first, last, from_end, offset } = band(diagonal, causal, Window { left: Some(3), right }, 7);
+            (first, last, from_end, offset)
+        };
+        assert_eq!(edges(Diagonal::TopLeft, true, None), (-3, 0, false, 0));
+        assert_eq!(edges(Diagonal::Offset(5), true, Some(2)), (2, 5, false, 5));
+        assert_eq!(edges(Diagonal::Offset(5), false, Some(2)), (2, 7, false, 5));
+        assert_eq!(edges(Diagonal::BottomRight, false, Some(2)), (-10, -5, true, -7));
+    }
+
+    #[test]
     fn edges_of_the_number_range_keep_their_meaning() {
         let far = i64::from(LONGEST);
         for offset in [i32::MIN, -1, 0, 1, i32::MAX] {

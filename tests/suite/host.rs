@@ -5,10 +5,13 @@
 //! and each bound is tested from both sides.
 
 mod binding;
+mod describing;
 mod kernels;
 mod limits;
+mod matrices;
 mod scratch;
 mod selection;
+mod tiles;
 mod tuning;
 
 use wgpu::{Device, Queue};

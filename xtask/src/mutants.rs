@@ -51,6 +51,7 @@ const FILES: &[&str] = &[
     "src/problem/check.rs",
     "src/problem/dtype.rs",
     "src/problem/layout.rs",
+    "src/problem/mask.rs",
     "src/problem/mod.rs",
     "src/problem/operand.rs",
     "src/problem/positions.rs",
@@ -67,7 +68,12 @@ const STAGES: &[Stage] = &[
     Stage { program: Program::Suite, tests: &["errors::", "host::"], of: "" },
     Stage { program: Program::Suite, tests: &["record::", "--skip=nothing_anyone"], of: "" },
     // These run kernels, and take longer.
-    Stage { program: Program::Suite, tests: &["blocking::", "tune::", "refused::"], of: "src/host/" },
+    Stage {
+        program: Program::Suite,
+        tests: &["blocking::", "tune::", "refused::", "block_masks::the_host_may", "block_masks::empty_problems"],
+        of: "src/host/",
+    },
+    Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
 ];
 

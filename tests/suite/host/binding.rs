@@ -1,8 +1,9 @@
 //! What [`Plan::bind`](wgpu_attention::Plan::bind) and the readback accept, to the byte.
 
-use wgpu::{Buffer, BufferBinding, BufferSize, BufferUsages, Device};
+use wgpu::{Buffer, BufferBinding, BufferSize, BufferUsages, Device, Queue};
 use wgpu_attention::{
-    Attention, BindError, Call, Dtype, Inputs, Layout, Operand, Operands, Plan, Problem, Readback, Shape,
+    Attention, BindError, Call, Dtype, Inputs, Layout, Operand, Operands, Plan, Problem, Readback, ReadbackError,
+    ScoreLayout, Shape,
 };
 
 use super::build;
@@ -24,16 +25,17 @@ fn problem() -> Problem {
 
 struct Fixture {
     device: Device,
+    queue: Queue,
     plan: Plan,
     inputs: [Buffer; 3],
 }
 
 impl Fixture {
     fn new(problem: &Problem) -> Self {
-        let (device, _queue) = noop();
+        let (device, queue) = noop();
         let plan = Attention::new(&device).plan(problem).unwrap();
         let inputs = [(); 3].map(|()| buffer(&device, 4096));
-        Self { device, plan, inputs }
+        Self { device, queue, plan, inputs }
     }
 
     fn bind(&self, out: BufferBinding<'_>, lse: BufferBinding<'_>) -> Result<Call, BindError> {
@@ -118,7 +120,13 @@ fn what_has_no_elements_may_lie_anywhere() {
     let (out, lse) = (buffer(&fixture.device, 840), buffer(&fixture.device, 168));
     let whole = Buffer::as_entire_buffer_binding;
     let operands = Operands::new(whole(&fixture.inputs[0]), whole(&out), whole(&lse), whole(&out));
-    without_error(&fixture.device, || fixture.plan.bind(&operands.with(Operand::Lse, whole(&lse))).unwrap());
+    // wgpu finds a buffer that is both read and written only in a pass.
+    without_error(&fixture.device, || {
+        let call = fixture.plan.bind(&operands.with(Operand::Lse, whole(&lse))).unwrap();
+        let mut encoder = fixture.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        call.encode(&mut encoder);
+        fixture.queue.submit([encoder.finish()]);
+    });
 }
 
 #[test]
@@ -166,6 +174,22 @@ fn host_slices_end_no_sooner_than_their_layouts() {
     assert!(buffers.get(Operand::Mask).is_none());
 }
 
+/// wgpu binds whole words, and at least one.
+#[test]
+fn an_uploaded_buffer_has_whole_words() {
+    let (device, _queue) = noop();
+    let size = |len_kv: u32| {
+        let mask = ScoreLayout::broadcast([1, 1, 1, len_kv]);
+        let problem = build(Problem::builder(Shape::new(1, 1, 1, 1).kv_len(len_kv)).dtype(Dtype::F16).mask(mask));
+        let kv = vec![1.0; len_kv as usize];
+        let mask = vec![true; len_kv as usize];
+        let inputs = Inputs { q: &[1.0], k: &kv, v: &kv, mask: Some(&mask), ..Inputs::default() };
+        let buffers = without_error(&device, || inputs.upload(&device, &problem).unwrap());
+        [Operand::K, Operand::Mask].map(|operand| buffers.get(operand).unwrap().size())
+    };
+    assert_eq!([0, 1, 2, 3, 4, 5].map(size), [[4, 4], [4, 4], [4, 4], [8, 4], [8, 4], [12, 8]]);
+}
+
 #[test]
 fn a_readback_takes_what_a_copy_accepts() {
     let (device, queue) = noop();
@@ -186,4 +210,15 @@ fn a_readback_takes_what_a_copy_accepts() {
     for (offset, size) in refused {
         assert_eq!(read(offset, size), None, "{size:?} at {offset}");
     }
+    let refusal = |buffer: &Buffer, offset, size| {
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        Readback::record(&device, &mut encoder, range(buffer, offset, size)).err()
+    };
+    // From past the end there is nothing to read, rather than a number that has wrapped around.
+    let nothing = ReadbackError::Range { offset: 68, size: 0, buffer: 64 };
+    assert_eq!(refusal(&source, 68, None), Some(nothing));
+    // A buffer may end within a word.
+    let odd = buffer(&device, 63);
+    let past = ReadbackError::Range { offset: 0, size: 64, buffer: 63 };
+    assert_eq!((refusal(&odd, 0, Some(60)), refusal(&odd, 0, Some(64))), (None, Some(past)));
 }

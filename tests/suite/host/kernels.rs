@@ -30,7 +30,9 @@ fn problems() -> Vec<(String, Problem)> {
     for (rows, dim_qk, dim_v) in few.into_iter().chain(many).chain(others) {
         add(format!("{rows} rows, {dim_qk} and {dim_v}"), sized(rows, dim_qk, dim_v));
     }
-    for (rows, dim_qk, dim_v) in [(1, 32, 32), (40, 64, 64), (40, 130, 130), (40, 257, 16), (3, 64, 300), (40, 5, 3)] {
+    for (rows, dim_qk, dim_v) in
+        [(1, 32, 32), (40, 64, 64), (40, 130, 130), (40, 257, 16), (3, 64, 300), (40, 64, 500), (40, 5, 3)]
+    {
         add(format!("f16, {rows} rows, {dim_qk} and {dim_v}"), sized(rows, dim_qk, dim_v).dtype(Dtype::F16));
     }
     let mask = ScoreLayout::broadcast([1; 4]);
@@ -40,6 +42,8 @@ fn problems() -> Vec<(String, Problem)> {
     add("softcap, bias, lengths".to_owned(), plain.clone().softcap(2.0).bias(Dtype::F32, mask).kv_lengths());
     add("ALiBi, sinks".to_owned(), plain.clone().alibi(Slopes::PerHead).sinks());
     let program = "fn mask_mod(at: At) -> bool { return aux[0] > 0.0; }";
+    add("weights of wide heads".to_owned(), sized(40, 256, 64).weights());
+    add("f16, tiles".to_owned(), plain.clone().dtype(Dtype::F16).block_mask(BlockMask::new(32, 64)));
     add("mask_mod".to_owned(), plain.clone().aux(3).mask_mod(program));
     add("shared buffers".to_owned(), plain.clone().shared_buffers().kv_lengths().mask_as(MaskFormat::WordsHide, mask));
     add("a cache in f16".to_owned(), plain.clone().kv_dtype(Dtype::F16).out_dtype(Dtype::Bf16));
@@ -77,8 +81,8 @@ fn devices() -> Vec<(String, Caps)> {
             add(format!("{like}, {bytes} bytes"), like, &|caps| caps.workgroup_bytes = bytes);
         }
     }
-    for least in [4, 8, 16, 32, 64] {
-        for like in ["NVIDIA", "few registers, 32768 bytes"] {
+    for least in [4, 8, 15, 16, 32, 64] {
+        for like in ["NVIDIA", "NVIDIA, 32768 bytes", "few registers, 32768 bytes"] {
             add(format!("{like}, subgroups of {least}"), like, &|caps| caps.min_subgroup_size = Some(least));
         }
     }

@@ -2,12 +2,11 @@
 
 use wgpu::Device;
 use wgpu_attention::{
-    Attention, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, ScoreLayout, Shape,
-    Tiles, Variant, testing,
+    Attention, Caps, Dtype, Layout, Operand, PlanError, Problem, ScoreLayout, Shape, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features, plan_by};
-use crate::record::{noop, noop_with_matrices};
+use crate::record::noop;
 
 const SOFTWARE: Kind = Kind::Software { lanes: 8 };
 
@@ -226,6 +225,9 @@ fn a_driver_that_ends_every_loop_is_refused() {
             let error = Attention::with_caps(&device, caps).plan(&problem).map(|_| ());
             assert!(matches!(error, Err(PlanError::TooManyKeys { most: 0, .. })), "{loop_iterations}: {error:?}");
         }
+        // Without keys there is no loop to end.
+        let problem = build(Problem::builder(Shape::new(1, 1, 100, 8).kv_len(0)));
+        assert_eq!(Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.parts()), Ok(1));
     }
 }
 
@@ -309,25 +311,6 @@ fn parameters_fit_a_buffer() {
         );
     }
     assert!(plan(0, 1 << 20).is_ok(), "no alignment is no panic");
-}
-
-/// A real matrix unit does eight times the work in the same time.
-#[test]
-fn matrix_units_are_given_more_at_a_time() {
-    let (device, _queue) = noop_with_matrices();
-    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
-    let problem = build(Problem::builder(Shape::new(3, 6, 37, 16).kv_heads(3).kv_len(41)).dtype(Dtype::F16));
-    let products = 3 * 6 * 37 * 41 * 2 * 32;
-    let within = |dispatch_flop, is_software| {
-        let mut caps = Kind::Plain.caps(&device);
-        caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
-        (caps.dispatch_flop, caps.is_software) = (dispatch_flop, is_software);
-        plan_by("matrix", &device, caps, &problem).dispatches()
-    };
-    assert_eq!(products % 8, 0);
-    assert_eq!((within(products / 8, false), within(products / 8 - 1, false)), (1, 2));
-    assert_eq!((within(products, true), within(products - 1, true)), (1, 2));
-    assert_eq!(within(1 << 61, false), 1, "eight times that is past 64 bits");
 }
 
 /// The first candidate, and what its kernel needs of a device.

@@ -2,16 +2,16 @@
 
 use wgpu_attention::testing::{access, weights_candidates};
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem, Shape,
-    Tiles, Variant,
+    BlockMask, Caps, Diagonal, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem,
+    ProblemBuilder, ScoreLayout, Shape, Tiles, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features};
-use crate::record::{noop, noop_with_matrices};
+use crate::record::noop;
 
 /// The part of a kernel's name that does not come from the problem: its schedule, its sizes and how its threads exchange
 /// data.
-fn name(variant: &Variant) -> String {
+pub(super) fn name(variant: &Variant) -> String {
     let name = variant.to_string();
     let (name, _) = name.split_once('.').unwrap();
     match name.split_once('x') {
@@ -52,6 +52,10 @@ fn each_kind_of_device_has_its_kernels() {
         assert_eq!(names(&kind.caps(&device), &problem(9)), few, "{kind:?}");
         assert_eq!(names(&kind.caps(&device), &problem(100)), many, "{kind:?}");
     }
+    // Many threads of a GPU share a subgroup of a CPU's size, and it is no CPU.
+    let mut small = Kind::Subgroups { least: 8 }.caps(&device);
+    small.subgroup_size = Some(8);
+    assert_eq!(names(&small, &build(Problem::builder(Shape::new(1, 1, 9, 32)))), few_by_subgroups);
     let mut unknown = Kind::Software { lanes: 8 }.caps(&device);
     unknown.subgroup_size = None;
     assert_eq!(names(&unknown, &build(Problem::builder(Shape::new(1, 1, 100, 32)))), "tiled decode2-sub");
@@ -158,50 +162,6 @@ fn elements_move_in_fours_where_they_lie_in_fours() {
     assert_eq!(accesses(&software, &build(even), "tiled"), both);
 }
 
-/// The candidates. Those on a matrix unit are given as subgroups × fragments of rows × keys.
-fn on_matrices(unit: MatrixUnit, workgroup_bytes: u32, shape: Shape) -> String {
-    let (device, _queue) = noop_with_matrices();
-    let mut caps = Kind::Plain.caps(&device);
-    (caps.matrix_unit, caps.workgroup_bytes) = (Some(unit), workgroup_bytes);
-    let problem = build(Problem::builder(shape).dtype(Dtype::F16));
-    let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap();
-    let named = variants.iter().map(|variant| {
-        let name = name(variant);
-        // The part before it names the unit, which is the same for all.
-        if variant.is_on_matrix_unit() { name.split_once('-').unwrap().1.to_owned() } else { name }
-    });
-    let mut names: Vec<String> = named.collect();
-    names.dedup();
-    names.join(" ")
-}
-
-#[test]
-fn matrix_units_get_what_registers_and_memory_hold() {
-    let (tiles, multiplier) = (Tiles::Vectors, Multiplier::Unit);
-    let gpu = MatrixUnit { fragment: Fragment::Side16, subgroup: 32, tiles, multiplier };
-    let wave64 = MatrixUnit { subgroup: 64, ..gpu };
-    let metal = MatrixUnit { fragment: Fragment::Side8, ..gpu };
-    let many = |dim| Shape::new(1, 2, 500, dim);
-    for (unit, bytes, shape, wanted) in [
-        (gpu, 32 << 10, many(64), "4x2x16 4x1x32 tiled decode8 1x1x16"),
-        (gpu, 32 << 10, many(128), "4x2x16 4x1x32 tiled4x4of8x16 tiled decode8 1x1x16"),
-        (gpu, 32 << 10, many(256), "4x1x16 tiled4x4of4x32 tiled decode4 1x1x16"),
-        (gpu, 16 << 10, many(64), "2x2x16 4x1x16 tiled decode8 1x1x16"),
-        (gpu, 16 << 10, many(128), "1x2x16 2x1x16 tiled4x4of8x16 tiled decode8 1x1x16"),
-        (wave64, 32 << 10, many(64), "2x4x16 4x1x32 tiled decode8 1x1x16"),
-        (wave64, 32 << 10, many(96), "2x4x16 4x1x32 tiled decode8 1x1x16"),
-        (wave64, 32 << 10, many(200), "4x2x16 4x1x16 tiled4x4of4x32 tiled decode4 1x1x16"),
-        (metal, 32 << 10, many(64), "4x4x16 4x1x32 tiled decode8 1x1x16"),
-        (metal, 32 << 10, many(128), "4x4x16 4x1x32 tiled4x4of8x16 tiled decode8 1x1x16"),
-        (gpu, 32 << 10, Shape::new(1, 4, 1, 64).kv_heads(1), "decode4 tiled 1x1x16"),
-        (gpu, 32 << 10, Shape::new(1, 5, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
-        (gpu, 32 << 10, Shape::new(1, 16, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
-        (gpu, 32 << 10, Shape::new(1, 17, 1, 64).kv_heads(1), "4x2x16 4x1x32 tiled decode8 1x1x16"),
-    ] {
-        assert_eq!(on_matrices(unit, bytes, shape), wanted, "{unit}, {bytes} bytes, {shape:?}");
-    }
-}
-
 /// Wider values are computed some columns at a time, by a kernel that has room for those.
 #[test]
 fn wide_values_take_kernels_of_256_columns() {
@@ -232,6 +192,7 @@ fn numbers_of_no_program_are_not_bound() {
 fn registers_decide_what_a_thread_of_tiled_computes() {
     let (device, _queue) = noop_with_features();
     for (registers, least, dim, wanted) in [
+        (255, 7, 64, "tiled8x8of8x8 tiled8x4of8x8 tiled"),
         (255, 8, 64, "tiled8x8of8x8-sub tiled8x8of8x8 tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (254, 8, 64, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (255, 8, 32, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
@@ -282,13 +243,54 @@ fn absurd_sizes_are_not_few() {
     let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
     let long = Problem::builder(Shape::new(1 << 18, 1 << 18, 4, 32).kv_len(1 << 29)).k(still).v(still);
     assert_eq!(names(&software, &build(long)), "streams8x4 tiled");
-    for (dim_qk, dim_v) in [(u32::MAX, 1), (1, u32::MAX)] {
-        let wide = build(Problem::builder(Shape::new(1, 1, 1, dim_qk).kv_len(1).value_dim(dim_v)));
-        for caps in [Kind::Plain.caps(&device), software] {
+    let mut on_matrices = Kind::Plain.caps(&device);
+    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
+    on_matrices.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
+    let sizes = [(u32::MAX, 1), (1, u32::MAX)].into_iter().flat_map(|sizes| [1, 5, 100].map(|rows| (rows, sizes)));
+    for (rows, (dim_qk, dim_v)) in sizes {
+        let shape = Shape::new(1, 1, rows, dim_qk).kv_len(1).value_dim(dim_v);
+        let wide = build(Problem::builder(shape).dtype(Dtype::F16));
+        for caps in [Kind::Plain.caps(&device), Kind::Subgroups { least: 8 }.caps(&device), on_matrices, software] {
             let refused = wgpu_attention::candidates(&wide, &caps);
             assert!(matches!(refused, Err(PlanError::HeadSize { dim: u32::MAX, .. })), "{refused:?}");
         }
+        // Its masks do not depend on its head sizes.
+        let tiles = build(wide.to_builder().block_mask(BlockMask::new(32, 32)));
+        assert!(testing::block_mask(&tiles, &software).is_ok());
     }
+}
+
+/// Kernels that have no alternative have no rank.
+#[test]
+fn only_candidates_tell_why_they_are_ranked() {
+    let (device, _queue) = noop_with_features();
+    let software = Kind::Software { lanes: 8 }.caps(&device);
+    let problem = build(Problem::builder(Shape::new(1, 1, 40, 31)).weights().block_mask(BlockMask::new(32, 32)));
+    let candidates = wgpu_attention::candidates(&problem, &software).unwrap();
+    let kernels = testing::kernels(&problem, &candidates[0], &software).unwrap();
+    let schedules: Vec<_> = kernels.iter().map(testing::schedule).collect();
+    assert_eq!(schedules, ["stage", "lanes", "merge", "weights"]);
+    let tiles = testing::block_mask(&problem, &software).unwrap();
+    for kernel in kernels.into_iter().chain([tiles]).filter(|kernel| !candidates.contains(kernel)) {
+        // In parts, `lanes` is ranked like the whole.
+        let is_alone = testing::schedule(&kernel) != "lanes";
+        assert_eq!(kernel.provenance() == "the only kernel for its purpose", is_alone, "{kernel}");
+    }
+}
+
+/// A vote takes three barriers, which only a mask can be worth.
+#[test]
+fn threads_vote_on_tiles_that_a_mask_may_hide() {
+    let (device, _queue) = noop_with_features();
+    let votes = |problem: ProblemBuilder| {
+        let variants = wgpu_attention::candidates(&build(problem), &Kind::Plain.caps(&device)).unwrap();
+        let tiled = variants.iter().find(|variant| testing::schedule(variant) == "tiled").unwrap();
+        tiled.wgsl().contains("atomicOr(&votes")
+    };
+    let plain = Problem::builder(Shape::new(1, 1, 100, 32));
+    assert!(!votes(plain.clone().causal(Diagonal::TopLeft).kv_lengths()));
+    assert!(votes(plain.clone().mask(ScoreLayout::broadcast([1; 4]))));
+    assert!(votes(plain.mask_mod("fn mask_mod(at: At) -> bool { return at.key > 0u; }")));
 }
 
 #[test]
@@ -298,32 +300,6 @@ fn the_widest_heads_are_576() {
     let of = |dim| wgpu_attention::candidates(&build(Problem::builder(Shape::new(1, 1, 20, dim))), &caps);
     assert!(of(576).is_ok());
     assert!(matches!(of(577), Err(PlanError::HeadSize { dim: 577, most: 576, .. })));
-}
-
-/// A matrix kernel has no more threads than a workgroup may.
-#[test]
-fn matrix_kernels_keep_to_the_threads_of_a_workgroup() {
-    let (device, _queue) = noop_with_matrices();
-    let mut caps = Kind::Plain.caps(&device);
-    let (fragment, tiles, multiplier) = (Fragment::Side16, Tiles::Vectors, Multiplier::Unit);
-    caps.matrix_unit = Some(MatrixUnit { fragment, subgroup: 32, tiles, multiplier });
-    caps.workgroup_bytes = 32 << 10;
-    let problem = build(Problem::builder(Shape::new(1, 2, 500, 64)).dtype(Dtype::F16));
-    for invocations in [127, 128] {
-        caps.invocations = invocations;
-        let variants = wgpu_attention::candidates(&problem, &caps).unwrap();
-        let on_matrices = variants.iter().filter(|variant| variant.is_on_matrix_unit());
-        let most = on_matrices.map(Variant::invocations).max();
-        assert_eq!(most, Some(if invocations == 128 { 128 } else { 64 }));
-    }
-}
-
-#[test]
-fn a_matrix_unit_says_what_it_is() {
-    let (tiles, fragment) = (Tiles::Vectors, Fragment::Side16);
-    let unit = |multiplier| MatrixUnit { fragment, subgroup: 32, tiles, multiplier }.to_string();
-    assert_eq!(unit(Multiplier::Unit), "16 × 16, f16 into f32, in subgroups of 32");
-    assert_eq!(unit(Multiplier::Emulated), "16 × 16, f16 into f32, in subgroups of 32, emulated");
 }
 
 /// The facts of a device are what it was created with. Nothing is guessed.

@@ -2,7 +2,7 @@
 
 use wgpu::{Device, DeviceDescriptor, Limits};
 use wgpu_attention::blocking::{self, RunError};
-use wgpu_attention::{Attention, Dtype, Operand, Problem, Shape, Slopes};
+use wgpu_attention::{Attention, BlockMask, Dtype, Operand, Problem, Shape, Slopes};
 
 use super::build;
 use crate::case::everything;
@@ -26,6 +26,7 @@ fn every_operand_is_made_up_and_no_other() {
             .score_mod("fn score_mod(score: f32, at: At) -> f32 { return score + aux[at.key]; }"),
         Problem::builder(shape).alibi(Slopes::PerBatchAndHead).sinks(),
         everything(shape, Dtype::F32),
+        Problem::builder(shape).block_mask(BlockMask::new(2, 32).per_batch().per_head()),
     ] {
         let tuned = blocking::tune(&attention, &queue, &build(problem.clone()));
         assert!(tuned.is_ok(), "{problem:?}: {tuned:?}");

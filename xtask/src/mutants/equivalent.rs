@@ -1,5 +1,7 @@
 //! Planted mistakes that change nothing, and why.
 
+mod kernels;
+
 use std::collections::HashSet;
 
 use anyhow::{Result, ensure};
@@ -16,14 +18,7 @@ struct Equivalent {
     because: &'static str,
 }
 
-const EQUIVALENT: &[Equivalent] = &[
-    Equivalent {
-        file: "src/plan/slices.rs",
-        function: "axes",
-        text: "0..1",
-        mistake: "bound one up",
-        because: "the stride along that axis is 0",
-    },
+const ELSEWHERE: &[Equivalent] = &[
     Equivalent {
         file: "src/device/matrix_unit.rs",
         function: "MatrixUnit::is_possible",
@@ -67,118 +62,6 @@ const EQUIVALENT: &[Equivalent] = &[
         because: "nothing was spent before the first run",
     },
     Equivalent {
-        file: "src/kernel/decode.rs",
-        function: "Decode::iterations",
-        text: "",
-        mistake: "rounded up",
-        because: "the threads are a multiple of those that share a key, and a tile of the keys of an iteration",
-    },
-    Equivalent {
-        file: "src/kernel/lanes.rs",
-        function: "shape",
-        text: "choices.dim_qk > choices.dim_v",
-        mistake: "bound one up",
-        because: "sizes are multiples of 32, and if they are equal either may count as the larger",
-    },
-    Equivalent {
-        file: "src/kernel/lanes.rs",
-        function: "shape",
-        text: "choices.dim_qk > choices.dim_v",
-        mistake: "bound one down",
-        because: "sizes are multiples of 32, and if they are equal either may count as the larger",
-    },
-    Equivalent {
-        file: "src/kernel/lanes.rs",
-        function: "kernel",
-        text: "",
-        mistake: "rounded up",
-        because: "head sizes are multiples of 32",
-    },
-    Equivalent {
-        file: "src/kernel/matrix.rs",
-        function: "kernel",
-        text: "",
-        mistake: "rounded up",
-        because: "head sizes are whole fragments",
-    },
-    Equivalent {
-        file: "src/kernel/merge.rs",
-        function: "kernel",
-        text: "choices.dim_v / 4",
-        mistake: "rounded up",
-        because: "head sizes are multiples of 16",
-    },
-    Equivalent {
-        file: "src/kernel/select.rs",
-        function: "TABLE",
-        text: "!few_for_streams(problem) && fits_lanes(problem)",
-        mistake: "without its left half",
-        because: "the schedule is offered by the first row then, and once",
-    },
-    Equivalent {
-        file: "src/kernel/select.rs",
-        function: "TABLE",
-        text: "!few_for_streams(problem) && fits_lanes(problem)",
-        mistake: "without its right half",
-        because: "the schedule is offered by the first row then, and once",
-    },
-    Equivalent {
-        file: "src/kernel/select.rs",
-        function: "few_for_streams",
-        text: "u64::from(shape.group()) * u64::from(shape.len_q.div_ceil(LANES_ROWS))",
-        mistake: "without its right operand",
-        because: "with more than one block of rows, streams never cost less",
-    },
-    Equivalent {
-        file: "src/kernel/stage.rs",
-        function: "keys_per_row",
-        text: "",
-        mistake: "rounded up",
-        because: "the power of two below is the same",
-    },
-    Equivalent {
-        file: "src/kernel/stage.rs",
-        function: "sizes",
-        text: "dim / 4",
-        mistake: "rounded up",
-        because: "head sizes are multiples of 32",
-    },
-    Equivalent {
-        file: "src/kernel/streams.rs",
-        function: "Streams::kernel",
-        text: "",
-        mistake: "rounded up",
-        because: "head sizes are multiples of 32",
-    },
-    Equivalent {
-        file: "src/kernel/streams.rs",
-        function: "Streams::kernel",
-        text: "TILE_KEYS.div_ceil(size)",
-        mistake: "rounded down",
-        because: "subgroups of 4 and 8 divide a tile",
-    },
-    Equivalent {
-        file: "src/kernel/tiled.rs",
-        function: "Tiled::kernel",
-        text: "",
-        mistake: "rounded up",
-        because: "the keys of a tile, of a group and of a step are powers of two",
-    },
-    Equivalent {
-        file: "src/kernel/tiled.rs",
-        function: "Tiled::scores",
-        text: "if_resident * GROUP_BYTES + votes_bytes <= WORKGROUP_BYTES",
-        mistake: "bound one up",
-        because: "sizes in bytes are multiples of 4",
-    },
-    Equivalent {
-        file: "src/kernel/tiled.rs",
-        function: "Tiled::score_iterations",
-        text: "choices.dim_qk / self.slice()",
-        mistake: "rounded up",
-        because: "head sizes are multiples of 32",
-    },
-    Equivalent {
         file: "src/plan/cut.rs",
         function: "Job::cut",
         text: "pieces.len() + waiting.len()",
@@ -205,6 +88,13 @@ const EQUIVALENT: &[Equivalent] = &[
         text: "counts_query_heads",
         mistake: "always true",
         because: "it cuts elsewhere, which is just as correct",
+    },
+    Equivalent {
+        file: "src/plan/cut.rs",
+        function: "Job::grid",
+        text: "batches.saturating_mul(parts)",
+        mistake: "wrapping",
+        because: "the results of so many parts fit no binding",
     },
     Equivalent {
         file: "src/plan/mod.rs",
@@ -234,6 +124,48 @@ const EQUIVALENT: &[Equivalent] = &[
         mistake: "wrapping",
         because: "no device has textures that large",
     },
+    Equivalent {
+        file: "src/plan/scratch.rs",
+        function: "Scratch::new",
+        text: "size.partial_bytes > 0",
+        mistake: "bound one up",
+        because: "sizes in bytes are multiples of 4",
+    },
+    Equivalent {
+        file: "src/plan/scratch.rs",
+        function: "Scratch::new",
+        text: "",
+        mistake: "always true",
+        because: "it makes a buffer that is never bound",
+    },
+    Equivalent {
+        file: "src/plan/slices.rs",
+        function: "axes",
+        text: "0..1",
+        mistake: "bound one up",
+        because: "the stride along that axis is 0",
+    },
+    Equivalent {
+        file: "src/plan/slices.rs",
+        function: "slice",
+        text: "start_bytes / view.element_bytes",
+        mistake: "rounded up",
+        because: "bindings start at multiples of 16 bytes",
+    },
+    Equivalent {
+        file: "src/plan/split.rs",
+        function: "Split::columns",
+        text: "of_output.start / VALUE_COLUMNS",
+        mistake: "rounded up",
+        because: "ranges of columns start at multiples of it",
+    },
+    Equivalent {
+        file: "src/record/operands.rs",
+        function: "Operands::check_aliases",
+        text: "",
+        mistake: "bound one up",
+        because: "offsets and sizes are multiples of 4",
+    },
 ];
 
 impl Equivalent {
@@ -250,7 +182,7 @@ impl Equivalent {
 pub(crate) fn check(mutants: &[Mutant]) -> Result<HashSet<usize>> {
     let mut numbers = HashSet::new();
     let mut stale = Vec::new();
-    for equivalent in EQUIVALENT {
+    for equivalent in kernels::IN_KERNELS.iter().chain(ELSEWHERE) {
         let named = (0..mutants.len()).filter(|&number| equivalent.is(&mutants[number]));
         let before = numbers.len();
         numbers.extend(named);
