@@ -3,7 +3,7 @@
 use crate::kernel::MAX_DIM;
 use crate::kernel::record::Counts;
 use crate::problem::Problem;
-use crate::problem::builder::Buffers;
+use crate::problem::builder::Sharing;
 use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
 use crate::problem::operand::Operand;
@@ -43,7 +43,7 @@ pub(crate) struct Choices {
     /// Where the results are written.
     pub(crate) results: Results,
     /// Whether operands may be parts of the same buffers.
-    pub(crate) buffers: Buffers,
+    pub(crate) sharing: Sharing,
 }
 
 /// The element types of what a kernel moves.
@@ -129,7 +129,7 @@ impl Choices {
             programs: problem.programs().clone(),
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
             results: Results::Whole,
-            buffers: problem.buffers(),
+            sharing: problem.sharing(),
         }
     }
 
@@ -198,7 +198,7 @@ impl std::fmt::Display for Choices {
             (self.kv_lengths, ".lengths"),
             (self.lse, ".lse"),
             (self.results == Results::Partial, ".part"),
-            (self.buffers == Buffers::Shared, ".shared"),
+            (self.sharing == Sharing::Shared, ".shared"),
         ];
         flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))?;
         let Programs { score_mod, mask_mod } = &self.programs;

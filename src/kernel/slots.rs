@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::problem::builder::Buffers;
+use crate::problem::builder::Sharing;
 use crate::problem::operand::Operand;
 
 /// `@binding` of the parameters; slot `n` has the binding `n + 1`.
@@ -49,12 +49,12 @@ pub(crate) enum Usage {
 
 impl Usage {
     /// How attention uses an operand of a problem.
-    pub(crate) fn of(operand: Operand, buffers: Buffers) -> Self {
-        match (operand, buffers) {
+    pub(crate) fn of(operand: Operand, sharing: Sharing) -> Self {
+        match (operand, sharing) {
             (Operand::Out | Operand::Lse | Operand::Weights, _) => Self::Write,
             // These decide which threads reach a barrier, which WGSL allows only for what is read-only.
-            (Operand::KvLengths | Operand::BlockMask, _) | (_, Buffers::Apart) => Self::Read,
-            (_, Buffers::Shared) => Self::ReadShared,
+            (Operand::KvLengths | Operand::BlockMask, _) | (_, Sharing::Apart) => Self::Read,
+            (_, Sharing::Shared) => Self::ReadShared,
         }
     }
 }
@@ -65,7 +65,7 @@ pub(crate) const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 impl Slot {
     /// A buffer of the caller, which the shader declares as `wgsl`.
     pub(crate) fn of(operand: Operand, wgsl: &'static str) -> Self {
-        Self { resource: Resource::Operand(operand), usage: Usage::of(operand, Buffers::Apart), wgsl }
+        Self { resource: Resource::Operand(operand), usage: Usage::of(operand, Sharing::Apart), wgsl }
     }
 
     /// A buffer of the caller that a kernel writes for other kernels to read.
@@ -76,7 +76,7 @@ impl Slot {
     /// The same slot in a problem whose operands may share buffers.
     pub(crate) fn shared(self) -> Self {
         match (self.resource, self.usage) {
-            (Resource::Operand(operand), Usage::Read) => Self { usage: Usage::of(operand, Buffers::Shared), ..self },
+            (Resource::Operand(operand), Usage::Read) => Self { usage: Usage::of(operand, Sharing::Shared), ..self },
             _ => self,
         }
     }

@@ -9,7 +9,7 @@ use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
 use crate::kernel::{block_mask, stage, text};
 use crate::problem::Problem;
-use crate::problem::builder::Buffers;
+use crate::problem::builder::Sharing;
 use crate::problem::operand::Operand;
 
 /// The identity of one compiled kernel: everything that changes its text, and nothing else.
@@ -54,9 +54,9 @@ impl Variant {
     /// The kernel itself.
     pub(crate) fn kernel(&self) -> Kernel {
         let kernel = self.schedule().kernel(self.choices());
-        match self.choices().buffers {
-            Buffers::Apart => kernel,
-            Buffers::Shared => kernel.with_shared_buffers(),
+        match self.choices().sharing {
+            Sharing::Apart => kernel,
+            Sharing::Shared => kernel.with_shared_buffers(),
         }
     }
 

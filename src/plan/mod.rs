@@ -209,7 +209,7 @@ impl Attention {
     }
 
     fn build(&self, problem: &Problem, variant: &Variant) -> Result<Plan, PlanError> {
-        let usage = |view: &View| Usage::of(view.operand, problem.buffers());
+        let usage = |view: &View| Usage::of(view.operand, problem.sharing());
         let bound = problem.views().map(|view| Bound { view, usage: usage(&view) }).collect();
         self.assemble(problem, variant, &kernels(problem, variant, &self.caps)?, bound)
     }

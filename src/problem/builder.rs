@@ -40,12 +40,12 @@ pub struct ProblemBuilder {
     pub(super) programs: Programs,
     pub(super) aux: Option<u64>,
     pub(super) block_mask: Option<BlockMask>,
-    pub(super) buffers: Buffers,
+    pub(super) sharing: Sharing,
 }
 
 /// Whether operands may be parts of the same buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Buffers {
+pub(crate) enum Sharing {
     /// No output shares its buffer with an input.
     Apart,
     /// Outputs and inputs may be parts of one buffer.
@@ -88,7 +88,7 @@ impl ProblemBuilder {
             programs: Programs { score_mod: None, mask_mod: None },
             aux: None,
             block_mask: None,
-            buffers: Buffers::Apart,
+            sharing: Sharing::Apart,
         }
     }
 
@@ -278,7 +278,7 @@ impl ProblemBuilder {
     /// the ranges of the outputs are apart from all others. The lengths and the block mask are still read-only, and need
     /// buffers that no output is in.
     pub fn shared_buffers(mut self) -> Self {
-        self.buffers = Buffers::Shared;
+        self.sharing = Sharing::Shared;
         self
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod program;
 pub(crate) mod shape;
 
 use block_mask::BlockMask;
-use builder::{Buffers, ProblemBuilder, Slopes};
+use builder::{ProblemBuilder, Sharing, Slopes};
 use dtype::Dtype;
 use layout::{Layout, ScoreLayout, View};
 use mask::MaskFormat;
@@ -98,11 +98,11 @@ impl Problem {
 
     /// Whether outputs may be parts of the same buffers as inputs.
     pub fn shares_buffers(&self) -> bool {
-        self.spec.buffers == Buffers::Shared
+        self.spec.sharing == Sharing::Shared
     }
 
-    pub(crate) const fn buffers(&self) -> Buffers {
-        self.spec.buffers
+    pub(crate) const fn sharing(&self) -> Sharing {
+        self.spec.sharing
     }
 
     /// The tiles of the block mask, if there is one.
