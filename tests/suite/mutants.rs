@@ -186,7 +186,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("let shift = (at & 1u) << 4u;", "let shift = 0u;")], odd_f16),
     mutation(&[("((i & vec4(1u)) << vec4(4u))", "vec4(0u)")], odd_bf16),
     mutation(
-        &[("vec4(widen(q[at >> 2u].x), widen(q[at >> 2u].y))", "vec4(widen(q[at >> 2u].y), vec2(0.0))")],
+        &[("vec4(widen_f16(q[at >> 2u].x), widen_f16(q[at >> 2u].y))", "vec4(widen_f16(q[at >> 2u].y), vec2(0.0))")],
         even_f16,
     ),
     // The bindings, and the parameters.
