@@ -99,11 +99,6 @@ const MANY_REGISTERS: u32 = 192;
 /// From this many on, it can hold 128.
 const MOST_REGISTERS: u32 = 255;
 
-/// Whether a block of 64 rows costs no more than blocks of 32.
-fn fills_64_rows(problem: &Problem) -> bool {
-    problem.shape().len_q > 32
-}
-
 impl Tiled {
     /// The division for every device, before [`Self::with_v_keys`].
     const fn smallest(exchange: Exchange) -> Self {
@@ -121,12 +116,14 @@ impl Tiled {
     }
 
     /// The division for a GPU: as many rows and columns per thread as registers hold.
+    ///
+    /// The number of rows plays no part, because the bits of a row would then depend on how many rows there are.
     pub(super) fn for_gpu(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Self> {
         let dim_v = problem.shape().dim_v;
         let (block, down, across) = match (caps.thread_registers, dim_v) {
             (_, 129..) if caps.workgroup_bytes < WIDE_BYTES => (ThreadBlock::FourByFour, 4, 16),
-            (MANY_REGISTERS.., 0..=64) if fills_64_rows(problem) => (ThreadBlock::EightByFour, 8, 8),
-            (MANY_REGISTERS.., 0..=128) => (ThreadBlock::EightByFour, 4, 16),
+            (MANY_REGISTERS.., 0..=64) => (ThreadBlock::EightByFour, 8, 8),
+            (MANY_REGISTERS.., 65..=128) => (ThreadBlock::EightByFour, 4, 16),
             (MANY_REGISTERS.., _) => (ThreadBlock::FourByFour, 8, 16),
             (_, 0..=96) => (ThreadBlock::FourByFour, 8, 8),
             (_, 97..=192) => (ThreadBlock::FourByFour, 8, 16),
@@ -144,8 +141,7 @@ impl Tiled {
         let dim_v = problem.shape().dim_v;
         let fits = caps.thread_registers >= MOST_REGISTERS && caps.workgroup_bytes >= LARGE_BYTES;
         let base = Self { block: ThreadBlock::EightByEight, down: 8, across: 8, v_keys: 8, exchange };
-        let fits = fits && (33..=64).contains(&dim_v) && fills_64_rows(problem);
-        let suits = fits && base.fits_block_mask(problem) && base.can_exchange(caps);
+        let suits = fits && (33..=64).contains(&dim_v) && base.fits_block_mask(problem) && base.can_exchange(caps);
         suits.then(|| base.with_v_keys(problem, LARGE_BYTES))
     }
 

@@ -211,13 +211,6 @@ fn registers_decide_what_a_thread_of_tiled_computes() {
         let names = names(&caps, &build(Problem::builder(Shape::new(1, 1, 100, 64).value_dim(dim))));
         assert_eq!(names.split_once(" decode").map(|(tiled, _)| tiled), Some(wanted), "{registers} {least} {dim}");
     }
-    // Few rows would leave half of a block of 64 idle.
-    for (rows, wanted) in [(32, "tiled8x4of4x16-sub tiled8x4of4x16 tiled"), (33, "tiled8x8of8x8-sub tiled8x8of8x8")] {
-        let mut caps = Kind::Subgroups { least: 32 }.caps(&device);
-        (caps.thread_registers, caps.workgroup_bytes) = (255, 32 << 10);
-        let names = names(&caps, &build(Problem::builder(Shape::new(1, 1, rows, 64))));
-        assert!(names.starts_with(wanted), "{rows}: {names}");
-    }
     // A tile of keys lies within one of the block mask.
     let mut caps = Kind::Subgroups { least: 32 }.caps(&device);
     (caps.thread_registers, caps.workgroup_bytes) = (256, 32 << 10);
