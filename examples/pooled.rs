@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .shared_buffers()
         .build()?;
     let mut plan = attention.plan(&problem)?;
-    // The binding of the output ends where the output does, so that it is apart from the keys behind it.
+    // The binding of the output ends where the output does, because the readback copies all of it.
     let out_bytes = problem.view(Operand::Out).map_or(0, |view| view.size_bytes());
     let bind_out = wgpu::BufferBinding { size: wgpu::BufferSize::new(out_bytes), ..bind_out };
     let operands = Operands::new(bind_q, bind_k, bind_v, bind_out.clone()).with(Operand::Mask, bind_mask);

@@ -85,7 +85,7 @@
 //!
 //! f16 attention runs on tensor cores, matrix cores and simdgroup matrices if the app opts in: see the example at
 //! [`blocking::matrix_unit`]. Weights are then rounded to f16 before they are multiplied by the values, as is usual on
-//! such units; scores, softmax and sums stay in f32.
+//! such units; scores, softmax and sums stay in f32. All of `q`, `k`, `v` and the output must be f16.
 //!
 //! # In a framework
 //!

@@ -41,9 +41,9 @@ pub(crate) fn all() -> [(&'static str, Case); 10] {
     let mut programs = drawn(&programs, Fill::Normal, 7);
     programs.host.programs.score_mod = Some(Arc::new(|score, at, aux| score * f64::from(aux[at.head as usize])));
     programs.host.programs.mask_mod = Some(Arc::new(|at, _| (at.query + 2 * at.key) % 3 != 0));
-    // Random tiles: some are empty, some are full, and in some the mask decides.
     // Inputs are declared read-write, and what they hold must not decide which threads reach a barrier.
     let shared = Problem::builder(many(32)).mask_as(MaskFormat::WordsHide, scores).kv_lengths().shared_buffers();
+    // Random tiles: some are empty, some are full, and in some the mask decides.
     let tiles = Problem::builder(many(30)).mask(scores).block_mask(BlockMask::new(12, 32).per_batch().per_head());
     [
         ("tiled, weights", drawn(&tiled.weights(), Fill::Normal, 1)),

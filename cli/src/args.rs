@@ -86,7 +86,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) programs: ProgramArgs,
 
-    /// The element type to compute on, for all tensors. Defaults to those in the file.
+    /// The element type to compute on, for q, k, v and the outputs. Defaults to those in the file.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Storage>,
 

@@ -53,8 +53,8 @@ pub struct Plan {
     pub(crate) need: ScratchSize,
     pub(crate) steps: Arc<[Step]>,
     pub(crate) operands: Arc<[Bound]>,
-    /// Bound in place of an operand without elements, since wgpu does not bind empty ranges. No kernel reads it.
-    pub(crate) stand_in: Option<wgpu::Buffer>,
+    /// Bound in place of operands without elements, since wgpu does not bind empty ranges. No kernel reads them.
+    pub(crate) stand_ins: Option<StandIns>,
 }
 
 /// An operand that calls of a plan bind.
@@ -64,8 +64,32 @@ pub(crate) struct Bound {
     pub(crate) usage: Usage,
 }
 
+/// Buffers for operands without elements. There are two, because a dispatch must not bind one buffer as read-only and as
+/// writable.
+#[derive(Clone, Debug)]
+pub(crate) struct StandIns {
+    pub(crate) read: wgpu::Buffer,
+    pub(crate) writable: wgpu::Buffer,
+}
+
 /// Enough for one element of any type that a kernel declares for a binding.
-const STAND_IN_BYTES: usize = 16;
+pub(crate) const STAND_IN_BYTES: u64 = 16;
+/// More than the bindings of any kernel. Each has a range of its own, because browsers refuse writable ranges that overlap.
+const STAND_INS: u64 = 32;
+
+impl StandIns {
+    fn new(device: &wgpu::Device, alignment: u64) -> Self {
+        let buffer = || {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("attention without keys"),
+                size: STAND_INS * alignment.max(STAND_IN_BYTES),
+                usage: BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        Self { read: buffer(), writable: buffer() }
+    }
+}
 
 /// One kernel, with a launch for each of its pieces.
 #[derive(Debug)]
@@ -224,16 +248,12 @@ impl Attention {
         let need = self.need(problem, kernels)?;
         let steps = kernels.iter().map(|(variant, split)| self.step(problem, variant, *split));
         let steps = steps.collect::<Result<Vec<Step>, PlanError>>()?;
-        let stand_in = if operands.iter().any(|bound| bound.view.is_empty()) {
-            let buffer = filled(&self.device, "attention without keys", vec![0; STAND_IN_BYTES], BufferUsages::STORAGE);
-            Some(buffer.ok_or(PlanError::DeviceLost)?)
-        } else {
-            None
-        };
+        let is_needed = operands.iter().any(|bound| bound.view.is_empty());
+        let stand_ins = is_needed.then(|| StandIns::new(&self.device, self.caps.binding_alignment));
         let split = Split::of(&variant.kernel(), problem, &self.caps);
         Ok(Plan {
             attention: self.clone(),
-            stand_in,
+            stand_ins,
             problem: problem.clone(),
             variant: variant.clone(),
             split,
@@ -307,10 +327,12 @@ impl Attention {
 
 impl Plan {
     /// A plan for the same problem with other lengths. Layouts that the problem was given stay as they are; the others
-    /// are contiguous for the new lengths. The variant is the same, unless another number of queries needs another one.
+    /// are contiguous for the new lengths. With as many queries as before, the variant is the same if it can run the
+    /// longer or shorter keys; otherwise it is the one that [`Attention::plan`] prefers.
     ///
-    /// With the same variant this takes microseconds, because it uses the same pipelines. It compiles only if the keys
-    /// are now split over several workgroups and were not before, or the other way round, and only the first time.
+    /// This takes microseconds, because it uses the same pipelines. It compiles only what these lengths need and no plan
+    /// of this [`Attention`] needed before: another variant, or kernels for keys that are now split over several
+    /// workgroups.
     ///
     /// # Errors
     /// As for [`ProblemBuilder::build`](crate::ProblemBuilder::build) and [`Attention::plan`].
@@ -320,7 +342,8 @@ impl Plan {
             return Ok(self.attention.plan_block_mask(&problem)?);
         }
         let able = self.attention.candidates(&problem)?;
-        let variant = able.iter().find(|&variant| *variant == self.variant).unwrap_or(&able[0]);
+        let same = able.iter().find(|&variant| *variant == self.variant && len_q == self.problem.shape().len_q);
+        let variant = same.unwrap_or(&able[0]);
         Ok(self.attention.build(&problem, variant)?)
     }
 

@@ -275,8 +275,11 @@ impl ProblemBuilder {
     ///
     /// WebGPU does not let a dispatch read a buffer and write it, even in different ranges, unless all of its bindings
     /// may write. So kernels then declare their inputs as read-write, and [`Plan::bind`](crate::Plan::bind) checks that
-    /// the ranges of the outputs are apart from all others. The lengths and the block mask are still read-only, and need
-    /// buffers that no output is in.
+    /// the elements of the outputs are apart from all others. The lengths and the block mask are still read-only, and may
+    /// share a buffer only with each other.
+    ///
+    /// Browsers also compare the bindings themselves. There, begin each operand at a multiple of the binding alignment,
+    /// end its binding where it ends, and do not interleave or share `q`, `k` and `v`.
     pub fn shared_buffers(mut self) -> Self {
         self.sharing = Sharing::Shared;
         self

@@ -15,7 +15,7 @@ pub enum Operand {
     Lse,
     /// The attention weights (B, Hq, Lq, Lk).
     Weights,
-    /// Boolean mask (B, Hq, Lq, Lk), one byte per element, non-zero = attend.
+    /// Boolean mask (B, Hq, Lq, Lk), stored in a [`MaskFormat`](crate::MaskFormat).
     Mask,
     /// Additive bias (B, Hq, Lq, Lk).
     Bias,
@@ -83,7 +83,7 @@ impl Operand {
             Self::Out => "(B, Hq, Lq, Dv)",
             Self::Lse => "(B, Hq, Lq), natural logarithm",
             Self::Weights => "(B, Hq, Lq, Lk)",
-            Self::Mask => "(B, Hq, Lq, Lk), a byte each, non-zero = attend",
+            Self::Mask => "(B, Hq, Lq, Lk)",
             Self::Bias => "(B, Hq, Lq, Lk)",
             Self::KvLengths => "(B)",
             Self::AlibiSlopes => "(B, Hq), broadcast by a stride of 0",

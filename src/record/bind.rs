@@ -3,10 +3,11 @@
 use wgpu::{BindGroupEntry, BindingResource, BufferBinding, BufferSize};
 
 use crate::kernel::params::Params;
-use crate::kernel::slots::{PARAMS_BINDING, Resource, Space, binding};
+use crate::kernel::record::Kernel;
+use crate::kernel::slots::{PARAMS_BINDING, Resource, Slot, Space, Usage, binding};
 use crate::plan::scratch::Scratch;
 use crate::plan::slices::Slice;
-use crate::plan::{Attention, Launch, Plan, Step};
+use crate::plan::{Attention, Launch, Plan, STAND_IN_BYTES, StandIns, Step};
 use crate::record::call::{Call, Dispatch};
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
@@ -14,8 +15,8 @@ use crate::record::operands::Operands;
 impl Attention {
     /// The binding of what begins at any byte of a buffer, and the index of its first element within that binding.
     ///
-    /// A device binds buffers only at multiples of [`Caps::binding_alignment`](crate::Caps::binding_alignment). So the binding begins at the last such
-    /// multiple, and the layout begins at the element that this returns:
+    /// A device binds buffers only at multiples of an [alignment](crate::Caps::binding_alignment). So the binding begins
+    /// at the last multiple at or before that byte, and the layout begins at the element that this returns:
     ///
     /// ```
     /// # use wgpu_attention::{Attention, BindError, Layout, ScoreLayout};
@@ -28,19 +29,20 @@ impl Attention {
     /// ```
     ///
     /// # Errors
-    /// [`BindError::PartOfElement`] if the byte is not a multiple of `element_bytes`.
+    /// [`BindError::PartOfElement`] if no whole number of elements fits between the binding's begin and that byte.
     pub fn binding_at<'a>(
         &self,
         buffer: &'a wgpu::Buffer,
         byte: u64,
         element_bytes: u64,
     ) -> Result<(BufferBinding<'a>, u64), BindError> {
-        if element_bytes == 0 || !byte.is_multiple_of(element_bytes) {
-            return Err(BindError::PartOfElement { byte, element_bytes });
-        }
         let alignment = self.caps().binding_alignment.max(1);
         let offset = byte / alignment * alignment;
-        Ok((BufferBinding { buffer, offset, size: None }, (byte - offset) / element_bytes))
+        let rest = byte - offset;
+        if element_bytes == 0 || !rest.is_multiple_of(element_bytes) {
+            return Err(BindError::PartOfElement { byte, element_bytes });
+        }
+        Ok((BufferBinding { buffer, offset, size: None }, rest / element_bytes))
     }
 }
 
@@ -80,7 +82,8 @@ impl Plan {
             size: BufferSize::new(size_of::<Params>() as u64),
         };
         let mut entries = vec![BindGroupEntry { binding: PARAMS_BINDING, resource: BindingResource::Buffer(params) }];
-        let buffers = launch.slices.iter().filter_map(|slice| Some((slice, self.range(slice, operands, scratch)?)));
+        let buffers =
+            launch.slices.iter().filter_map(|slice| Some((slice, self.range(&step.kernel, slice, operands, scratch)?)));
         entries.extend(
             buffers.map(|(slice, range)| BindGroupEntry {
                 binding: slice.binding,
@@ -105,6 +108,7 @@ impl Plan {
     /// checks have refused.
     fn range<'a>(
         &'a self,
+        kernel: &Kernel,
         slice: &Slice,
         operands: &'a Operands<'_>,
         scratch: &'a Scratch,
@@ -114,8 +118,14 @@ impl Plan {
             Resource::Space(Space::Partial) => (scratch.partial.as_ref()?, 0),
             Resource::Space(Space::StagedK | Space::StagedV) => return None,
         };
-        Some(match (BufferSize::new(slice.size_bytes), &self.stand_in) {
-            (None, Some(stand_in)) => stand_in.as_entire_buffer_binding(),
+        Some(match (BufferSize::new(slice.size_bytes), &self.stand_ins) {
+            (None, Some(StandIns { read, writable })) => {
+                let is_read = |slot: &Slot| slot.resource == slice.resource && slot.usage == Usage::Read;
+                let buffer = if kernel.slots.iter().any(is_read) { read } else { writable };
+                let alignment = self.attention.caps().binding_alignment.max(STAND_IN_BYTES);
+                let offset = u64::from(slice.binding) * alignment;
+                BufferBinding { buffer, offset, size: BufferSize::new(STAND_IN_BYTES) }
+            }
             (size, _) => BufferBinding { buffer, offset: offset + slice.offset_bytes, size },
         })
     }

@@ -11,6 +11,7 @@ use crate::record::operands::OwnedOperands;
 /// Attention on given buffers, ready to be recorded any number of times.
 #[derive(Clone, Debug)]
 pub struct Call {
+    label: String,
     plan: Plan,
     operands: OwnedOperands,
     scratch: Scratch,
@@ -27,11 +28,12 @@ pub struct Dispatch {
 }
 
 impl Call {
-    pub(crate) const fn new(plan: Plan, operands: OwnedOperands, scratch: Scratch, dispatches: Vec<Dispatch>) -> Self {
-        Self { plan, operands, scratch, dispatches }
+    pub(crate) fn new(plan: Plan, operands: OwnedOperands, scratch: Scratch, dispatches: Vec<Dispatch>) -> Self {
+        Self { label: plan.variant().to_string(), plan, operands, scratch, dispatches }
     }
 
-    /// The same call with another buffer for one operand, and the same scratch.
+    /// The same call, with the same lengths, layouts and scratch, on another buffer for one operand. For other lengths,
+    /// bind a [resized](Plan::resized) plan.
     ///
     /// # Errors
     /// As for [`Plan::bind`].
@@ -48,8 +50,7 @@ impl Call {
 
     /// Records the dispatches into the caller's encoder, in a separate pass.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let label = self.plan.variant().to_string();
-        let descriptor = wgpu::ComputePassDescriptor { label: Some(&label), timestamp_writes: None };
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(&self.label), timestamp_writes: None };
         self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
     }
 

@@ -108,12 +108,13 @@ pub enum BindError {
         /// The missing usages.
         missing: wgpu::BufferUsages,
     },
-    /// An output shares its buffer with an input, or its bytes with another output.
+    /// An output shares its buffer with an input, or its bytes with another operand; or, in a problem with shared buffers,
+    /// an operand shares its buffer with the lengths or the block mask.
     #[error(
-        "`{output}` and `{other}` are bound to the same buffer; an output must not share a buffer with an input, unless the problem has `shared_buffers` and the input is neither the lengths nor the block mask; and never bytes with another operand"
+        "`{output}` and `{other}` are bound to the same buffer; an output must not share a buffer with an input, or bytes with another output. With `ProblemBuilder::shared_buffers` operands may share a buffer if outputs are apart from all others, but the lengths and the block mask need buffers of their own"
     )]
     Aliased {
-        /// The output.
+        /// The output, or the operand that is declared as writable.
         output: Operand,
         /// The other operand.
         other: Operand,

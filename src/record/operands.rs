@@ -65,18 +65,21 @@ impl<'a> Operands<'a> {
         self.check_aliases(wanted)
     }
 
-    /// Checks that outputs do not overlap other operands. wgpu allows a dispatch to bind a written buffer a second time
-    /// only if it may also write it there, and does not check that the two ranges are disjoint.
+    /// Checks that outputs do not overlap other operands. wgpu allows a dispatch to bind a buffer that it may write a
+    /// second time only if it may also write it there, and does not check that the two ranges are disjoint.
     fn check_aliases(&self, wanted: &[Bound]) -> Result<(), BindError> {
         // An operand without elements is not bound.
         let bound = || wanted.iter().filter(|bound| !bound.view.is_empty());
         let used = || bound().filter_map(|bound| Some((bound, self.get(bound.view.operand)?)));
-        for (output, binding) in used().filter(|(bound, _)| bound.usage == Usage::Write) {
-            for (other, range) in used().filter(|(other, _)| other.view.operand != output.view.operand) {
-                let (written, used) = (bytes(&output.view, binding), bytes(&other.view, range));
-                let apart = written.end <= used.start || used.end <= written.start;
-                if range.buffer == binding.buffer && !(other.usage != Usage::Read && apart) {
-                    return Err(BindError::Aliased { output: output.view.operand, other: other.view.operand });
+        let by_usage = |usage| used().filter(move |(bound, _)| bound.usage == usage);
+        for (writable, binding) in by_usage(Usage::Write).chain(by_usage(Usage::ReadShared)) {
+            for (other, range) in used().filter(|(other, _)| other.view.operand != writable.view.operand) {
+                let (one, another) = (bytes(&writable.view, binding), bytes(&other.view, range));
+                let apart = one.end <= another.start || another.end <= one.start;
+                let are_read = writable.usage == Usage::ReadShared && other.usage == Usage::ReadShared;
+                let allowed = other.usage != Usage::Read && (are_read || apart);
+                if range.buffer == binding.buffer && !allowed {
+                    return Err(BindError::Aliased { output: writable.view.operand, other: other.view.operand });
                 }
             }
         }
@@ -103,7 +106,9 @@ impl OwnedOperands {
 /// The bytes of a buffer from the first element of an operand to its last, in whole words. The binding may begin before
 /// them, because a device binds only at certain multiples.
 fn bytes(view: &View, binding: &BufferBinding<'_>) -> Range<u64> {
-    let begin = view.first() * view.element_bytes / 4 * 4;
+    // The view of `aux` is that of its last element.
+    let first = if view.operand == Operand::Aux { 0 } else { view.first() };
+    let begin = first * view.element_bytes / 4 * 4;
     // These sums do not overflow, since each range was found to lie within its buffer.
     binding.offset + begin..binding.offset + view.size_bytes()
 }

@@ -249,7 +249,7 @@ fn binding() {
     let (binding, first) = attention.binding_at(q, 1000, 4).unwrap();
     assert_eq!((binding.offset, binding.size, first), (768, None, 58));
     assert_eq!(attention.binding_at(q, 768, 2).unwrap().1, 0);
-    for (byte, element_bytes) in [(1002, 4), (3, 2), (8, 0)] {
+    for (byte, element_bytes) in [(1002, 4), (3, 2), (8, 0), (264, 12)] {
         let error = attention.binding_at(q, byte, element_bytes).unwrap_err();
         assert_says(&error, &[&format!("byte {byte}"), &format!("{element_bytes} bytes")]);
     }
@@ -298,6 +298,22 @@ fn sharing(device: &Device) {
     // q ends 8 elements after byte 4096, which is 72 elements after the binding of the output begins.
     assert_eq!(shifted(72), Ok(()));
     assert_eq!(shifted(71), Err(BindError::Aliased { output: Operand::Out, other: Operand::Q }));
+    // Programs may read any element of `aux`, and not only its last.
+    let score_mod = "fn score_mod(score: f32, at: At) -> f32 { return score + aux[at.key]; }";
+    let with_aux = Problem::builder(shape()).shared_buffers().aux(1024).score_mod(score_mod).build().unwrap();
+    let plan = Attention::new(device).plan(&with_aux).unwrap();
+    let from = |out| plan.bind(&Operands::new(at(0), at(4096), at(8192), at(out)).with(Operand::Aux, at(12288)));
+    assert!(from(16384).is_ok());
+    assert_eq!(from(12288).unwrap_err(), BindError::Aliased { output: Operand::Out, other: Operand::Aux });
+    // Elements that share a word are not apart. An f16 output begins in the word in which q ends.
+    let halves = |first| {
+        let row = Layout::bhld(1, 1, 1).at(first);
+        let problem = Problem::builder(Shape::new(1, 1, 1, 127).value_dim(1)).dtype(Dtype::F16).shared_buffers();
+        let plan = Attention::new(device).plan(&problem.out(row).build().unwrap()).unwrap();
+        plan.bind(&Operands::new(at(0), at(4096), at(8192), at(0))).map(|_| ())
+    };
+    assert_eq!(halves(127), Err(BindError::Aliased { output: Operand::Out, other: Operand::Q }));
+    assert_eq!(halves(128), Ok(()));
     let problem = Problem::builder(shape()).shared_buffers();
     for (problem, other) in [
         (problem.clone().block_mask(BlockMask::new(4, 32)), Operand::BlockMask),
@@ -307,6 +323,17 @@ fn sharing(device: &Device) {
         let all = Operands::new(at(0), at(4096), at(8192), at(12288)).with(other, at(16384));
         let error = plan.bind(&all).unwrap_err();
         assert_eq!(error, BindError::Aliased { output: Operand::Out, other });
+        // Nor may it share a buffer with an input, which is declared as writable.
+        let (out, tables) = (buffer(device, 4096, BufferUsages::STORAGE), buffer(device, 4096, BufferUsages::STORAGE));
+        let elsewhere = all.clone().with(Operand::Out, out.as_entire_buffer_binding());
+        let error = plan.bind(&elsewhere).unwrap_err();
+        assert_eq!(error, BindError::Aliased { output: Operand::Q, other });
+        let call = plan.bind(&elsewhere.with(other, tables.as_entire_buffer_binding())).unwrap();
+        without_error(device, || {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            call.encode(&mut encoder);
+            encoder.finish()
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use wgpu_attention::{
 
 use crate::case::drawn;
 use crate::device::{Device, all, contents, elements};
-use crate::record::noop;
+use crate::record::{buffers, noop, operands, without_error};
 
 /// A token that attends to a cache of (L, H, D), whose strides do not depend on its length.
 fn problem(len_q: u32, len_kv: u32) -> ProblemBuilder {
@@ -38,6 +38,7 @@ fn a_resized_plan_is_the_plan_of_those_lengths() {
             let anew = device.attention.plan_variant(&case.problem, resized.variant()).unwrap();
             assert_eq!(resized.problem(), &case.problem);
             assert!(len_q != 1 || resized.variant() == first.variant());
+            assert!(len_q == 1 || resized.variant() == device.attention.plan(&case.problem).unwrap().variant());
             assert!(resized.variants().eq(anew.variants()));
             assert_eq!((resized.parts(), resized.scratch_bytes()), (anew.parts(), anew.scratch_bytes()));
             let [got, wanted] = [&resized, &anew].map(|plan| {
@@ -119,6 +120,28 @@ fn the_plan_of_a_block_mask_grows_too() {
     assert!(grown.variants().eq(plan.variants()));
     let numbers = |plan: &Plan| plan.problem().view(Operand::BlockMask).unwrap().end();
     assert_eq!((numbers(&plan), numbers(&grown)), (6, 9));
+}
+
+/// Without keys, nothing of K, V and the tables is bound but stand-ins, of which some are read-only.
+#[test]
+fn a_cache_may_be_empty() {
+    let (device, _queue) = noop();
+    let attention = Attention::new(&device);
+    let scores = ScoreLayout::strided([0, 0, 100, 1]);
+    let tiled = problem(40, 40).block_mask(BlockMask::new(16, 32)).mask(scores).shared_buffers().build().unwrap();
+    for plan in [attention.plan(&tiled).unwrap(), attention.plan_block_mask(&tiled).unwrap()] {
+        for len_kv in [0, 40] {
+            let plan = plan.resized(40, len_kv).unwrap();
+            let buffers = buffers(&device, plan.problem());
+            let operands = operands(&buffers);
+            without_error(&device, || {
+                let call = plan.bind(&operands).unwrap();
+                let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                call.encode(&mut encoder);
+                encoder.finish()
+            });
+        }
+    }
 }
 
 /// An app keeps its plans in a map. Numbers are compared by their bits.
