@@ -51,7 +51,7 @@ impl Usage {
     /// How attention uses an operand of a problem.
     pub(crate) fn of(operand: Operand, sharing: Sharing) -> Self {
         match (operand, sharing) {
-            (Operand::Out | Operand::Lse | Operand::Weights, _) => Self::Write,
+            (output, _) if output.is_output() => Self::Write,
             // These decide which threads reach a barrier, which WGSL allows only for what is read-only.
             (Operand::KvLengths | Operand::BlockMask, _) | (_, Sharing::Apart) => Self::Read,
             (_, Sharing::Shared) => Self::ReadShared,

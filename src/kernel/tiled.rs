@@ -321,7 +321,7 @@ impl Tiled {
         (pieces, groups * GROUP_BYTES + votes_bytes)
     }
 
-    /// Dimensions of one loop iteration: as many groups as [`MULTIPLY_ADDS`] takes, where each dimension has one per score.
+    /// Dimensions of one loop iteration: whole groups, with at least [`MULTIPLY_ADDS`] in all.
     const fn step(self) -> u32 {
         match self.block {
             ThreadBlock::FourByFour => 2 * GROUP,

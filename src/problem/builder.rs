@@ -117,7 +117,8 @@ impl ProblemBuilder {
         self
     }
 
-    /// The element type of an operand, whether or not the problem uses it; `None` if the operand holds no floating-point numbers.
+    /// The element type of an operand, whether or not the problem uses it; `None` if the operand holds no
+    /// floating-point numbers.
     pub(super) fn dtype_of(&self, operand: Operand) -> Option<Dtype> {
         match operand {
             Operand::Q => Some(self.dtype),

@@ -1,7 +1,7 @@
 //! How a boolean mask is stored.
 
-/// How a boolean mask is stored: the size of an element, and whether one that is not zero lets the query see the key or hides
-/// the key from it.
+/// How a boolean mask is stored: the size of an element, and what an element means that is not zero. It lets the query
+/// see the key, or it hides the key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MaskFormat {
     /// One byte per element, non-zero = attend, as in PyTorch and ONNX.

@@ -60,7 +60,8 @@ impl Problem {
         self.spec.shape
     }
 
-    /// The element type of an operand; `None` if the problem does not use it, or if it holds no floating-point numbers.
+    /// The element type of an operand; `None` if the problem does not use it, or if it holds no floating-point
+    /// numbers.
     pub fn dtype(&self, operand: Operand) -> Option<Dtype> {
         self.uses(operand).then(|| self.spec.dtype_of(operand)).flatten()
     }

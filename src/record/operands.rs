@@ -103,14 +103,13 @@ impl OwnedOperands {
     }
 }
 
-/// The bytes of a buffer from the first element of an operand to its last, in whole words. The binding may begin before
-/// them, because a device binds only at certain multiples.
+/// The bytes of a buffer from the first element of an operand to the end of the word that holds its last. The binding may
+/// begin before them, because a device binds only at certain multiples.
 fn bytes(view: &View, binding: &BufferBinding<'_>) -> Range<u64> {
     // The view of `aux` is that of its last element.
     let first = if view.operand == Operand::Aux { 0 } else { view.first() };
-    let begin = first * view.element_bytes / 4 * 4;
     // These sums do not overflow, since each range was found to lie within its buffer.
-    binding.offset + begin..binding.offset + view.size_bytes()
+    binding.offset + first * view.element_bytes..binding.offset + view.size_bytes()
 }
 
 fn check(operand: Operand, binding: &BufferBinding<'_>, need: u64, alignment: u64) -> Result<(), BindError> {

@@ -11,7 +11,7 @@ use wgpu_attention::{
     ProblemBuilder, ProblemError, Readback, ReadbackError, ResizeError, ScoreLayout, Shape, reference, testing,
 };
 
-use crate::record::{buffers, noop, operands, without_error};
+use crate::record::{buffers, noop, operands};
 
 /// The variants whose text a test here has checked, as `Enum::Variant`.
 static PRODUCED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -244,7 +244,6 @@ fn binding() {
     assert_eq!(error, BindError::Aliased { output: Operand::Out, other: Operand::Q });
     plan.bind(&complete()).unwrap();
 
-    sharing(&device);
     let attention = Attention::new(&device);
     let (binding, first) = attention.binding_at(q, 1000, 4).unwrap();
     assert_eq!((binding.offset, binding.size, first), (768, None, 58));
@@ -261,80 +260,6 @@ fn binding() {
     let error = in_parts.bind_in(&operands(&buffers(&device, &long)), &plan.scratch()).unwrap_err();
     assert_eq!(error, BindError::Scratch { need: in_parts.scratch().size(), got: plan.scratch().size() });
     assert_says(&error, &[&in_parts.scratch_bytes().to_string(), "has 0 bytes", "Plan::scratch"]);
-}
-
-/// If a problem allows it, operands are parts of one buffer, as long as what is written is apart from all others.
-fn sharing(device: &Device) {
-    let problem = Problem::builder(shape()).shared_buffers().lse().build().unwrap();
-    let plan = Attention::new(device).plan(&problem).unwrap();
-    let pool = buffer(device, 1 << 20, BufferUsages::STORAGE);
-    let at = |offset| BufferBinding { buffer: &pool, offset, size: None };
-    let together = || Operands::new(at(0), at(4096), at(8192), at(12288)).with(Operand::Lse, at(16384));
-    let call = plan.bind(&together()).unwrap();
-    // wgpu would refuse a buffer that a dispatch reads and writes.
-    without_error(device, || {
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        call.encode(&mut encoder);
-        encoder.finish()
-    });
-    plan.bind(&together().with(Operand::K, at(0))).unwrap();
-    for (moved, offset, output, other) in [
-        (Operand::Out, 256, Operand::Out, Operand::Q),
-        (Operand::Out, 12288 - 256, Operand::Out, Operand::V),
-        (Operand::Lse, 12288, Operand::Out, Operand::Lse),
-        (Operand::K, 16384, Operand::Lse, Operand::K),
-    ] {
-        let error = plan.bind(&together().with(moved, at(offset))).unwrap_err();
-        assert_says(&error, &["same buffer", "shared_buffers"]);
-        assert_eq!(error, BindError::Aliased { output, other });
-    }
-    // What counts is where the elements lie. The bindings may overlap, because they begin at multiples.
-    let shifted = |first| {
-        let (row, from) = (Layout::bhld(4, 8, 16), Problem::builder(shape()).shared_buffers());
-        let problem = from.q(row.at(8)).out(row.at(first)).build().unwrap();
-        let plan = Attention::new(device).plan(&problem).unwrap();
-        plan.bind(&Operands::new(at(0), at(16384), at(16384), at(4096 - 256))).map(|_| ())
-    };
-    // q ends 8 elements after byte 4096, which is 72 elements after the binding of the output begins.
-    assert_eq!(shifted(72), Ok(()));
-    assert_eq!(shifted(71), Err(BindError::Aliased { output: Operand::Out, other: Operand::Q }));
-    // Programs may read any element of `aux`, and not only its last.
-    let score_mod = "fn score_mod(score: f32, at: At) -> f32 { return score + aux[at.key]; }";
-    let with_aux = Problem::builder(shape()).shared_buffers().aux(1024).score_mod(score_mod).build().unwrap();
-    let plan = Attention::new(device).plan(&with_aux).unwrap();
-    let from = |out| plan.bind(&Operands::new(at(0), at(4096), at(8192), at(out)).with(Operand::Aux, at(12288)));
-    assert!(from(16384).is_ok());
-    assert_eq!(from(12288).unwrap_err(), BindError::Aliased { output: Operand::Out, other: Operand::Aux });
-    // Elements that share a word are not apart. An f16 output begins in the word in which q ends.
-    let halves = |first| {
-        let row = Layout::bhld(1, 1, 1).at(first);
-        let problem = Problem::builder(Shape::new(1, 1, 1, 127).value_dim(1)).dtype(Dtype::F16).shared_buffers();
-        let plan = Attention::new(device).plan(&problem.out(row).build().unwrap()).unwrap();
-        plan.bind(&Operands::new(at(0), at(4096), at(8192), at(0))).map(|_| ())
-    };
-    assert_eq!(halves(127), Err(BindError::Aliased { output: Operand::Out, other: Operand::Q }));
-    assert_eq!(halves(128), Ok(()));
-    let problem = Problem::builder(shape()).shared_buffers();
-    for (problem, other) in [
-        (problem.clone().block_mask(BlockMask::new(4, 32)), Operand::BlockMask),
-        (problem.kv_lengths(), Operand::KvLengths),
-    ] {
-        let plan = Attention::new(device).plan(&problem.build().unwrap()).unwrap();
-        let all = Operands::new(at(0), at(4096), at(8192), at(12288)).with(other, at(16384));
-        let error = plan.bind(&all).unwrap_err();
-        assert_eq!(error, BindError::Aliased { output: Operand::Out, other });
-        // Nor may it share a buffer with an input, which is declared as writable.
-        let (out, tables) = (buffer(device, 4096, BufferUsages::STORAGE), buffer(device, 4096, BufferUsages::STORAGE));
-        let elsewhere = all.clone().with(Operand::Out, out.as_entire_buffer_binding());
-        let error = plan.bind(&elsewhere).unwrap_err();
-        assert_eq!(error, BindError::Aliased { output: Operand::Q, other });
-        let call = plan.bind(&elsewhere.with(other, tables.as_entire_buffer_binding())).unwrap();
-        without_error(device, || {
-            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            call.encode(&mut encoder);
-            encoder.finish()
-        });
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod limits;
 mod matrices;
 mod scratch;
 mod selection;
+mod sharing;
 mod tiles;
 mod tuning;
 
