@@ -16,6 +16,8 @@
 
 const THREADS = 64u;
 const GROUPED = false;
+const BLOCK_ROWS = MASK_ROWS;
+const WHOLE = true;
 const QUADS = MASK_KEYS / 4u;
 
 var<workgroup> found: atomic<u32>;

@@ -23,6 +23,7 @@
 // From the host: ROWS, KEYS, SHARE; Q_VECTORS and V_VECTORS, the vectors of four that a thread holds of a row of Q and of O;
 // Q_ARRAY and O_ARRAY, those of all rows.
 const GROUPED = true;
+const BLOCK_ROWS = ROWS;
 const LAG = 0.0;                                               // m is the largest score
 const RAISE = 0.0;
 const THREADS = KEYS * SHARE;
@@ -103,7 +104,7 @@ fn load_queries(site: Site, first: u32, dim: u32) -> Query {
     var q = Query();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let n = min(first + r, row_count() - 1u);
+        let n = min(first + r, site.rows - 1u);
         let at = q_address(row_of(site, n));
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
@@ -116,7 +117,7 @@ fn load_queries(site: Site, first: u32, dim: u32) -> Query {
 
 // The products of all rows with four keys, over this thread's dimensions.
 fn products(site: Site, keys: vec4<u32>, dim: u32, q: ptr<function, Query>) -> Rows {
-    let k_at = k_address(site, 0u) + within(keys) * params.k.w;
+    let k_at = vec4(k_address(site, keys.x), k_address(site, keys.y), k_address(site, keys.z), k_address(site, keys.w));
     var s = Rows();
     // unroll
     for (var d = 0u; d < Q_VECTORS; d++) {
@@ -130,7 +131,7 @@ fn products(site: Site, keys: vec4<u32>, dim: u32, q: ptr<function, Query>) -> R
 
 // O ← O·factor + P V, for this thread's dimensions. `full` says that every row sees every key.
 fn accumulate_values(site: Site, keys: vec4<u32>, dim: u32, taken: Taken, full: bool, o: ptr<function, Output>) {
-    let v_at = v_address(site, 0u) + within(keys) * params.v.w;
+    let v_at = vec4(v_address(site, keys.x), v_address(site, keys.y), v_address(site, keys.z), v_address(site, keys.w));
     // unroll
     for (var d = 0u; d < V_VECTORS; d++) {
         let i = dim + d * SHARE * 4u;
@@ -159,7 +160,7 @@ fn take_in(site: Site, first: u32, keys: vec4<u32>, s: Rows, full: bool, softmax
     var product = s;
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let row = row_of(site, min(first + r, row_count() - 1u));
+        let row = row_of(site, min(first + r, site.rows - 1u));
         var seen = vec4(true);
         if (!full) { seen = sees(row, keys); }
         let scores = score(row, keys, product[r], seen);
@@ -198,13 +199,13 @@ fn finish(site: Site, thread: u32, first: u32, dim: u32, softmax: ptr<function, 
         let i = dim + d * SHARE * 4u;
         // unroll
         for (var r = 0u; r < ROWS; r++) {
-            let stored = (thread < SHARE) & (first + r < row_count()) & (i < params.dim_v);
+            let stored = (thread < SHARE) & (first + r < site.rows) & (i < params.dim_v);
             if (stored) { store_columns(row_of(site, first + r), i, all_o[r], tops[r].x, sums[r].x, tops[r].y > 0.0); }
         }
     }
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        if ((thread == 0u) & (first + r < row_count())) {
+        if ((thread == 0u) & (first + r < site.rows)) {
             store_statistics(row_of(site, first + r), tops[r].x, sums[r].x, tops[r].y > 0.0);
         }
     }
@@ -215,8 +216,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let thread = thread_of(invocation);
     let dim = thread % SHARE * 4u;                             // of the first vector; the next ones are SHARE · 4 apart
     let site = site_of(workgroup);
-    let first = workgroup.x * ROWS;
-    let final_row = min(first + ROWS, row_count()) - 1u;
+    if (is_idle(site)) { return; }
+    let first = site.first;
+    let final_row = min(first + ROWS, site.rows) - 1u;
 
     var q = load_queries(site, first, dim);
     var o = Output();

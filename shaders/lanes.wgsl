@@ -28,6 +28,7 @@
 // per row of Q and V; K_TEXELS and V_TEXELS, how many of a key's texels a lane reads; K_KEYS_PER_ROW and V_KEYS_PER_ROW, as
 // in stage.wgsl.
 const GROUPED = false;
+const BLOCK_ROWS = LANES * ROWS;
 const LAG = 4.0;
 const RAISE = 0.0;
 const INFINITY_BITS = 0x7f800000u;                             // the bits of ∞; those of NaN are larger
@@ -64,20 +65,20 @@ fn rows_of(site: Site, first: u32, lane: u32) -> Rows {
     var rows = Rows();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        rows.row[r] = row_of(site, min(first + r * LANES + lane, params.len_q - 1u));
+        rows.row[r] = row_of(site, min(first + r * LANES + lane, site.rows - 1u));
         rows.m[r] = LOWEST;
     }
     return rows;
 }
 
-fn load_queries(rows: ptr<function, Rows>, first: u32, lane: u32) -> Query {
+fn load_queries(site: Site, rows: ptr<function, Rows>, first: u32, lane: u32) -> Query {
     var q = Query();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
         let at = q_address((*rows).row[r]);
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
-            if ((first + r * LANES + lane < params.len_q) & (d * 4u < params.dim_qk)) {
+            if ((first + r * LANES + lane < site.rows) & (d * 4u < params.dim_qk)) {
                 q[r * Q_VECTORS + d] = load_q(at + d * 4u, params.dim_qk - d * 4u);
             }
         }
@@ -89,7 +90,8 @@ fn fetch(site: Site, kv: u32, lane: u32) -> Tile {
     var tile = Tile();
     // unroll
     for (var t = 0u; t < KEYS; t++) {
-        let n = address(params.staged, site.batch, site.kv_head, min(kv + t, params.len_kv - 1u));
+        let place = staged_place(site.batch, site.keys_at, readable(site, kv + t));
+        let n = address(params.staged, place.batch, site.kv_head, place.row);
         let k_texel = vec2(n % K_KEYS_PER_ROW * Q_VECTORS + lane, n / K_KEYS_PER_ROW);
         let v_texel = vec2(n % V_KEYS_PER_ROW * V_VECTORS + lane, n / V_KEYS_PER_ROW);
         // unroll
@@ -170,10 +172,10 @@ fn accumulate_values(tile: ptr<function, Tile>, p: ptr<function, Weights>, facto
     }
 }
 
-fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Output>) {
+fn finish(site: Site, rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Output>) {
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let is_real = first + r * LANES + lane < params.len_q;
+        let is_real = first + r * LANES + lane < site.rows;
         let row = (*rows).row[r];
         // unroll
         for (var d = 0u; d < V_VECTORS; d++) {
@@ -188,11 +190,12 @@ fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Out
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let site = site_of(workgroup);
-    let first = workgroup.x * LANES * ROWS;
-    let final_row = min(first + LANES * ROWS, params.len_q) - 1u;
+    if (is_idle(site)) { return; }
+    let first = site.first;
+    let final_row = min(first + BLOCK_ROWS, site.rows) - 1u;
 
     var rows = rows_of(site, first, lane);
-    var q = load_queries(&rows, first, lane);
+    var q = load_queries(site, &rows, first, lane);
     var o = Output();
     let head = row_of(site, first);
     let tail = row_of(site, final_row);
@@ -203,5 +206,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
         let factor = take_in(kv, &rows, &tile, &p);
         accumulate_values(&tile, &p, factor, &o);
     }
-    finish(&rows, first, lane, &o);
+    finish(site, &rows, first, lane, &o);
 }

@@ -61,6 +61,7 @@ const Q_ARRAY = ROW_FRAGMENTS * QK_FRAGMENTS;
 const O_ARRAY = ROW_FRAGMENTS * V_FRAGMENTS;
 
 const GROUPED = true;
+const BLOCK_ROWS = ROWS;
 const LAG = 8.0;                                               // so weights are at most 2^(8 + 7), which fits f16
 const RAISE = 7.0;
 const INVERSE_RAISE = 0.0078125;                               // 2⁻⁷, which undoes RAISE
@@ -167,7 +168,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     // SUBGROUP, the probe fails. If they are smaller, several do the same work, which is slow but correct.
     let subgroup = thread / SUBGROUP;
     begin(thread);
-    let block = block_of(workgroup);
+    let block = block_of(site_of(workgroup));
+    if (is_idle(block.site)) { return; }
     for (var i = thread; i < MARKS; i += THREADS) { atomicStore(&marks[i], 0u); }
 
     var q = array<Left, Q_ARRAY>();                            // [row fragment][fragment of dimensions]

@@ -13,24 +13,29 @@ const THREADS = 64u;
 const VECTORS = DIM_V / 4u;
 const LAG = 0.0;
 const RAISE = 0.0;
+const GROUPED = false;
+const BLOCK_ROWS = ROWS;
 
 const_assert ROWS * VECTORS <= THREADS;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let row = Row(workgroup.z, workgroup.y, workgroup.x * ROWS + thread / VECTORS, 0u, 0, 0, 0);
+    let site = site_at(workgroup, 0u);
+    let n = site.first + thread / VECTORS;
     let vector = thread % VECTORS;
-    if (thread >= ROWS * VECTORS || row.query >= params.len_q) { return; }
-    let first = address(params.part, row.batch, row.head, row.query) >> 2u;
+    if (thread >= ROWS * VECTORS || n >= site.rows) { return; }
+    let row = row_of(site, n);
+    let parts_count = parts_of(site, row);
+    let first = address(params.part, row.batch, row.head, row.at) >> 2u;
     let width = 1u + (params.dim_v + 3u) / 4u;
 
-    var m = parts[first].x;
-    for (var i = 1u; i < params.parts; i++) { m = max(m, parts[first + i * width].x); }
+    var m = LOWEST;
+    for (var i = 0u; i < parts_count; i++) { m = max(m, parts[first + i * width].x); }
 
     var l = 0.0;
     var saw = 0.0;
     var o = vec4(0.0);
-    for (var i = 0u; i < params.parts; i++) {
+    for (var i = 0u; i < parts_count; i++) {
         let statistics = parts[first + i * width];
         let factor = rescale(statistics.x, m);
         l = fma(statistics.y, factor, l);

@@ -13,7 +13,8 @@
 // texture. Only finite values are copied, because 0 · NaN would reach rows that do not see the key. The NaN marks a value that
 // is replaced; lanes.wgsl reads it as 0.
 //
-// For this kernel, params.len_q is the number of keys in the dispatch.
+// For this kernel, params.len_q is the number of keys in the dispatch, and params.first_row the first of them. Keys that are
+// not valid are not copied.
 
 const THREADS = 64u;
 const INFINITY_BITS = 0x7f800000u;                             // the bits of ∞; those of NaN are larger
@@ -23,10 +24,11 @@ fn magnitude(x: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(x) & vec4(0x
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let key = workgroup.x * THREADS + thread;
-    if (key >= params.len_q) { return; }
+    if (key >= params.len_q || !is_staged(workgroup.z, key)) { return; }
     let n = address(params.staged, workgroup.z, workgroup.y, key);
+    let source = source_of(workgroup.z, key);
 
-    let k_at = address(params.k, workgroup.z, workgroup.y, key);
+    let k_at = address(params.k, source.batch, workgroup.y, source.row);
     let k_texel = vec2(n % K_KEYS_PER_ROW * (DIM_QK / 4u), n / K_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_QK / 4u; i++) {
         var x = vec4(0.0);
@@ -35,7 +37,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
 
     var size = vec4(0u);                                       // the largest magnitudes, as bits
-    let v_at = address(params.v, workgroup.z, workgroup.y, key);
+    let v_at = address(params.v, source.batch, workgroup.y, source.row);
     let v_texel = vec2(n % V_KEYS_PER_ROW * (DIM_V / 4u), n / V_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_V / 4u; i++) {
         var x = vec4(0.0);

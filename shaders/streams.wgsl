@@ -27,6 +27,7 @@
 const RUN = 16u;                                               // keys: in f32 a page of 4 KiB at D = 64, and 16 KiB at D = 256
 const TILE = LANES * RUN;
 const GROUPED = true;
+const BLOCK_ROWS = ROWS;
 const LAG = 4.0;
 const RAISE = 0.0;
 const Q_ARRAY = ROWS * DIM_QK;
@@ -65,7 +66,7 @@ fn rows_of(site: Site, first: u32) -> Rows {
     var rows = Rows();
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        rows.row[r] = row_of(site, min(first + r, row_count() - 1u));
+        rows.row[r] = row_of(site, min(first + r, site.rows - 1u));
         rows.m[r] = LOWEST;
     }
     return rows;
@@ -161,10 +162,10 @@ fn accumulate_values(at: u32, taken_in: Taken, o: ptr<function, Output>) {
 }
 
 // Rescales all lanes' states to one m, adds them up and stores the result.
-fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Output>) {
+fn finish(site: Site, rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Output>) {
     // unroll
     for (var r = 0u; r < ROWS; r++) {
-        let is_real = first + r < row_count();
+        let is_real = first + r < site.rows;
         let row = (*rows).row[r];
         let top = largest_of_lanes((*rows).m[r]);
         let factor = rescale((*rows).m[r], top);
@@ -190,8 +191,9 @@ fn finish(rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<function, Out
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let site = site_of(workgroup);
-    let first = workgroup.x * ROWS;
-    let final_row = min(first + ROWS, row_count()) - 1u;
+    if (is_idle(site)) { return; }
+    let first = site.first;
+    let final_row = min(first + ROWS, site.rows) - 1u;
 
     var rows = rows_of(site, first);
     var q = load_queries(&rows, lane);
@@ -201,9 +203,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     let last_step = (max(range.y, site.begin) - site.begin + TILE - 1u) / TILE * RUN;
     for (var step = (range.x - site.begin) / TILE * RUN; step < last_step; step++) {
         let key = site.begin + step / RUN * TILE + lane * RUN + step % RUN;
-        let readable = min(key, params.len_kv - 1u);
-        let taken = take_in(key, products(k_address(site, readable), &q), &rows);
-        accumulate_values(v_address(site, readable), taken, &o);
+        let taken = take_in(key, products(k_address(site, key), &q), &rows);
+        accumulate_values(v_address(site, key), taken, &o);
     }
-    finish(&rows, first, lane, &o);
+    finish(site, &rows, first, lane, &o);
 }

@@ -32,6 +32,7 @@ const BLOCK_KV = ACROSS * KEY_VECTORS * 4u;
 const LAG = 0.0;                                               // m is the largest score
 const RAISE = 0.0;
 const GROUPED = false;
+const BLOCK_ROWS = ROWS;
 const QK_SLICES = DIM_QK / SLICE;
 
 // Workgroup memory consists of groups of 8 vectors that one thread reads in a row: the index of the group is computed and
@@ -94,10 +95,10 @@ fn stage_k(block: Block, thread: u32, kv: u32, slice: u32) {
         let within_slice = i / (BLOCK_KV / 4u) * 4u;
         let dim = slice * SLICE + within_slice;
         let d = within_row(dim, params.dim_qk);
-        let keys = within(kv + vector * 4u + vec4(0u, 1u, 2u, 3u));
+        let key = kv + vector * 4u;
         var x = mat4x4<f32>();
         // unroll
-        for (var j = 0u; j < 4u; j++) { x[j] = load_k(k_address(block.site, keys[j]) + d, params.dim_qk - d); }
+        for (var j = 0u; j < 4u; j++) { x[j] = load_k(k_address(block.site, key + j) + d, params.dim_qk - d); }
         x = transpose(x);
         let group = K_AT + within_slice / K_DIMS * ACROSS + vector % ACROSS;
         let place = within_slice % K_DIMS * KEY_VECTORS + vector / ACROSS;

@@ -56,7 +56,7 @@ fn stage_v(block: Block, thread: u32, kv: u32) {
     // unroll
     for (var step = 0u; step < V_LOADS; step++) {
         let i = step * DOWN + thread / ACROSS;
-        let at = v_address(block.site, min(kv + i, params.len_kv - 1u));
+        let at = v_address(block.site, kv + i);
         let group = V_AT + i / V_GROUP * ACROSS + thread % ACROSS;
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
@@ -135,7 +135,8 @@ fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, Output>)
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let thread = thread_of(invocation);
-    let block = block_of(workgroup);
+    let block = block_of(site_of(workgroup));
+    if (is_idle(block.site)) { return; }
     if (Q_RESIDENT) {
         for (var slice = 0u; slice < QK_SLICES; slice++) { stage_q(block, thread, slice, slice); }
     }

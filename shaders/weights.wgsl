@@ -15,6 +15,8 @@
 // S is computed twice, so that no memory beyond P is needed. The maximum and the sum are computed here rather than taken
 // from the LSE: exp(s − lse) would lose digits where the LSE is large.
 
+const WHOLE = true;
+
 // P of the tile at key `kv`.
 fn weights_of(block: Block, thread: u32, kv: u32, softmax: Softmax) -> Quads {
     var p = Quads();
@@ -38,7 +40,7 @@ fn weights_of(block: Block, thread: u32, kv: u32, softmax: Softmax) -> Quads {
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let thread = thread_of(invocation);
-    let block = block_of(workgroup);
+    let block = block_of(site_of(workgroup));
     if (Q_RESIDENT) {
         for (var slice = 0u; slice < QK_SLICES; slice++) { stage_q(block, thread, slice, slice); }
     }
@@ -61,7 +63,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
         for (var r = 0u; r < ROW_COUNT; r++) {
             let n = row_within(thread, r);
             let row = block_row(block, n);
-            let at = address(params.out, row.batch, row.head, row.query);
+            let at = address(params.out, row.batch, row.head, row.at);
             // unroll
             for (var i = 0u; i < KEY_VECTORS; i++) {
                 let key = keys_within(thread, kv, i).x;

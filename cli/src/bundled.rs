@@ -46,8 +46,8 @@ pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: 
         variant: engine.variant(&plain.problem)?,
         compiled: if engine.is_gpu() { ", with compilation" } else { "" },
         timing,
-        verdict: expected.check(&truth::Outputs::of(&case.problem, &outputs)),
-        model: expected.check(&truth::Outputs::of(&case.problem, &by_model)),
+        verdict: expected.check(&truth::Outputs::of(&case, &outputs)),
+        model: expected.check(&truth::Outputs::of(&case, &by_model)),
         apart: largest_difference(&outputs.out, &by_model.out),
     };
 

@@ -116,7 +116,7 @@ mod tests {
                 narrowed
             };
             let rounded = |values: &mut dyn Iterator<Item = &f64>| stored(problem, &narrowed(values));
-            let got = truth::Outputs::of(problem, &outputs);
+            let got = truth::Outputs::of(&case, &outputs);
             assert_eq!(got.out, rounded(&mut rows.iter().flat_map(|row| &row.out)), "{name}");
             let weights = rounded(&mut rows.iter().flat_map(|row| &row.weights));
             assert_eq!(got.weights, problem.uses(Operand::Weights).then_some(weights), "{name}");

@@ -1,2 +1,4 @@
 // Every key is valid.
+const HAS_LENGTHS = false;
+
 fn valid_keys(batch: u32) -> u32 { return params.len_kv; }

@@ -1,60 +1,115 @@
-// Sites: the query rows and keys of a workgroup, and which pairs of them the positions allow.
+// Sites: the query rows and keys of a workgroup, where they lie, and which pairs of them the positions allow.
 
 // From the schedule: GROUPED, whether a workgroup computes rows of all query heads that share a KV head. If so, row n of a
-// KV head is query n / group of the group's head n mod group. If not, row n of a query head is query n.
+// KV head is query n / group of the group's head n mod group. If not, row n of a query head is query n. BLOCK_ROWS, the rows
+// of a workgroup.
+//
+// queries_*.wgsl say which queries a sequence has, lengths_*.wgsl how many keys, and keys_*.wgsl where the keys lie.
+
+// The sequence of a workgroup, and which block of its rows the workgroup computes.
+struct Sequence {
+    batch: u32,
+    block: u32,
+    queries: u32,   // its queries; later rows see nothing
+    rows: u32,      // the queries and later rows of this dispatch that have results
+    at: u32,        // the row of `q` where its queries begin
+}
 
 // What a workgroup works on.
 struct Site {
     batch: u32,
     head: u32,      // its query head, or the first of those that share its KV head
     kv_head: u32,
+    first: u32,     // the first row of its block
+    rows: u32,      // the rows of its head, or of its group's heads together, that have results
+    queries: u32,   // the queries of this dispatch
+    at: u32,        // the row of `q` where they begin
     part: u32,      // of the keys
     begin: u32,     // the first key of the part
     end: u32,       // one past its last key that is valid
+    oldest: u32,    // the first key that is kept
+    keys_at: u32,   // where its keys begin: see keys_*.wgsl
     diagonal: i32,  // query i stands at key i + diagonal
 }
 
 fn site_of(workgroup: vec3<u32>) -> Site {
-    let batch = workgroup.z / params.parts;
-    let part = workgroup.z % params.parts;
-    let kv_head = select(workgroup.y / params.group, workgroup.y, GROUPED);
-    let head = select(workgroup.y, workgroup.y * params.group, GROUPED);
-    let valid = valid_keys(batch);
-    let begin = part * params.part_keys;
-    let end = min(valid, begin + params.part_keys);
-    let diagonal = i32(params.first_row) + i32(valid * params.band_from_end);
-    return Site(batch, head, kv_head, part, begin, end, diagonal);
+    return site_at(vec3(workgroup.x, workgroup.y, workgroup.z / params.parts), workgroup.z % params.parts);
 }
 
-// The number of rows of a workgroup's head, or of its group's heads together.
-fn row_count() -> u32 { return select(params.len_q, params.len_q * params.group, GROUPED); }
+// The site of one part of the keys, for a workgroup whose number along z is its batch.
+fn site_at(workgroup: vec3<u32>, part: u32) -> Site {
+    let sequence = sequence_of(workgroup);
+    let kv_head = select(workgroup.y / params.group, workgroup.y, GROUPED);
+    let head = select(workgroup.y, workgroup.y * params.group, GROUPED);
+    let rows = sequence.rows * select(1u, params.group, GROUPED);
+    let queries = min(max(sequence.queries, params.first_row) - params.first_row, sequence.rows);
+    let valid = valid_keys(sequence.batch);
+    let begin = (oldest_part(valid) + part) * params.part_keys;
+    let end = min(valid, begin + params.part_keys);
+    let diagonal = i32(params.first_row) + (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
+    return Site(sequence.batch, head, kv_head, sequence.block * BLOCK_ROWS, rows, queries, sequence.at,
+                part, begin, end, oldest_key(valid), keys_at(sequence.batch, valid), diagonal);
+}
+
+// Whether a workgroup has nothing to do: no rows, or no queries or keys whose results the merge would read.
+fn is_idle(site: Site) -> bool {
+    return (RAGGED && site.first >= site.rows)
+        || (PADDED && !WHOLE && site.first >= site.queries * select(1u, params.group, GROUPED))
+        || (HAS_LENGTHS && !WHOLE && site.begin >= site.end);
+}
+
+// The number of parts that hold keys of a row, and so have results to merge.
+fn parts_of(site: Site, row: Row) -> u32 {
+    if (!HAS_LENGTHS && !PADDED) { return params.parts; }
+    let valid = valid_keys(site.batch);
+    let parts = (valid + params.part_keys - 1u) / params.part_keys - oldest_part(valid);
+    return select(0u, parts, row.is_query);
+}
 
 fn row_of(site: Site, n: u32) -> Row {
     let query = select(n, n / params.group, GROUPED);
     let head = site.head + select(0u, n % params.group, GROUPED);
     let stands_at = i32(query) + site.diagonal;
-    let last = min(stands_at + params.band_last, i32(site.end) - 1);
-    return Row(site.batch, head, query, site.part, stands_at + params.band_first, last, stands_at + params.diagonal_offset);
+    let is_query = !PADDED || query < site.queries;
+    let first = max(stands_at + params.band_first, i32(site.oldest));
+    let last = select(-1, last_key(site, query), is_query);
+    return Row(site.batch, head, query, site.at + query, is_query, site.part, first, last, stands_at + params.diagonal_offset);
+}
+
+// The last key that a query may see in the site's part.
+fn last_key(site: Site, query: u32) -> i32 {
+    return min(i32(query) + site.diagonal + params.band_last, i32(site.end) - 1);
 }
 
 // The keys that some row from `first` to `final_row` may see, as a begin and an exclusive end. The begin is a multiple of
 // `tile`, or the first key of the part.
 fn keys_of(site: Site, first: Row, final_row: Row, tile: u32) -> vec2<u32> {
+    if (PADDED && !first.is_query) { return vec2(0u); }
     let begin = u32(max(first.first, 0)) / tile * tile;
-    return vec2(max(begin, site.begin), u32(max(final_row.last + 1, 0)));
+    let last = last_key(site, select(final_row.query, min(final_row.query, site.queries - 1u), PADDED));
+    return vec2(max(begin, site.begin), u32(max(last + 1, 0)));
 }
 
 // Whether every row from `first` to `final_row` sees all of `count` keys from `key` on, by position.
 fn all_in_band(first: Row, final_row: Row, key: u32, count: u32) -> bool {
-    return final_row.first <= i32(key) && first.last >= i32(key + count - 1u);
+    return final_row.is_query && final_row.first <= i32(key) && first.last >= i32(key + count - 1u);
 }
 
-// Clamps keys to those that can be read. Keys past the end are never seen.
+// Clamps keys to those that masks and biases have. Keys past the end are never seen.
 fn within(keys: vec4<u32>) -> vec4<u32> { return min(keys, vec4(params.len_kv - 1u)); }
+
+// Clamps a key to those that the site's part has, so that nothing else is read.
+fn readable(site: Site, key: u32) -> u32 { return min(max(key, site.oldest), max(site.end, 1u) - 1u); }
 
 // Clamps a dimension, a multiple of four, to those of a row of `dims`. What is read past the end is never used.
 fn within_row(dim: u32, dims: u32) -> u32 { return min(dim, (dims - 1u) / 4u * 4u); }
 
-fn q_address(row: Row) -> u32 { return address(params.q, row.batch, row.head, row.query); }
-fn k_address(site: Site, key: u32) -> u32 { return address(params.k, site.batch, site.kv_head, key); }
-fn v_address(site: Site, key: u32) -> u32 { return address(params.v, site.batch, site.kv_head, key); }
+fn q_address(row: Row) -> u32 { return address(params.q, row.batch, row.head, row.at); }
+
+fn k_address(site: Site, key: u32) -> u32 { return place_address(params.k, site, key); }
+fn v_address(site: Site, key: u32) -> u32 { return place_address(params.v, site, key); }
+
+fn place_address(view: View, site: Site, key: u32) -> u32 {
+    let place = place_of(site.batch, site.keys_at, readable(site, key));
+    return address(view, place.batch, site.kv_head, place.row);
+}

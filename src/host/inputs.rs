@@ -25,6 +25,14 @@ pub struct Inputs<'a> {
     pub bias: Option<&'a [f32]>,
     /// Number of valid keys per batch.
     pub kv_lengths: Option<&'a [u32]>,
+    /// Number of queries per batch.
+    pub q_lengths: Option<&'a [u32]>,
+    /// Where the queries of each sequence begin, and the last ones end.
+    pub cu_seqlens_q: Option<&'a [u32]>,
+    /// Where the keys of each sequence begin, and the last ones end.
+    pub cu_seqlens_k: Option<&'a [u32]>,
+    /// The pages of each sequence.
+    pub block_table: Option<&'a [u32]>,
     /// `ALiBi` slopes.
     pub alibi_slopes: Option<&'a [f32]>,
     /// Sinks, one logit per head.
@@ -73,12 +81,29 @@ impl Inputs<'_> {
             Operand::V => Some(self.v.len()),
             Operand::Mask => self.mask.map(<[_]>::len),
             Operand::Bias => self.bias.map(<[_]>::len),
-            Operand::KvLengths => self.kv_lengths.map(<[_]>::len),
+            Operand::KvLengths
+            | Operand::QLengths
+            | Operand::CuSeqlensQ
+            | Operand::CuSeqlensK
+            | Operand::BlockTable
+            | Operand::BlockMask => self.numbers(operand).map(<[_]>::len),
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
-            Operand::BlockMask => self.block_mask.map(<[_]>::len),
             Operand::Out | Operand::Lse | Operand::Weights => None,
+        }
+    }
+
+    /// The input of an operand that holds u32.
+    const fn numbers(&self, operand: Operand) -> Option<&[u32]> {
+        match operand {
+            Operand::KvLengths => self.kv_lengths,
+            Operand::QLengths => self.q_lengths,
+            Operand::CuSeqlensQ => self.cu_seqlens_q,
+            Operand::CuSeqlensK => self.cu_seqlens_k,
+            Operand::BlockTable => self.block_table,
+            Operand::BlockMask => self.block_mask,
+            _ => None,
         }
     }
 
@@ -125,11 +150,15 @@ impl Inputs<'_> {
             Operand::V => encoded(self.v),
             Operand::Mask => Some(problem.mask_format()?.encode(self.mask?)),
             Operand::Bias => encoded(self.bias?),
-            Operand::KvLengths => Some(bytemuck::cast_slice(self.kv_lengths?).to_vec()),
+            Operand::KvLengths
+            | Operand::QLengths
+            | Operand::CuSeqlensQ
+            | Operand::CuSeqlensK
+            | Operand::BlockTable
+            | Operand::BlockMask => Some(bytemuck::cast_slice(self.numbers(operand)?).to_vec()),
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
-            Operand::BlockMask => Some(bytemuck::cast_slice(self.block_mask?).to_vec()),
             Operand::Out | Operand::Lse | Operand::Weights => None,
         }
     }

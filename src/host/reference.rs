@@ -8,6 +8,7 @@ use crate::problem::function::Function;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::problem::positions::Diagonal;
+use crate::problem::sequences::{Keys, Queries};
 use crate::record::error::BindError;
 
 /// The results of one query row.
@@ -154,7 +155,9 @@ pub fn block_mask(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_
     };
     let reads = |operand| match operand {
         Operand::Mask => true,
-        Operand::KvLengths => problem.diagonal() == Diagonal::BottomRight && programs.mask_mod.is_some(),
+        Operand::KvLengths | Operand::QLengths | Operand::CuSeqlensK => {
+            problem.diagonal() == Diagonal::BottomRight && programs.mask_mod.is_some()
+        }
         _ => false,
     };
     Inputs { block_mask: None, ..*inputs }.check_for(problem, reads, &[Operand::BlockMask])?;
@@ -184,13 +187,17 @@ pub fn block_mask(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_
 fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, [batch, head, i]: [u32; 3]) -> Row {
     let shape = problem.shape();
     let kv_head = head / (shape.heads_q / shape.heads_kv);
-    let q = vector(problem, Operand::Q, inputs.q, [batch, head, i]);
+    let [q_batch, q_row] = query_place(problem, inputs, batch, i);
+    let q = vector(problem, Operand::Q, inputs.q, [q_batch, head, q_row]);
     let number = |operand, values: Option<&[f32]>| {
         let view = problem.view(operand)?;
         Some(f64::from(values?[place(&view, [batch, head, 0, 0])]))
     };
     let (slope, sink) = (number(Operand::AlibiSlopes, inputs.alibi_slopes), number(Operand::Sinks, inputs.sinks));
     let diagonal = i64::from(i) + diagonal_offset(problem, inputs, batch);
+    // Rows past a sequence's queries see nothing, and have no sink either.
+    let is_query = i < queries(problem, inputs, batch);
+    let sink = sink.filter(|_| is_query);
 
     let mut scores = Vec::new();
     for j in 0..shape.len_kv {
@@ -198,7 +205,8 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
         if !visible(problem, inputs, [batch, head, i, j]) || !may_meet(problem, inputs, programs, at) {
             continue;
         }
-        let k = vector(problem, Operand::K, inputs.k, [batch, kv_head, j]);
+        let [k_batch, k_row] = key_place(problem, inputs, batch, j);
+        let k = vector(problem, Operand::K, inputs.k, [k_batch, kv_head, k_row]);
         let mut score = q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * f64::from(problem.scale());
         if let Some(cap) = problem.softcap().map(f64::from) {
             score = cap * (score / cap).tanh();
@@ -230,7 +238,8 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
     for (j, score) in scores {
         let weight = (score - largest).exp() / total;
         row.weights[j as usize] = weight;
-        let v = vector(problem, Operand::V, inputs.v, [batch, kv_head, j]);
+        let [v_batch, v_row] = key_place(problem, inputs, batch, j);
+        let v = vector(problem, Operand::V, inputs.v, [v_batch, kv_head, v_row]);
         for (out, v) in row.out.iter_mut().zip(v) {
             *out += weight * v;
         }
@@ -241,14 +250,65 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
 /// The number of valid keys of a batch.
 fn valid_keys(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
     let len_kv = problem.shape().len_kv;
-    inputs.kv_lengths.map_or(len_kv, |lengths| lengths[batch as usize].min(len_kv))
+    match inputs.cu_seqlens_k {
+        Some(bounds) => between(bounds, batch).min(len_kv),
+        None => inputs.kv_lengths.map_or(len_kv, |lengths| lengths[batch as usize].min(len_kv)),
+    }
+}
+
+/// The number of queries of a batch.
+fn queries(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
+    let len_q = problem.shape().len_q;
+    match (inputs.q_lengths, inputs.cu_seqlens_q) {
+        (Some(lengths), _) => lengths[batch as usize].min(len_q),
+        (None, Some(bounds)) => between(bounds, batch).min(len_q),
+        (None, None) => len_q,
+    }
+}
+
+/// The length of a sequence between two neighbouring bounds.
+fn between(bounds: &[u32], sequence: u32) -> u32 {
+    bounds[sequence as usize + 1].saturating_sub(bounds[sequence as usize])
+}
+
+/// The first key of a batch that a ring still holds.
+fn oldest_key(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
+    match problem.keys() {
+        Keys::Ring { capacity } => valid_keys(problem, inputs, batch).saturating_sub(capacity),
+        Keys::Dense | Keys::Ragged { .. } | Keys::Paged(_) => 0,
+    }
+}
+
+/// The batch and the row of `q` where query `i` of a sequence lies. For a row past its queries, there may be none.
+fn query_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, i: u32) -> [u32; 2] {
+    match (problem.queries(), inputs.cu_seqlens_q) {
+        (Queries::Ragged { total }, Some(bounds)) => {
+            [0, bounds[batch as usize].saturating_add(i).min(total.saturating_sub(1))]
+        }
+        _ => [batch, i],
+    }
+}
+
+/// The batch and the row of `k` and `v` where key `j` of a sequence lies.
+fn key_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, j: u32) -> [u32; 2] {
+    match (problem.keys(), inputs.cu_seqlens_k, inputs.block_table) {
+        (Keys::Ragged { .. }, Some(bounds), _) => [0, bounds[batch as usize] + j],
+        (Keys::Paged(pages), _, Some(table)) => {
+            let row = batch as usize * problem.table_row() as usize;
+            [table[row + (j / pages.size) as usize], j % pages.size]
+        }
+        (Keys::Ring { capacity }, ..) => [batch, j % capacity],
+        _ => [batch, j],
+    }
 }
 
 /// The key that row 0 stands at.
 fn diagonal_offset(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> i64 {
     match problem.diagonal() {
         Diagonal::TopLeft => 0,
-        Diagonal::BottomRight => i64::from(valid_keys(problem, inputs, batch)) - i64::from(problem.shape().len_q),
+        Diagonal::BottomRight => {
+            i64::from(valid_keys(problem, inputs, batch)) - i64::from(queries(problem, inputs, batch))
+        }
         Diagonal::Offset(offset) => i64::from(offset),
     }
 }
@@ -279,7 +339,7 @@ fn may_meet(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, at:
     seen && (!hidden || unmasked(problem, inputs, programs, at))
 }
 
-/// Whether query `i` may see key `j`: within the valid keys, at or before the diagonal if causal, within the window of
+/// Whether query `i` may see key `j`: both within the sequence's lengths, not overwritten by a newer key, at or before the diagonal if causal, within the window of
 /// it, and not hidden by a bias of −∞.
 fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
     let [batch, _, i, j] = at;
@@ -289,7 +349,9 @@ fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
         (Some(view), Some(bias)) => bias[place(&view, at)] == f32::NEG_INFINITY,
         _ => false,
     };
-    j < valid_keys(problem, inputs, batch)
+    i < queries(problem, inputs, batch)
+        && j < valid_keys(problem, inputs, batch)
+        && j >= oldest_key(problem, inputs, batch)
         && !biased_away
         && (!problem.is_causal() || key <= diagonal)
         && window.left.is_none_or(|left| key >= diagonal - i64::from(left))

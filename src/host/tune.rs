@@ -89,6 +89,17 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     let numbers: Vec<f32> = period.cycle().take(elements.map(length).into_iter().max().unwrap_or(0)).collect();
     let attend = vec![true; length(Operand::Mask)];
     let whole = vec![problem.shape().len_kv; length(Operand::KvLengths)];
+    let queries = vec![problem.shape().len_q; length(Operand::QLengths)];
+    let evenly = |operand, total: u32| {
+        let (bounds, steps) = (length(operand), problem.shape().batch.max(1));
+        let bound = |n: usize| u32::try_from(n as u64 * u64::from(total) / u64::from(steps)).unwrap_or(total);
+        (0..bounds).map(bound).collect::<Vec<u32>>()
+    };
+    let total = |operand| problem.view(operand).map_or(0, |view| view.extent[2]);
+    let (bounds_q, bounds_k) =
+        (evenly(Operand::CuSeqlensQ, total(Operand::Q)), evenly(Operand::CuSeqlensK, total(Operand::K)));
+    let pages = problem.pages().map_or(1, |pages| pages.count.max(1));
+    let table: Vec<u32> = (0..pages).cycle().take(length(Operand::BlockTable)).collect();
     let partial = vec![BlockMask::SEEN | BlockMask::HIDDEN; length(Operand::BlockMask)];
     let inputs = Inputs {
         q: &numbers[..length(Operand::Q)],
@@ -97,6 +108,10 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
         mask: problem.uses(Operand::Mask).then_some(&attend),
         bias: problem.uses(Operand::Bias).then_some(&numbers[..length(Operand::Bias)]),
         kv_lengths: problem.uses(Operand::KvLengths).then_some(&whole),
+        q_lengths: problem.uses(Operand::QLengths).then_some(&queries),
+        cu_seqlens_q: problem.uses(Operand::CuSeqlensQ).then_some(&bounds_q),
+        cu_seqlens_k: problem.uses(Operand::CuSeqlensK).then_some(&bounds_k),
+        block_table: problem.uses(Operand::BlockTable).then_some(&table),
         alibi_slopes: problem.uses(Operand::AlibiSlopes).then_some(&numbers[..length(Operand::AlibiSlopes)]),
         sinks: problem.uses(Operand::Sinks).then_some(&numbers[..length(Operand::Sinks)]),
         aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),

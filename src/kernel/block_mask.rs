@@ -1,8 +1,8 @@
 //! `block_mask.wgsl`: computes the number of each tile of a block mask, one row of tiles per workgroup.
 
-use crate::kernel::choices::{Access, Choices, Storage};
+use crate::kernel::choices::{Access, Choices, Keys, Queries, Storage};
 use crate::kernel::pieces::Pieces;
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::record::{self, Block, Cost, Counts, Iterations, Kernel, Needs, TILE_KEYS, Work};
 use crate::kernel::slots::Slot;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
@@ -15,9 +15,15 @@ pub(super) fn choices(all: &Choices) -> Choices {
     let programs = Programs { score_mod: None, ..all.programs.clone() };
     let (mask, block_mask, aux) = (all.mask, all.block_mask, all.aux && programs.has_any());
     // A `mask_mod` that uses the diagonal needs the lengths, since the diagonal may be measured from the valid keys.
-    let kv_lengths = all.kv_lengths && programs.mask_mod.as_deref().is_some_and(|text| mentions(text, "diagonal"));
+    let uses_diagonal = programs.mask_mod.as_deref().is_some_and(|text| mentions(text, "diagonal"));
+    let (kv_lengths, queries, keys) = if uses_diagonal {
+        (all.kv_lengths, all.queries, all.keys.without_places())
+    } else {
+        (false, Queries::All, Keys::Dense)
+    };
     let (storage, access, dim_qk, dim_v) = (Storage::uniform(Dtype::F32), Access::Vec4, 0, 0);
-    Choices { storage, access, dim_qk, dim_v, mask, block_mask, programs, aux, kv_lengths, ..all.of_elements() }
+    let masks = Choices { mask, block_mask, programs, aux, ..all.of_elements() };
+    Choices { storage, access, dim_qk, dim_v, kv_lengths, queries, keys, ..masks }
 }
 
 pub(super) fn kernel(choices: &Choices) -> Kernel {
@@ -36,6 +42,6 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
         slots: pieces.slots,
         block: Block { counts: Counts::MaskRows, rows, threads: THREADS, computes_values: false },
         needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 4 },
-        work: Work { cost: Cost::Masks, keys: Keys::AllAtOnce(Iterations::of_tile(iterations)), speed: 1 },
+        work: Work { cost: Cost::Masks, keys: record::Keys::AllAtOnce(Iterations::of_tile(iterations)), speed: 1 },
     }
 }

@@ -8,6 +8,7 @@ use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
 use crate::problem::operand::Operand;
 use crate::problem::program::{Programs, fingerprint};
+use crate::problem::sequences;
 
 /// The choices that are the same for every schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +31,10 @@ pub(crate) struct Choices {
     pub(crate) bias: Option<Dtype>,
     /// Whether there are per-batch key lengths.
     pub(crate) kv_lengths: bool,
+    /// How many queries a sequence has, and where they lie.
+    pub(crate) queries: Queries,
+    /// Where the keys of a sequence lie.
+    pub(crate) keys: Keys,
     /// Whether the log-sum-exp is written.
     pub(crate) lse: bool,
     /// Whether `ALiBi` lowers the scores by distance.
@@ -83,6 +88,53 @@ impl std::fmt::Display for Storage {
     }
 }
 
+/// How many queries a sequence has, and where they lie: a problem's, but for its sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Queries {
+    All,
+    Lengths,
+    Ragged,
+}
+
+/// Where the keys of a sequence lie: a problem's, but for its sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Keys {
+    Dense,
+    Ragged,
+    /// The keys per page are part of the text: every key is divided by them.
+    Paged(u32),
+    Ring,
+}
+
+impl Queries {
+    const fn of(problem: &Problem) -> Self {
+        match problem.queries() {
+            sequences::Queries::All => Self::All,
+            sequences::Queries::Lengths => Self::Lengths,
+            sequences::Queries::Ragged { .. } => Self::Ragged,
+        }
+    }
+}
+
+impl Keys {
+    const fn of(problem: &Problem) -> Self {
+        match problem.keys() {
+            sequences::Keys::Dense => Self::Dense,
+            sequences::Keys::Ragged { .. } => Self::Ragged,
+            sequences::Keys::Paged(pages) => Self::Paged(pages.size),
+            sequences::Keys::Ring { .. } => Self::Ring,
+        }
+    }
+
+    /// For a kernel that reads no keys, but needs to know which there are.
+    pub(crate) const fn without_places(self) -> Self {
+        match self {
+            Self::Paged(_) => Self::Dense,
+            Self::Dense | Self::Ragged | Self::Ring => self,
+        }
+    }
+}
+
 /// Where a kernel writes the results of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Results {
@@ -123,6 +175,8 @@ impl Choices {
             block_mask: problem.block_mask().map(|tiles| [tiles.rows, tiles.keys]),
             bias: problem.dtype(Operand::Bias),
             kv_lengths: problem.uses(Operand::KvLengths),
+            queries: Queries::of(problem),
+            keys: Keys::of(problem),
             lse: problem.uses(Operand::Lse),
             alibi: problem.uses(Operand::AlibiSlopes),
             sinks: problem.uses(Operand::Sinks),
@@ -144,12 +198,14 @@ impl Choices {
         }
     }
 
-    /// These choices without those that concern the scores, for kernels that only move elements.
+    /// These choices without those that concern the scores and the sequences, for kernels that only move elements.
     pub(crate) fn of_elements(&self) -> Self {
         let (softcap, mask, block_mask, bias, kv_lengths) = (false, None, None, None, false);
         let (alibi, sinks, programs, aux) = (false, false, Programs::default(), false);
         let (lse, results) = (false, Results::Whole);
-        Self { softcap, mask, block_mask, bias, kv_lengths, alibi, sinks, programs, aux, lse, results, ..self.clone() }
+        let (queries, keys) = (Queries::All, Keys::Dense);
+        let scores = Self { softcap, mask, block_mask, bias, alibi, sinks, programs, aux, ..self.clone() };
+        Self { kv_lengths, queries, keys, lse, results, ..scores }
     }
 }
 
@@ -191,7 +247,15 @@ impl std::fmt::Display for Choices {
         if let Some(mask) = self.mask {
             write!(f, ".{mask}")?;
         }
+        match self.keys {
+            Keys::Dense => Ok(()),
+            Keys::Ragged => f.write_str(".ragged-kv"),
+            Keys::Paged(size) => write!(f, ".page{size}"),
+            Keys::Ring => f.write_str(".ring"),
+        }?;
         let flags = [
+            (self.queries == Queries::Lengths, ".q-lengths"),
+            (self.queries == Queries::Ragged, ".ragged-q"),
             (self.alibi, ".alibi"),
             (self.sinks, ".sinks"),
             (self.aux, ".aux"),

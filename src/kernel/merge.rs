@@ -12,6 +12,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     let rows = THREADS / (choices.dim_v / 4);
     let mut pieces = Pieces::new(choices);
     pieces.space(Space::Partial, Usage::Read);
+    pieces.sites(choices);
     pieces.file(include_str!("../../shaders/pieces/state.wgsl"));
     pieces.results(choices, Form::Wide);
     pieces.file(include_str!("../../shaders/merge.wgsl"));

@@ -45,9 +45,17 @@ params! {
     part: [u32; 4] = "vec4<u32>",
     /// Staged keys and values; offset and strides are in keys.
     staged: [u32; 4] = "vec4<u32>",
-    /// Query rows of this dispatch, or keys if it stages them.
+    /// Query rows of this dispatch, or keys if it stages them. Ragged queries are not counted by it.
     len_q: u32 = "u32",
     len_kv: u32 = "u32",
+    /// Queries of each sequence, at most.
+    all_queries: u32 = "u32",
+    /// Number of sequences, and the first block of ragged queries of this dispatch.
+    sequences: u32 = "u32",
+    first_block: u32 = "u32",
+    /// Keys that a ring holds per sequence, and pages that the block table lists per sequence.
+    capacity: u32 = "u32",
+    table_row: u32 = "u32",
     dim_qk: u32 = "u32",
     dim_v: u32 = "u32",
     /// Query heads per KV head. A dispatch starts at the first head of a group, or stays within one group.
@@ -61,11 +69,12 @@ params! {
     /// Strides along the keys.
     mask_key: u32 = "u32",
     bias_key: u32 = "u32",
-    /// Row i sees keys i + first ..= i + last; if `band_from_end` is 1, the number of valid keys is added to both ends.
+    /// Row i sees keys i + first ..= i + last; if `band_from_end` is 1, the number of valid keys minus that of queries is
+    /// added to both ends.
     band_first: i32 = "i32",
     band_last: i32 = "i32",
     band_from_end: u32 = "u32",
-    /// Row i stands at key i + diagonal_offset; if `band_from_end` is 1, the number of valid keys is added.
+    /// Row i stands at key i + diagonal_offset, to which the same is added if `band_from_end` is 1.
     diagonal_offset: i32 = "i32",
     /// S = score_scale · Q Kᵀ, or softcap_scale · tanh(score_scale · Q Kᵀ), plus any bias, in the unit that costs
     /// least: P = exp2(exp2_scale · (S − max S)), and natural_scale · S is the score in natural units. The difference
@@ -80,5 +89,5 @@ params! {
     /// Number of workgroups that share the keys of a row, and number of keys that each processes.
     parts: u32 = "u32",
     part_keys: u32 = "u32",
-    padding: [u32; 2] = "vec2<u32>",
+    padding: u32 = "u32",
 }

@@ -1,6 +1,6 @@
 //! The piece of text for each choice, and what it binds.
 
-use crate::kernel::choices::{Access, Choices, Results, Storage};
+use crate::kernel::choices::{Access, Choices, Keys, Queries, Results, Storage};
 use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
@@ -135,7 +135,6 @@ impl Pieces {
 
     /// Adds the pieces for the positions of rows and keys, for scores, for masks, and for the algebra of the softmax.
     pub(super) fn scores(&mut self, choices: &Choices) {
-        self.file(include_str!("../../shaders/pieces/site.wgsl"));
         self.file(include_str!("../../shaders/pieces/score.wgsl"));
         self.file(include_str!("../../shaders/pieces/state.wgsl"));
         self.file(if choices.softcap {
@@ -162,23 +161,53 @@ impl Pieces {
             self.file(include_str!("../../shaders/pieces/alibi_none.wgsl"));
         }
         self.programs(choices);
-        self.lengths(choices);
+        self.sites(choices);
     }
 
     /// Adds the pieces for the positions of rows and keys and for masks, without scores.
     pub(super) fn pairs(&mut self, choices: &Choices) {
-        self.file(include_str!("../../shaders/pieces/site.wgsl"));
         self.masks(choices);
         self.programs(choices);
-        self.lengths(choices);
+        self.sites(choices);
     }
 
-    /// Adds the number of valid keys per batch.
-    fn lengths(&mut self, choices: &Choices) {
+    /// Adds the positions of rows and keys, and what they depend on: which queries and keys a sequence has.
+    pub(super) fn sites(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/site.wgsl"));
+        match choices.queries {
+            Queries::All => self.file(include_str!("../../shaders/pieces/queries_all.wgsl")),
+            Queries::Lengths => {
+                self.file(include_str!("../../shaders/pieces/queries_lengths.wgsl"));
+                self.slots.push(Slot::of(Operand::QLengths, "array<u32>"));
+            }
+            Queries::Ragged => {
+                self.file(include_str!("../../shaders/pieces/queries_ragged.wgsl"));
+                self.slots.push(Slot::of(Operand::CuSeqlensQ, "array<u32>"));
+            }
+        }
+        self.keys(choices);
+    }
+
+    /// Adds how many keys a sequence has, and where they lie.
+    pub(super) fn keys(&mut self, choices: &Choices) {
+        match choices.keys {
+            Keys::Dense => self.file(include_str!("../../shaders/pieces/keys_dense.wgsl")),
+            Keys::Ragged => {
+                self.file(include_str!("../../shaders/pieces/keys_ragged.wgsl"));
+                self.file(include_str!("../../shaders/pieces/lengths_ragged.wgsl"));
+                self.slots.push(Slot::of(Operand::CuSeqlensK, "array<u32>"));
+            }
+            Keys::Paged(size) => {
+                self.file(include_str!("../../shaders/pieces/keys_paged.wgsl"));
+                self.slots.push(Slot::of(Operand::BlockTable, "array<u32>"));
+                self.constants([("PAGE", size)]);
+            }
+            Keys::Ring => self.file(include_str!("../../shaders/pieces/keys_ring.wgsl")),
+        }
         if choices.kv_lengths {
             self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
             self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
-        } else {
+        } else if choices.keys != Keys::Ragged {
             self.file(include_str!("../../shaders/pieces/lengths_all.wgsl"));
         }
     }

@@ -139,7 +139,8 @@ pub(crate) struct Iterations {
 
 /// Most schedules count keys in tiles of this many.
 pub(crate) const TILE_KEYS: u32 = 32;
-/// More iterations than most schedules spend in loops that do not iterate over the keys.
+/// More iterations than most schedules spend in loops that do not iterate over the keys, and than it takes to find the
+/// sequence of ragged queries.
 const OTHER_ITERATIONS: u32 = 64;
 
 impl Iterations {

@@ -289,7 +289,7 @@ fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> 
     }
     // The most keys that one workgroup can process. If the keys can be split, as many workgroups as a grid counts
     // process that many each.
-    let len_kv = problem.shape().len_kv;
+    let len_kv = problem.most_keys();
     let most = match kernel.work.keys {
         Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
         Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),

@@ -53,7 +53,16 @@ impl Usage {
         match (operand, sharing) {
             (output, _) if output.is_output() => Self::Write,
             // These decide which threads reach a barrier, which WGSL allows only for what is read-only.
-            (Operand::KvLengths | Operand::BlockMask, _) | (_, Sharing::Apart) => Self::Read,
+            (
+                Operand::KvLengths
+                | Operand::QLengths
+                | Operand::CuSeqlensQ
+                | Operand::CuSeqlensK
+                | Operand::BlockTable
+                | Operand::BlockMask,
+                _,
+            )
+            | (_, Sharing::Apart) => Self::Read,
             (_, Sharing::Shared) => Self::ReadShared,
         }
     }

@@ -21,9 +21,9 @@ const fn keys_per_row(dim: u32) -> u32 {
 
 /// Widths and heights of the textures of keys and of values.
 pub(super) fn sizes(choices: &Choices, problem: &Problem) -> [[u32; 2]; 2] {
-    let shape = problem.shape();
-    let heads = u64::from(shape.batch) * u64::from(shape.heads_kv);
-    let keys = heads.saturating_mul(shape.len_kv.into());
+    let [batches, rows] = problem.stageable_keys();
+    let heads = u64::from(batches) * u64::from(problem.shape().heads_kv);
+    let keys = heads.saturating_mul(rows.into());
     [choices.dim_qk, choices.dim_v].map(|dim| {
         let height = keys.div_ceil(keys_per_row(dim).into());
         // A texture has at least one row, even if there are no keys.
@@ -48,6 +48,7 @@ pub(super) fn constants(choices: &Choices) -> [(&'static str, u32); 4] {
 pub(super) fn kernel(choices: &Choices) -> Kernel {
     let mut pieces = Pieces::new(choices);
     pieces.inputs([Operand::K, Operand::V], choices, Form::Wide);
+    pieces.keys(choices);
     pieces.space(Space::StagedK, Usage::Write);
     pieces.space(Space::StagedV, Usage::Write);
     pieces.file(include_str!("../../shaders/stage.wgsl"));

@@ -110,7 +110,8 @@ impl Variant {
     /// The kernel that stages what this one reads, if any.
     pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
         let storage = Storage::uniform(self.choices().storage.kv);
-        let stage = Self::new(Schedule::Stage, Choices { storage, ..self.choices().of_elements() });
+        let &Choices { kv_lengths, keys, .. } = self.choices();
+        let stage = Self::new(Schedule::Stage, Choices { storage, kv_lengths, keys, ..self.choices().of_elements() });
         self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
     }
 
@@ -120,7 +121,9 @@ impl Variant {
         let access = if self.choices().access == Access::Words { Access::Vec4 } else { self.choices().access };
         let (lse, sinks) = (self.choices().lse, problem.uses(Operand::Sinks));
         let storage = Storage::uniform(self.choices().storage.out);
+        let &Choices { kv_lengths, queries, keys, .. } = self.choices();
         let choices = Choices { storage, access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
+        let choices = Choices { kv_lengths, queries, keys: keys.without_places(), ..choices };
         let merge = Self::new(Schedule::Merge, choices);
         (self.choices().results == Results::Partial).then(|| merge.with_access_of(problem))
     }

@@ -6,12 +6,11 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Cost, Counts, Kernel, Keys};
 use crate::kernel::slots::Resource;
-use crate::plan::piece::{Piece, count};
+use crate::plan::piece::{Piece, blocks, count};
 use crate::plan::slices::{Slice, slices};
 use crate::plan::split::{Split, column_ranges};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
-use crate::problem::shape::Shape;
 
 /// More dispatches than this indicate a mistake in the description rather than work for a GPU.
 const MOST_DISPATCHES: usize = 1 << 16;
@@ -39,7 +38,7 @@ enum Obstacle {
 impl Job<'_> {
     /// Cuts the problem into pieces, in order.
     pub(crate) fn cut(&self) -> Result<Vec<Piece>, PlanError> {
-        let whole = Piece::whole(self.problem, self.kernel.block.counts);
+        let whole = Piece::whole(self.problem, self.kernel.block);
         if whole.is_empty() {
             return Ok(Vec::new());
         }
@@ -98,7 +97,7 @@ impl Job<'_> {
         if let Some(halves) = halve(heads, group).or_else(|| halve(heads, 1)) {
             return Some(halves.map(|heads| Piece { heads, ..piece.clone() }));
         }
-        let block = if counts_query_heads { self.kernel.block.rows } else { 1 };
+        let block = if counts_query_heads && !self.counts_blocks() { self.kernel.block.rows } else { 1 };
         halve(rows, block).map(|halves| halves.map(|rows| Piece { rows, ..piece.clone() }))
     }
 
@@ -117,14 +116,21 @@ impl Job<'_> {
         self.caps.dispatch_flop.saturating_mul(speed)
     }
 
+    /// Whether the rows of a piece are blocks of ragged queries.
+    pub(crate) fn counts_blocks(&self) -> bool {
+        blocks(self.problem, self.kernel.block).is_some()
+    }
+
     fn flop(&self, piece: &Piece) -> u64 {
-        let Shape { len_kv, dim_qk, .. } = self.problem.shape();
+        let (dim_qk, len_kv) = (self.problem.shape().dim_qk, self.problem.most_keys());
         let dim_v = u64::from(count(&piece.columns));
         let vectors = u64::from(dim_qk) + dim_v;
-        let heads = match self.kernel.block.counts {
-            Counts::GroupedRows => u64::from(count(&piece.heads)) * u64::from(self.problem.shape().group()),
-            Counts::Rows | Counts::Keys | Counts::MaskRows => count(&piece.heads).into(),
+        let group = match self.kernel.block.counts {
+            Counts::GroupedRows => u64::from(self.problem.shape().group()),
+            Counts::Rows | Counts::Keys | Counts::MaskRows => 1,
         };
+        let rows_together = if self.counts_blocks() { self.kernel.block.rows.into() } else { group };
+        let rows = u64::from(count(&piece.rows)) * rows_together;
         // The products of one row do not overflow, since lengths are below 2³⁰ and head sizes below 2¹⁰.
         let a_row = match self.kernel.work.cost {
             Cost::Scores => u64::from(len_kv) * 2 * vectors,
@@ -132,7 +138,7 @@ impl Job<'_> {
             Cost::Copies => vectors,
             Cost::Parts => dim_v * 2 * u64::from(self.split.parts),
         };
-        [heads, count(&piece.rows).into(), a_row].into_iter().fold(count(&piece.batch).into(), u64::saturating_mul)
+        [count(&piece.heads).into(), rows, a_row].into_iter().fold(count(&piece.batch).into(), u64::saturating_mul)
     }
 
     /// The slices of the kernel's buffers that `piece` binds, in the order of the kernel's slots.
@@ -147,6 +153,7 @@ mod tests {
     use crate::kernel::record::TILE_KEYS;
     use crate::kernel::select::candidates;
     use crate::problem::layout::{Layout, ScoreLayout};
+    use crate::problem::shape::Shape;
 
     fn caps() -> Caps {
         Caps::from_limits(&wgpu::Limits::default())

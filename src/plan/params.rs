@@ -16,13 +16,20 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
     let problem = job.problem;
     let shape = problem.shape();
     let band = problem.band();
+    // The rows of a piece of ragged queries are blocks.
+    let (first_row, first_block) = if job.counts_blocks() { (0, piece.rows.start) } else { (piece.rows.start, 0) };
     let mut params = Params {
         len_q: count(&piece.rows),
         len_kv: shape.len_kv,
+        all_queries: shape.len_q,
+        sequences: shape.batch,
+        first_block,
+        capacity: problem.ring().unwrap_or(0),
+        table_row: problem.table_row(),
         dim_qk: shape.dim_qk,
         dim_v: count(&piece.columns),
         group: shape.group(),
-        first_row: piece.rows.start,
+        first_row,
         first_batch: piece.batch.start,
         first_head: first_head(job, piece),
         diagonal_offset: band.offset,
@@ -79,7 +86,14 @@ fn set_view(params: &mut Params, slice: &Slice) {
         Resource::Operand(Operand::AlibiSlopes) => params.alibi = view,
         Resource::Operand(Operand::Sinks) => params.sinks = view,
         Resource::Operand(Operand::BlockMask) => params.block_mask = view,
-        Resource::Operand(Operand::KvLengths | Operand::Aux) => {}
+        Resource::Operand(
+            Operand::KvLengths
+            | Operand::QLengths
+            | Operand::CuSeqlensQ
+            | Operand::CuSeqlensK
+            | Operand::BlockTable
+            | Operand::Aux,
+        ) => {}
         Resource::Space(Space::Partial) => params.part = view,
         Resource::Space(Space::StagedK | Space::StagedV) => {}
     }

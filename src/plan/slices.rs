@@ -9,7 +9,7 @@ use crate::plan::split::Split;
 use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
-use crate::problem::shape::Shape;
+use crate::problem::sequences::{Keys, Queries};
 
 /// The part of a buffer that a piece uses, as a binding that starts at an offset the device can bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,22 +58,41 @@ pub(crate) fn slices(
 fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range<u32>; 4] {
     let Piece { batch, heads, rows, columns } = piece.clone();
     let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
-    let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns };
+    let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns.clone() };
     let group = if matches!(counts, Counts::Rows | Counts::MaskRows) { 1 } else { problem.shape().group() };
     let query_heads = heads.start * group..heads.end * group;
+    // The blocks of ragged queries may belong to any sequence.
+    let is_ragged = matches!(problem.queries(), Queries::Ragged { .. }) && counts != Counts::Keys;
+    let [batch, query_rows] = if is_ragged { [all_batches.clone(), all_rows.clone()] } else { [batch, rows.clone()] };
     match view.operand {
-        Operand::K | Operand::V => match counts {
-            Counts::Rows | Counts::MaskRows => [batch, kv_heads(problem, &heads), all_rows, columns],
-            Counts::GroupedRows => [batch, heads, all_rows, columns],
-            Counts::Keys => [batch, heads, rows, columns],
-        },
+        Operand::K | Operand::V => {
+            let batch = match problem.keys() {
+                Keys::Dense | Keys::Ring { .. } => batch,
+                Keys::Ragged { .. } | Keys::Paged(_) => all_batches,
+            };
+            let rows = match (counts, problem.keys()) {
+                (Counts::Keys, Keys::Dense | Keys::Ragged { .. } | Keys::Ring { .. }) => rows,
+                _ => all_rows,
+            };
+            let heads = match counts {
+                Counts::Rows | Counts::MaskRows => kv_heads(problem, &heads),
+                Counts::GroupedRows | Counts::Keys => heads,
+            };
+            [batch, heads, rows, columns]
+        }
         Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
-            [batch, query_heads, rows, columns]
+            [batch, query_heads, query_rows, columns]
         }
         // Indexed by batch and head only.
         Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],
         Operand::Sinks => [0..1, query_heads, 0..1, 0..1],
-        Operand::KvLengths | Operand::Aux | Operand::BlockMask => [all_batches, 0..1, 0..1, 0..1],
+        Operand::BlockTable => [all_batches, 0..1, 0..1, all_columns],
+        Operand::KvLengths
+        | Operand::QLengths
+        | Operand::CuSeqlensQ
+        | Operand::CuSeqlensK
+        | Operand::Aux
+        | Operand::BlockMask => [all_batches, 0..1, 0..1, 0..1],
     }
 }
 
@@ -85,17 +104,18 @@ fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {
 
 /// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
 pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
-    let Shape { heads_kv, len_kv, .. } = problem.shape();
+    let ([batches, rows], heads_kv) = (problem.stageable_keys(), problem.shape().heads_kv);
     // If keys are staged, these numbers are far below 2⁶⁴, since textures hold the keys. Otherwise nothing reads them.
-    let (head, batch) = (u64::from(len_kv), u64::from(len_kv) * u64::from(heads_kv));
+    let (head, batch) = (u64::from(rows), u64::from(rows) * u64::from(heads_kv));
     let (first_head, first_key) = match counts {
         Counts::Rows | Counts::MaskRows => (kv_heads(problem, &piece.heads).start, 0),
         Counts::GroupedRows => (piece.heads.start, 0),
         Counts::Keys => (piece.heads.start, piece.rows.start),
     };
-    let first = u64::from(piece.batch.start)
-        .wrapping_mul(batch)
-        .wrapping_add(u64::from(first_head) * head + u64::from(first_key));
+    // Ragged keys have one batch, whatever the sequence.
+    let first_batch = if batches > 1 { piece.batch.start } else { 0 };
+    let first =
+        u64::from(first_batch).wrapping_mul(batch).wrapping_add(u64::from(first_head) * head + u64::from(first_key));
     [first, batch, head, 1]
 }
 
@@ -138,6 +158,7 @@ mod tests {
     use crate::problem::builder::Slopes;
     use crate::problem::dtype::Dtype;
     use crate::problem::layout::ScoreLayout;
+    use crate::problem::shape::Shape;
 
     /// The slice of an operand that a piece uses: byte offset, size in bytes, first element, and strides.
     fn touched(problem: &Problem, operand: Operand, piece: &Piece) -> (u64, u64, u64, [i64; 4]) {

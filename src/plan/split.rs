@@ -9,6 +9,7 @@ use crate::plan::piece::{Piece, count};
 use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
+use crate::problem::sequences;
 
 /// How the keys are split: each workgroup processes `keys` of them, and `parts` workgroups process them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +28,9 @@ impl Split {
     /// Splits the keys into as many parts as fill the device, but no more than a grid can count. There are more parts
     /// if the driver ends long loops.
     pub(super) fn of(kernel: &Kernel, problem: &Problem, caps: &Caps) -> Self {
-        let len_kv = problem.shape().len_kv;
+        let len_kv = problem.most_keys();
         let Keys::InParts(rounds) = kernel.work.keys else { return Self { keys: len_kv, parts: 1 } };
-        let whole = Piece::whole(problem, kernel.block.counts);
+        let whole = Piece::whole(problem, kernel.block);
         let [x, y, z] = whole.workgroups(problem, kernel.block).map(u64::from);
         // Each has a row of the output, whose elements 63 bits can count.
         let busy = (x * y * z).max(1);
@@ -37,12 +38,21 @@ impl Split {
         let wanted = idle.min(len_kv / SHORTEST_PART).min(caps.workgroups).max(1);
         let longest = rounds.most_keys(caps.loop_iterations).max(rounds.tile);
         let keys = len_kv.div_ceil(wanted).next_multiple_of(rounds.tile).clamp(rounds.tile, longest);
-        Self { keys, parts: len_kv.div_ceil(keys).max(1) }
+        let parts = len_kv.div_ceil(keys).max(1);
+        match problem.keys() {
+            sequences::Keys::Ring { .. } if parts == 1 && len_kv < longest => {
+                // One part has every key, whichever the ring holds.
+                Self { keys: problem.shape().len_kv.next_multiple_of(rounds.tile).max(rounds.tile), parts: 1 }
+            }
+            // What a ring holds may begin within a part.
+            sequences::Keys::Ring { .. } => Self { keys, parts: parts.saturating_add(1) },
+            _ => Self { keys, parts },
+        }
     }
 
     /// The layout of the partial results. A row has the parts of one piece's columns after those of another's.
     pub(super) fn view(self, problem: &Problem) -> View {
-        let [batch, heads, rows, _] = problem.shape().scores();
+        let ([batch, rows], heads) = (problem.stored_queries(), problem.shape().heads_q);
         let columns = column_ranges(problem.shape().dim_v).last().map_or(0, |last| self.columns(&last).end);
         let row = i64::from(columns);
         let head = row * i64::from(rows);

@@ -10,6 +10,7 @@ use crate::problem::number::Number;
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, Window};
 use crate::problem::program::Programs;
+use crate::problem::sequences::{Keys, Pages, Queries};
 use crate::problem::shape::Shape;
 
 /// Describes a [`Problem`](crate::Problem); created by [`Problem::builder`](crate::Problem::builder). Nothing is
@@ -33,6 +34,8 @@ pub struct ProblemBuilder {
     pub(super) mask: Option<(MaskFormat, ScoreLayout)>,
     pub(super) bias: Option<(Dtype, ScoreLayout)>,
     pub(super) kv_lengths: bool,
+    pub(super) queries: Queries,
+    pub(super) keys: Keys,
     pub(super) lse: bool,
     pub(super) weights: bool,
     pub(super) alibi: Option<Slopes>,
@@ -81,6 +84,8 @@ impl ProblemBuilder {
             mask: None,
             bias: None,
             kv_lengths: false,
+            queries: Queries::All,
+            keys: Keys::Dense,
             lse: false,
             weights: false,
             alibi: None,
@@ -126,7 +131,13 @@ impl ProblemBuilder {
             Operand::Out | Operand::Weights => Some(self.out_dtype.unwrap_or(self.dtype)),
             Operand::Bias => self.bias.map(|(dtype, _)| dtype),
             Operand::Lse | Operand::AlibiSlopes | Operand::Sinks | Operand::Aux => Some(Dtype::F32),
-            Operand::Mask | Operand::BlockMask | Operand::KvLengths => None,
+            Operand::Mask
+            | Operand::BlockMask
+            | Operand::KvLengths
+            | Operand::QLengths
+            | Operand::CuSeqlensQ
+            | Operand::CuSeqlensK
+            | Operand::BlockTable => None,
         }
     }
 
@@ -207,6 +218,54 @@ impl ProblemBuilder {
     /// A buffer of B u32 holds the number of valid keys per batch; a number above `len_kv` means all keys. The GPU
     /// reads the buffer when the dispatch runs, so it may change every step without a new plan.
     pub fn kv_lengths(mut self) -> Self {
+        self.kv_lengths = true;
+        self
+    }
+
+    /// A buffer of B u32 holds the number of queries per batch; a number above `len_q` means all of them. Rows past it
+    /// are 0, and their log-sum-exp is −∞. Like [`kv_lengths`](Self::kv_lengths), it may change every step.
+    pub fn q_lengths(mut self) -> Self {
+        self.queries = Queries::Lengths;
+        self
+    }
+
+    /// The queries of all sequences follow one another, as (T, Hq, D) unless `q` and the output have other layouts, and
+    /// `total` is T, the rows that the buffers have. [`Operand::CuSeqlensQ`](crate::Operand::CuSeqlensQ), (B + 1), says
+    /// where each sequence begins; the log-sum-exp is (Hq, T). `len_q` is the most queries that a sequence may have: of a
+    /// longer one, the others are not computed.
+    ///
+    /// No work is done for padding, so a batch may be as uneven as it likes. Rows of no sequence are not written. Masks
+    /// and biases are still (B, Hq, Lq, Lk), counted within the sequence.
+    pub fn ragged_q(mut self, total: u32) -> Self {
+        self.queries = Queries::Ragged { total };
+        self
+    }
+
+    /// The keys of all sequences follow one another, as (T, Hkv, D) unless `k` and `v` have other layouts, and `total` is
+    /// T. [`Operand::CuSeqlensK`](crate::Operand::CuSeqlensK), (B + 1), says where each sequence begins. `len_kv` is the
+    /// most keys that a sequence may have: of a longer one, the others are not seen.
+    pub fn ragged_kv(mut self, total: u32) -> Self {
+        self.keys = Keys::Ragged { total };
+        self
+    }
+
+    /// A paged cache: `k` and `v` are (pages, page size, Hkv, D) unless they have other layouts, whose batch stride then is
+    /// the stride from page to page. [`Operand::BlockTable`](crate::Operand::BlockTable), (B, ⌈`len_kv` / page size⌉),
+    /// lists the pages of each sequence in order. Sequences may share pages. With
+    /// [`kv_lengths`](Self::kv_lengths), neither the table nor the pages are read past a sequence's keys.
+    pub fn paged_kv(mut self, pages: Pages) -> Self {
+        self.keys = Keys::Paged(pages);
+        self
+    }
+
+    /// A ring cache, for sliding windows: `k` and `v` have `capacity` rows per sequence, and key j lies in row j modulo
+    /// `capacity`, so that each new key replaces the oldest. [`kv_lengths`](Self::kv_lengths), which this implies, counts
+    /// all keys ever written; the last `capacity` of them can be seen. `len_kv` is the most keys that are ever written.
+    ///
+    /// If several new keys are written before their queries are computed, the capacity must be as much larger than the
+    /// window: the keys that the first of these queries sees must still be there.
+    pub fn ring_kv(mut self, capacity: u32) -> Self {
+        self.keys = Keys::Ring { capacity };
         self.kv_lengths = true;
         self
     }

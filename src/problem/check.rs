@@ -9,6 +9,7 @@ use crate::problem::number::Number;
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, LONGEST};
 use crate::problem::program::mentions;
+use crate::problem::sequences::{Keys, Pages, Queries};
 use crate::problem::shape::Shape;
 
 /// The kernels compute log₂ e times the scale, which overflows f32 for a larger scale.
@@ -39,6 +40,7 @@ impl ProblemBuilder {
         self.check_diagonal()?;
         self.programs.check(self.aux.is_some())?;
         self.check_block_mask()?;
+        self.check_sequences()?;
         let problem = Problem { spec: self.clone() };
         for view in problem.views() {
             let View { operand, stride, extent, .. } = view;
@@ -106,7 +108,8 @@ impl ProblemBuilder {
             }
             let mask_mod = self.programs.mask_mod.as_deref().unwrap_or_default();
             // With lengths, the diagonal may differ by batch, since it may be measured from the valid keys.
-            if axis == 0 && self.kv_lengths && mentions(mask_mod, "diagonal") {
+            let has_lengths = self.kv_lengths || self.queries == Queries::Lengths || self.keys != Keys::Dense;
+            if axis == 0 && has_lengths && mentions(mask_mod, "diagonal") {
                 return Err(ProblemError::BlockMaskShared { what: "the `mask_mod`", member: "batch", remedy });
             }
             if let Some(member) = members.iter().find(|member| mentions(mask_mod, member)) {
@@ -114,6 +117,45 @@ impl ProblemBuilder {
             }
         }
         Ok(())
+    }
+
+    /// Lengths, totals and pages are in range, and what counts rows or keys through all sequences is not combined with
+    /// what needs a tensor of all pairs.
+    fn check_sequences(&self) -> Result<(), ProblemError> {
+        if let Queries::Ragged { total } = self.queries {
+            // Shaders count the rows of a group's heads, and one more block per sequence, with 32 bits.
+            let group = self.shape.group().max(1);
+            let most = ((u32::MAX - self.shape.batch) / group).min(LONGEST);
+            if total > most {
+                return Err(ProblemError::TooLong { axis: "the total of the ragged queries", value: total, most });
+            }
+            for (is_asked, what) in [(self.weights, "weights"), (self.block_mask.is_some(), "block_mask")] {
+                if is_asked {
+                    let remedy = "lay the queries out as (B, Hq, Lq, D), with `q_lengths`";
+                    return Err(ProblemError::Combined { one: what, other: "ragged_q", remedy });
+                }
+            }
+        }
+        match self.keys {
+            Keys::Dense => Ok(()),
+            Keys::Ragged { total } if total > LONGEST => {
+                Err(ProblemError::TooLong { axis: "the total of the ragged keys", value: total, most: LONGEST })
+            }
+            Keys::Ragged { .. } if self.kv_lengths => {
+                let remedy = "leave out `kv_lengths`: `cu_seqlens_k` says how many keys each sequence has";
+                Err(ProblemError::Combined { one: "kv_lengths", other: "ragged_kv", remedy })
+            }
+            Keys::Paged(Pages { size: 0, .. }) => Err(ProblemError::Empty { axis: "size of the pages" }),
+            Keys::Ring { capacity: 0 } => Err(ProblemError::Empty { axis: "capacity of the ring" }),
+            Keys::Ring { capacity } if capacity > LONGEST => {
+                Err(ProblemError::TooLong { axis: "capacity of the ring", value: capacity, most: LONGEST })
+            }
+            Keys::Ring { .. } if self.weights => {
+                let remedy = "compute them from a cache that keeps every key";
+                Err(ProblemError::Combined { one: "weights", other: "ring_kv", remedy })
+            }
+            Keys::Ragged { .. } | Keys::Paged(_) | Keys::Ring { .. } => Ok(()),
+        }
     }
 
     fn check_numbers(&self) -> Result<(), ProblemError> {

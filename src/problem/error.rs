@@ -91,6 +91,16 @@ pub enum ProblemError {
         /// The method of `BlockMask` that gives each batch or head its own tiles.
         remedy: &'static str,
     },
+    /// Two settings cannot be combined.
+    #[error("`{one}` cannot be combined with `{other}`; {remedy}")]
+    Combined {
+        /// The method of the builder that asked for one of them.
+        one: &'static str,
+        /// The method that asked for the other.
+        other: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
     /// A program in the score is invalid.
     #[error("{function}, line {line}, column {column}: {message}")]
     Program {

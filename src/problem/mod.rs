@@ -12,6 +12,7 @@ pub(crate) mod number;
 pub(crate) mod operand;
 pub(crate) mod positions;
 pub(crate) mod program;
+pub(crate) mod sequences;
 pub(crate) mod shape;
 
 use block_mask::BlockMask;
@@ -23,6 +24,7 @@ use number::Number;
 use operand::Operand;
 use positions::{Band, Diagonal, Window, band};
 use program::Programs;
+use sequences::{Keys, Pages, Queries};
 use shape::Shape;
 
 /// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
@@ -141,8 +143,10 @@ impl Problem {
             (_, dtype, _) => dtype.unwrap_or(Dtype::F32).size_bytes(),
         };
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
-        let rows = |layout: Option<Layout>, heads, len, dim| {
-            let Layout { offset, batch: b, head, row } = layout.unwrap_or(Layout::bhld(heads, len, dim));
+        let [batches_q, rows_q] = self.stored_queries();
+        let [batches_kv, rows_kv] = self.spec.keys.extent(batch, len_kv);
+        let rows = |layout: Layout, [batch, len]: [u32; 2], heads, dim| {
+            let Layout { offset, batch: b, head, row } = layout;
             // A stride that does not fit 63 bits is clamped. An axis of 2 or more then reaches past 2⁶⁴ bytes and is
             // refused; an axis of 1 does not use its stride.
             let [b, head, row] = [b, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
@@ -153,13 +157,31 @@ impl Problem {
             let ScoreLayout { offset, stride, .. } = layout;
             View { operand, offset, extent: shape.scores(), stride, element_bytes }
         };
+        let queries = |layout: Option<Layout>, dim| {
+            let usual = match self.spec.queries {
+                Queries::All | Queries::Lengths => Layout::bhld(heads_q, rows_q, dim),
+                Queries::Ragged { .. } => Layout::blhd(heads_q, rows_q, dim),
+            };
+            rows(layout.unwrap_or(usual), [batches_q, rows_q], heads_q, dim)
+        };
+        let keys = |layout: Option<Layout>, dim| {
+            let usual = match self.spec.keys {
+                Keys::Dense | Keys::Ring { .. } => Layout::bhld(heads_kv, rows_kv, dim),
+                Keys::Ragged { .. } | Keys::Paged(_) => Layout::blhd(heads_kv, rows_kv, dim),
+            };
+            rows(layout.unwrap_or(usual), [batches_kv, rows_kv], heads_kv, dim)
+        };
+        let contiguous = |dim| rows(Layout::bhld(heads_q, rows_q, dim), [batches_q, rows_q], heads_q, dim);
+        let numbers = |n| View { operand, offset: 0, extent: [n, 1, 1, 1], stride: [1, 0, 0, 0], element_bytes };
+        let [ragged_q, ragged_kv] =
+            [matches!(self.spec.queries, Queries::Ragged { .. }), matches!(self.spec.keys, Keys::Ragged { .. })];
         match operand {
-            Operand::Q => Some(rows(self.spec.q, heads_q, len_q, dim_qk)),
-            Operand::K => Some(rows(self.spec.k, heads_kv, len_kv, dim_qk)),
-            Operand::V => Some(rows(self.spec.v, heads_kv, len_kv, dim_v)),
-            Operand::Out => Some(rows(self.spec.out, heads_q, len_q, dim_v)),
-            Operand::Lse => self.spec.lse.then(|| rows(None, heads_q, len_q, 1)),
-            Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
+            Operand::Q => Some(queries(self.spec.q, dim_qk)),
+            Operand::K => Some(keys(self.spec.k, dim_qk)),
+            Operand::V => Some(keys(self.spec.v, dim_v)),
+            Operand::Out => Some(queries(self.spec.out, dim_v)),
+            Operand::Lse => self.spec.lse.then(|| contiguous(1)),
+            Operand::Weights => self.spec.weights.then(|| contiguous(len_kv)),
             Operand::Mask => self.spec.mask.map(|(_, layout)| scores(layout)),
             Operand::Bias => self.spec.bias.map(|(_, layout)| scores(layout)),
             Operand::AlibiSlopes => self.spec.alibi.map(|slopes| View {
@@ -194,18 +216,81 @@ impl Problem {
                 let stride = [of_batch, if tiles.per_head { head } else { 0 }, columns.into(), 1];
                 View { operand, offset: 0, extent: [batches, heads, rows, columns], stride, element_bytes }
             }),
-            Operand::KvLengths => self.spec.kv_lengths.then_some(View {
-                operand,
-                offset: 0,
-                extent: [batch, 1, 1, 1],
-                stride: [1, 0, 0, 0],
-                element_bytes,
+            Operand::KvLengths => self.spec.kv_lengths.then(|| numbers(batch)),
+            Operand::QLengths => (self.spec.queries == Queries::Lengths).then(|| numbers(batch)),
+            Operand::CuSeqlensQ => ragged_q.then(|| numbers(batch.saturating_add(1))),
+            Operand::CuSeqlensK => ragged_kv.then(|| numbers(batch.saturating_add(1))),
+            Operand::BlockTable => self.pages().map(|_| {
+                let pages = self.table_row();
+                View {
+                    operand,
+                    offset: 0,
+                    extent: [batch, 1, 1, pages],
+                    stride: [pages.into(), 0, 0, 1],
+                    element_bytes,
+                }
             }),
         }
     }
 
     pub(crate) fn band(&self) -> Band {
-        band(self.spec.diagonal, self.spec.causal, self.spec.window, self.spec.shape.len_q)
+        band(self.spec.diagonal, self.spec.causal, self.spec.window)
+    }
+
+    pub(crate) const fn queries(&self) -> Queries {
+        self.spec.queries
+    }
+
+    pub(crate) const fn keys(&self) -> Keys {
+        self.spec.keys
+    }
+
+    /// The pages of a paged cache.
+    pub const fn pages(&self) -> Option<Pages> {
+        match self.spec.keys {
+            Keys::Paged(pages) => Some(pages),
+            Keys::Dense | Keys::Ragged { .. } | Keys::Ring { .. } => None,
+        }
+    }
+
+    /// The keys that a ring cache holds per sequence.
+    pub const fn ring(&self) -> Option<u32> {
+        match self.spec.keys {
+            Keys::Ring { capacity } => Some(capacity),
+            Keys::Dense | Keys::Ragged { .. } | Keys::Paged(_) => None,
+        }
+    }
+
+    /// The number of pages that the block table lists per sequence.
+    pub(crate) fn table_row(&self) -> u32 {
+        self.pages().map_or(0, |pages| self.spec.shape.len_kv.div_ceil(pages.size.max(1)))
+    }
+
+    /// How many batches and rows the queries and the results have in their buffers.
+    pub(crate) fn stored_queries(&self) -> [u32; 2] {
+        let Shape { batch, len_q, .. } = self.spec.shape;
+        match self.spec.queries {
+            Queries::All | Queries::Lengths => [batch, len_q],
+            Queries::Ragged { total } => [batch.min(1), total],
+        }
+    }
+
+    /// How many batches and rows of keys a kernel can stage: those that lie in the buffers or, if these are pages, those
+    /// of the sequences.
+    pub(crate) const fn stageable_keys(&self) -> [u32; 2] {
+        let Shape { batch, len_kv, .. } = self.spec.shape;
+        match self.spec.keys {
+            Keys::Paged(_) => [batch, len_kv],
+            keys => keys.extent(batch, len_kv),
+        }
+    }
+
+    /// The most keys that a sequence has at a time.
+    pub(crate) fn most_keys(&self) -> u32 {
+        match self.spec.keys {
+            Keys::Ring { capacity } => capacity.min(self.spec.shape.len_kv),
+            Keys::Dense | Keys::Ragged { .. } | Keys::Paged(_) => self.spec.shape.len_kv,
+        }
     }
 }
 

@@ -21,6 +21,14 @@ pub enum Operand {
     Bias,
     /// Number of valid keys per batch (B), u32.
     KvLengths,
+    /// Number of queries per batch (B), u32.
+    QLengths,
+    /// Where the queries of each sequence begin and the last ones end (B + 1), u32.
+    CuSeqlensQ,
+    /// Where the keys of each sequence begin and the last ones end (B + 1), u32.
+    CuSeqlensK,
+    /// The pages of each sequence (B, ⌈Lk / page size⌉), u32.
+    BlockTable,
     /// `ALiBi` slopes (H) or (B, H), f32.
     AlibiSlopes,
     /// One learned logit per query head (H), f32.
@@ -34,7 +42,7 @@ pub enum Operand {
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Q,
         Self::K,
         Self::V,
@@ -44,6 +52,10 @@ impl Operand {
         Self::Mask,
         Self::Bias,
         Self::KvLengths,
+        Self::QLengths,
+        Self::CuSeqlensQ,
+        Self::CuSeqlensK,
+        Self::BlockTable,
         Self::AlibiSlopes,
         Self::Sinks,
         Self::Aux,
@@ -62,6 +74,10 @@ impl Operand {
             Self::Mask => "mask",
             Self::Bias => "bias",
             Self::KvLengths => "kv_lengths",
+            Self::QLengths => "q_lengths",
+            Self::CuSeqlensQ => "cu_seqlens_q",
+            Self::CuSeqlensK => "cu_seqlens_k",
+            Self::BlockTable => "block_table",
             Self::AlibiSlopes => "alibi_slopes",
             Self::Sinks => "sinks",
             Self::Aux => "aux",
@@ -85,7 +101,9 @@ impl Operand {
             Self::Weights => "(B, Hq, Lq, Lk)",
             Self::Mask => "(B, Hq, Lq, Lk)",
             Self::Bias => "(B, Hq, Lq, Lk)",
-            Self::KvLengths => "(B)",
+            Self::KvLengths | Self::QLengths => "(B)",
+            Self::CuSeqlensQ | Self::CuSeqlensK => "(B + 1)",
+            Self::BlockTable => "(B, pages of a sequence)",
             Self::AlibiSlopes => "(B, Hq), broadcast by a stride of 0",
             Self::Sinks => "(Hq)",
             Self::Aux => "the user's",

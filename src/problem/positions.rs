@@ -7,7 +7,7 @@ pub enum Diagonal {
     /// Offset 0: row `i` stands at key `i`.
     #[default]
     TopLeft,
-    /// The last query row stands at the last key: offset `Lk − Lq`, or `kv_lengths[b] − Lq` where lengths are given.
+    /// The last query row stands at the last key: offset `Lk − Lq`, where both are the sequence's own lengths.
     /// Decoding and chunked prefill against a KV cache use this.
     BottomRight,
     /// Row `i` stands at key `i + offset`, where the offset is the number of keys that came before these queries.
@@ -27,22 +27,23 @@ pub struct Window {
 pub(crate) const LONGEST: u32 = 1 << 29;
 
 /// The causal mask, the window and the diagonal as one interval: row `i` sees keys `i + first ..= i + last`. If
-/// `from_end`, the number of valid keys is added to both ends.
+/// `from_end`, the number of valid keys minus that of queries is added to both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Band {
     pub(crate) first: i32,
     pub(crate) last: i32,
     pub(crate) from_end: bool,
-    /// Row `i` stands at key `i + offset`, plus the number of valid keys if `from_end`.
+    /// Row `i` stands at key `i + offset`, to which the same is added if `from_end`.
     pub(crate) offset: i32,
 }
 
-/// Computes the [`Band`]. It does not depend on per-batch lengths, which the shader adds if `from_end`.
-pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window, len_q: u32) -> Band {
+/// Computes the [`Band`]. It does not depend on the lengths of a sequence: if `from_end`, the shader adds how many more
+/// keys than queries there are.
+pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window) -> Band {
     let (offset, from_end) = match diagonal {
         Diagonal::TopLeft => (0, false),
         Diagonal::Offset(offset) => (i64::from(offset), false),
-        Diagonal::BottomRight => (-i64::from(len_q), true),
+        Diagonal::BottomRight => (0, true),
     };
     let right = if causal { Some(0) } else { window.right };
     let first = window.left.map_or(i64::MIN, |left| offset - i64::from(left));
@@ -60,13 +61,13 @@ mod tests {
     #[test]
     fn a_causal_mask_closes_the_window_after_the_diagonal() {
         let edges = |diagonal, causal, right| {
-            let Band { first, last, from_end, offset } = band(diagonal, causal, Window { left: Some(3), right }, 7);
+            let Band { first, last, from_end, offset } = band(diagonal, causal, Window { left: Some(3), right });
             (first, last, from_end, offset)
         };
         assert_eq!(edges(Diagonal::TopLeft, true, None), (-3, 0, false, 0));
         assert_eq!(edges(Diagonal::Offset(5), true, Some(2)), (2, 5, false, 5));
         assert_eq!(edges(Diagonal::Offset(5), false, Some(2)), (2, 7, false, 5));
-        assert_eq!(edges(Diagonal::BottomRight, false, Some(2)), (-10, -5, true, -7));
+        assert_eq!(edges(Diagonal::BottomRight, false, Some(2)), (-3, 2, true, 0));
     }
 
     #[test]
@@ -75,7 +76,7 @@ mod tests {
         for offset in [i32::MIN, -1, 0, 1, i32::MAX] {
             for side in [0, 1, u32::MAX] {
                 let window = Window { left: Some(side), right: Some(side) };
-                let band = band(Diagonal::Offset(offset), false, window, 1);
+                let band = band(Diagonal::Offset(offset), false, window);
                 for row in [0, far - 1] {
                     for key in [0, far - 1] {
                         let at = row + i64::from(offset);

@@ -21,7 +21,7 @@ fn every_output_comes_back_as_it_was_stored() {
         assert_eq!(ran.out.len() as u64, view.end());
         assert_eq!(ran.lse.as_ref().map(Vec::len), Some(28));
         assert_eq!(ran.weights.as_ref().map(Vec::len), Some(28 * 9));
-        Expected::of(&case).check(&Outputs::of(&case.problem, &ran)).unwrap_or_else(|wrong| panic!("{dtype}: {wrong}"));
+        Expected::of(&case).check(&Outputs::of(&case, &ran)).unwrap_or_else(|wrong| panic!("{dtype}: {wrong}"));
     }
 }
 

@@ -283,18 +283,18 @@ impl Device {
             case.problem.uses(wanted).then(|| {
                 let (operand, bytes) = got.next().unwrap();
                 assert_eq!(operand, wanted);
-                stray = stray.take().or(strays(&case.problem, operand, &bytes));
+                stray = stray.take().or(strays(case, operand, &bytes));
                 elements(&case.problem, operand, &bytes)
             })
         };
         let (out, lse, weights) = (take(Operand::Out).unwrap(), take(Operand::Lse), take(Operand::Weights));
-        Outputs { out, lse, weights, stray }
+        Outputs { out, lse, weights, stray }.owned(case)
     }
 
     /// Uploads all operands to one buffer, but those that cannot share one with the outputs.
     fn upload_together(&self, case: &Case) -> Vec<(Operand, Place)> {
         let alignment = self.attention.device().limits().min_storage_buffer_offset_alignment as usize;
-        let is_apart = |operand: &Operand| matches!(operand, Operand::KvLengths | Operand::BlockMask);
+        let is_apart = |operand: &Operand| *operand == Operand::BlockMask || numbers(case, *operand).is_some();
         let operands = || case.problem.views().map(|view| view.operand);
         let (mut pool, mut offsets) = (Vec::new(), Vec::new());
         for operand in operands().filter(|operand| !is_apart(operand)) {
@@ -340,12 +340,14 @@ pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
         Operand::V => encode(&case.host.v),
         Operand::Mask => mask(case),
         Operand::Bias => encode(case.host.bias.as_ref().unwrap()),
-        Operand::KvLengths => bytemuck::cast_slice(case.host.kv_lengths.as_ref().unwrap()).to_vec(),
+        Operand::KvLengths | Operand::QLengths | Operand::CuSeqlensQ | Operand::CuSeqlensK | Operand::BlockTable => {
+            bytemuck::cast_slice(numbers(case, operand).unwrap()).to_vec()
+        }
         Operand::AlibiSlopes => encode(case.host.alibi_slopes.as_ref().unwrap()),
         Operand::Sinks => encode(case.host.sinks.as_ref().unwrap()),
         Operand::Aux => encode(case.host.aux.as_ref().unwrap()),
         Operand::BlockMask => bytemuck::cast_slice(case.host.block_mask.as_ref().unwrap()).to_vec(),
-        Operand::Out | Operand::Lse | Operand::Weights => unwritten(&case.problem, operand),
+        Operand::Out | Operand::Lse | Operand::Weights => unwritten(case, operand),
     };
     bytes.resize(bytes.len().next_multiple_of(4), SENTINEL);
     bytes
@@ -360,11 +362,27 @@ fn mask(case: &Case) -> Vec<u8> {
     bytes.flat_map(|byte| vec![0; format.size_bytes() as usize - 1].into_iter().chain([byte])).collect()
 }
 
-fn unwritten(problem: &Problem, operand: Operand) -> Vec<u8> {
-    let view = problem.view(operand).unwrap();
+/// The lengths and places of sequences.
+fn numbers(case: &Case, operand: Operand) -> Option<&[u32]> {
+    let numbers = match operand {
+        Operand::KvLengths => &case.host.kv_lengths,
+        Operand::QLengths => &case.host.q_lengths,
+        Operand::CuSeqlensQ => &case.host.cu_seqlens_q,
+        Operand::CuSeqlensK => &case.host.cu_seqlens_k,
+        Operand::BlockTable => &case.host.block_table,
+        _ => return None,
+    };
+    numbers.as_deref()
+}
+
+fn unwritten(case: &Case, operand: Operand) -> Vec<u8> {
+    let view = case.view(operand);
     let size = view.element_bytes as usize;
     let mut bytes = vec![SENTINEL; view.size_bytes() as usize];
-    for at in indices(view.extent) {
+    let [_, heads, rows, _] = view.extent;
+    let owners = case.stored_rows();
+    let is_owned = |[b, h, row, _]: &[u32; 4]| owners[((b * heads + h) * rows + row) as usize].is_some();
+    for at in indices(view.extent).filter(is_owned) {
         let start = view.index(at) as usize * size;
         bytes[start..start + size].fill(UNWRITTEN);
     }
@@ -379,8 +397,8 @@ pub fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Reports the first byte between the elements of an output that has changed, if there is one.
-fn strays(problem: &Problem, operand: Operand, bytes: &[u8]) -> Option<String> {
-    let before = unwritten(problem, operand);
+fn strays(case: &Case, operand: Operand, bytes: &[u8]) -> Option<String> {
+    let before = unwritten(case, operand);
     let gaps = before.iter().zip(bytes).enumerate().filter(|(_, (before, _))| **before == SENTINEL);
     let touched = gaps.into_iter().find(|(_, (_, after))| **after != SENTINEL)?;
     Some(format!("{operand}: byte {} lies between rows and was written", touched.0))

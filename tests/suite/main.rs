@@ -39,6 +39,7 @@ mod real_input;
 mod record;
 mod refused;
 mod semantics;
+mod sequences;
 mod shaders;
 mod tune;
 mod wrong_programs;

@@ -12,9 +12,9 @@ use crate::questions::{
     even_f16, forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q,
     left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias,
     long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, masked_by_hiding_words, nan_behind_band,
-    nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, plain, softcapped, some_lengths,
-    staircase, tall, tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows, weights_of_stairs,
-    weights_of_the_first, weights_of_the_last, wide, windowed,
+    nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, padded, paged, plain, ragged, ring,
+    softcapped, some_lengths, staircase, tall, tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows,
+    weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, the first string of each pair is replaced by the second.
@@ -81,13 +81,37 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("(j >= vec4(row.first))", "(j >= vec4(row.first - 1))")], windowed),
     mutation(&[("(j <= vec4(row.last))", "(j < vec4(row.last))")], causal),
     mutation(&[("(j <= vec4(row.last))", "(j <= vec4(row.last + 1))")], causal),
-    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
-    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last - 1,")], windowed),
+    mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last + 1,")], causal),
+    mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last - 1,")], windowed),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first + 1,")], windowed),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first - 1,")], windowed),
-    mutation(&[("valid * params.band_from_end", "params.len_kv * params.band_from_end")], bottom_right),
+    mutation(&[("(i32(valid) - i32(sequence.queries))", "(i32(params.len_kv) - i32(sequence.queries))")], bottom_right),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], some_lengths),
+    // Which queries and keys a sequence has, and where they lie.
+    mutation(&[("min(q_lengths[params.first_batch + workgroup.z], params.all_queries)", "params.all_queries")], padded),
+    mutation(&[("total_of(row, m, l, saw_any).lse, row.is_query)", "total_of(row, m, l, saw_any).lse, true)")], padded),
+    mutation(&[("min(final_row.query, site.queries - 1u)", "min(final_row.query, 0u)")], padded),
+    mutation(&[("return final_row.is_query &&", "return")], padded),
+    mutation(&[("key / PAGE", "key / PAGE / 2u")], paged),
+    mutation(&[("key % PAGE", "0u")], paged),
+    mutation(&[("(params.first_batch + batch) * params.table_row", "0u")], paged),
+    mutation(&[("max(site.end, 1u) - 1u)", "params.len_kv)")], paged),
+    mutation(&[("max(valid, params.capacity) - params.capacity", "0u")], ring),
+    mutation(&[("row >= params.capacity", "row > params.capacity")], ring),
+    mutation(&[("i32(site.oldest));", "0);")], ring),
+    mutation(&[("first_block(first + half) <= block", "first_block(first + half) < block")], ragged),
+    mutation(&[("BLOCK_ROWS + sequence;", "BLOCK_ROWS;")], ragged),
+    mutation(&[("Sequence(first, block - first_block(first),", "Sequence(first, 0u * block,")], ragged),
+    mutation(&[("return (RAGGED &&", "return (false &&")], ragged),
+    mutation(&[("Place(0u, keys_at + key)", "Place(0u, key)")], ragged),
+    mutation(
+        &[(
+            "cu_seqlens_k[params.first_batch + batch + 1u], at) - at",
+            "cu_seqlens_k[params.first_batch + batch + 1u], at)",
+        )],
+        ragged,
+    ),
     mutation(&[("!= vec4(0u);", "== vec4(0u);")], masked),
     mutation(&[("& vec4(0xffu)", "& vec4(0x1u)")], masked_by_bytes),
     mutation(&[("keys * params.mask_key", "keys")], mask_keys_outermost),
@@ -110,7 +134,7 @@ pub const ATTENTION: &[Mutation] = &[
     Mutation { edits: &[("params.first_head + head, tile_row)", "head, tile_row)")], exposed_by: Question::Cut(tiles) },
     mutation(&[("final_row.first <= i32(key)", "final_row.first <= i32(key) + 40")], left_window),
     mutation(&[("first.last >= i32(key", "first.last + 3 >= i32(key")], nearly_full),
-    mutation(&[("final_row.last + 1, 0)", "final_row.last - 19, 0)")], plain),
+    mutation(&[("u32(max(last + 1, 0))", "u32(max(last - 19, 0))")], plain),
     mutation(&[("/ tile * tile;", "/ tile * tile + tile;")], plain),
     mutation(&[(", params.len_kv); }", ", 0xffffffffu); }")], lengths_past_the_end),
     Mutation {
@@ -154,7 +178,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("batch * view.y", "0u")], plain),
     mutation(&[("head * view.z", "0u")], plain),
     mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),
-    mutation(&[("workgroup.x * ROWS", "0u")], plain),
+    mutation(&[("sequence.block * BLOCK_ROWS", "0u")], plain),
     mutation(&[("x = transpose(x);", "")], plain),
     mutation(&[("P_AT + key / P_KEYS * DOWN + thread / ACROSS", "P_AT + key / P_KEYS * DOWN + thread % DOWN")], plain),
     mutation(&[("tile[q_group + 8u / Q_DIMS * DOWN]", "tile[q_group]")], plain),
@@ -254,7 +278,7 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("return select(m, top, leaps);", "return m;")], || large(1e4)),
     mutation(&[("(j >= vec4(row.first))", "(j > vec4(row.first))")], windowed),
     mutation(&[("(j <= vec4(row.last))", "(j < vec4(row.last))")], causal),
-    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
+    mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last + 1,")], causal),
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], some_lengths),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first - 1,")], windowed),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
@@ -273,8 +297,8 @@ pub const LANES: &[Mutation] = &[
     mutation(&[("vec4((*o)[i], (*o)[i + 1u],", "vec4((*o)[i + 1u], (*o)[i],")], plain),
     mutation(&[("n / K_KEYS_PER_ROW)", "n / K_KEYS_PER_ROW + 1u)")], plain),
     mutation(&[("n % V_KEYS_PER_ROW", "n % 16u")], plain),
-    mutation(&[("first + 1u * LANES + lane, params", "first + lane, params")], plain),
-    mutation(&[("let first = workgroup.x * LANES * ROWS;", "let first = 0u;")], tall),
+    mutation(&[("first + 1u * LANES + lane, site", "first + lane, site")], plain),
+    mutation(&[("let first = site.first;", "let first = 0u;")], tall),
 ];
 
 /// Mistakes in `stage.wgsl`.
@@ -300,7 +324,7 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("seen &= !asked | attend(", "seen &= vec4(true) | attend(")], masked),
     mutation(&[("fma((*softmax).l[1u], taken.factor[1u],", "fma((*softmax).l[1u], 1.0,")], long_staircase),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first + 1,")], windowed),
-    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
+    mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last + 1,")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("min(valid, begin + ", "min(valid + 1u, begin + ")], some_lengths),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
@@ -314,7 +338,7 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("select(n, n / params.group, GROUPED)", "n / params.group / 2u")], plain),
     mutation(&[("rescale((*softmax).m[3u], tops[3u].x)", "1.0")], staircase),
     mutation(&[("vec4((*softmax).l[2u] * factor[2u])", "vec4((*softmax).l[2u])")], staircase),
-    mutation(&[("first = workgroup.x * ROWS", "first = 0u * workgroup.x")], plain),
+    mutation(&[("let first = site.first;", "let first = 0u;")], plain),
     mutation(&[("thread / SHARE * SHARE + i", "thread % SHARE * SHARE + i")], plain),
     mutation(&[("sum[0u] += subgroupShuffleXor(sum[0u], 4u);", "")], plain),
     mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),
@@ -328,7 +352,7 @@ pub const STREAMS: &[Mutation] = &[
     mutation(&[("fma((*rows).l[1u], taken.factor[1u],", "fma((*rows).l[1u], 1.0,")], staircase),
     mutation(&[("(*o)[to] * taken.factor[0u]", "(*o)[to]")], staircase),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first + 1,")], windowed),
-    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], causal),
+    mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last + 1,")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], some_lengths),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
@@ -346,19 +370,19 @@ pub const STREAMS: &[Mutation] = &[
     mutation(&[("sum_of_lanes((*rows).l[2u] * factor)", "sum_of_lanes((*rows).l[2u])")], staircase),
     mutation(&[("sum += subgroupShuffleXor(sum, 2u);", "")], plain),
     mutation(&[("lane == 2u", "lane == 3u")], plain),
-    mutation(&[("first = workgroup.x * ROWS", "first = 0u * workgroup.x")], plain),
-    split(&[("let begin = part * params.part_keys;", "let begin = 0u;")], long),
+    mutation(&[("let first = site.first;", "let first = 0u;")], plain),
+    split(&[("(oldest_part(valid) + part) * params.part_keys", "oldest_part(valid) * params.part_keys")], long),
     split(&[("min(valid, begin + params.part_keys);", "min(valid, begin + params.part_keys + 9u);")], long),
 ];
 
 /// Mistakes in what `tiled.wgsl` does with a part of the keys.
 pub const PARTS: &[Mutation] = &[
-    split(&[("let begin = part * params.part_keys;", "let begin = 0u;")], long),
+    split(&[("(oldest_part(valid) + part) * params.part_keys", "oldest_part(valid) * params.part_keys")], long),
     split(&[("min(valid, begin + params.part_keys)", "min(valid, begin + params.part_keys + 32u)")], long),
     split(&[("row.part * (1u +", "row.part * (0u +")], long),
     split(&[("parts[part_at(row)] = vec4(m, l,", "parts[part_at(row)] = vec4(m, 1.0,")], long),
     split(&[("select(0.0, 1.0, saw_any)", "1.0")], long_and_mostly_hidden),
-    split(&[("workgroup.z / params.parts;", "workgroup.z;")], long),
+    split(&[("workgroup.z / params.parts)", "workgroup.z)")], long),
 ];
 
 /// Mistakes in `merge.wgsl`.
@@ -368,7 +392,7 @@ pub const MERGE: &[Mutation] = &[
     split(&[("statistics.y, factor, l)", "1.0, factor, l)")], long),
     split(&[("let width = 1u +", "let width = 2u +")], long),
     split(&[("saw > 0.0", "true")], long_and_mostly_hidden),
-    split(&[("for (var i = 0u; i < params.parts; i++)", "for (var i = 1u; i < params.parts; i++)")], long),
+    split(&[("for (var i = 0u; i < parts_count; i++)", "for (var i = 1u; i < parts_count; i++)")], long),
 ];
 
 /// Mistakes in `matrix.wgsl` and its pieces.
@@ -393,30 +417,32 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("sees, m);", "vec4(true), m);")], || in_f16(lowest_bias())),
     mutation(&[("(j >= vec4(row.first))", "(j > vec4(row.first))")], || in_f16(windowed())),
     mutation(&[("(j <= vec4(row.last))", "(j < vec4(row.last))")], || in_f16(causal())),
-    mutation(&[("stands_at + params.band_last,", "stands_at + params.band_last + 1,")], || in_f16(causal())),
+    mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last + 1,")], || in_f16(causal())),
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first - 1,")], || in_f16(windowed())),
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], || in_f16(some_lengths())),
-    mutation(&[("valid * params.band_from_end", "params.len_kv * params.band_from_end")], || in_f16(bottom_right())),
+    mutation(&[("(i32(valid) - i32(sequence.queries))", "(i32(params.len_kv) - i32(sequence.queries))")], || {
+        in_f16(bottom_right())
+    }),
     mutation(&[("final_row.first <= i32(key) &&", "")], || in_f16(left_window())),
     mutation(&[("&& first.last >= i32(key + count - 1u)", "")], || in_f16(causal())),
     mutation(
         &[(
-            "all_seen(block_row(block, 0u), block_row(block, ROWS), kv",
-            "all_seen(block_row(block, ROWS), block_row(block, ROWS), kv",
+            "all_seen(block_row(block, 0u), block_row(block, BLOCK_ROWS), kv",
+            "all_seen(block_row(block, BLOCK_ROWS), block_row(block, BLOCK_ROWS), kv",
         )],
         || in_f16(causal()),
     ),
     mutation(
         &[(
-            "block_row(block, 0u), block_row(block, ROWS), BLOCK_KV",
+            "block_row(block, 0u), block_row(block, BLOCK_ROWS), BLOCK_KV",
             "block_row(block, 0u), block_row(block, 0u), BLOCK_KV",
         )],
         || in_f16(causal()),
     ),
     mutation(
         &[(
-            "block_row(block, 0u), block_row(block, ROWS), BLOCK_KV",
-            "block_row(block, ROWS), block_row(block, ROWS), BLOCK_KV",
+            "block_row(block, 0u), block_row(block, BLOCK_ROWS), BLOCK_KV",
+            "block_row(block, BLOCK_ROWS), block_row(block, BLOCK_ROWS), BLOCK_KV",
         )],
         || in_f16(tall_window()),
     ),

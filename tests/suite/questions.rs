@@ -1,8 +1,8 @@
 //! The cases that expose planted mistakes. Each is small and about one thing.
 
-use truth::{Case, Fill, poison_hidden};
+use truth::{Case, Fill, Sequences, indices, poison_hidden};
 use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
+    BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Pages, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
 };
 
 use crate::case::{drawn, everything, full};
@@ -193,6 +193,63 @@ pub fn lengths_past_the_end() -> Case {
 
 pub fn some_lengths() -> Case {
     filled(Problem::builder(shape()).kv_lengths(), Fill::Normal).lengths(&[37, 5])
+}
+
+/// Sequences with fewer queries than rows, among them none, with sinks.
+pub fn padded() -> Case {
+    let shape = Shape::new(3, 2, 70, 32).kv_len(40);
+    let mut case =
+        filled(Problem::builder(shape).causal(Diagonal::BottomRight).q_lengths().sinks().lse(), Fill::Normal);
+    case.host.q_lengths = Some(vec![66, 0, 3]);
+    case
+}
+
+/// A paged cache in which nothing but the keys of the sequences is a number.
+pub fn paged() -> Case {
+    let pages = Pages { count: 40, size: 7 };
+    let shape = Shape::new(2, 2, 20, 32).kv_len(60);
+    let mut case = filled(Problem::builder(shape).paged_kv(pages).kv_lengths(), Fill::Normal).lengths(&[60, 23]);
+    // Neighbours in the sequence are not neighbours in memory, and no page serves twice.
+    case.host.block_table = Some((0..18).map(|n| n * 11 % 40).collect());
+    with_poisoned_rest(case)
+}
+
+/// Rings that are not full, and that are full more than once.
+pub fn ring() -> Case {
+    let window = Window { left: Some(50), right: None };
+    let shape = Shape::new(3, 2, 12, 32).kv_len(300);
+    let problem = Problem::builder(shape).causal(Diagonal::BottomRight).window(window).ring_kv(40);
+    filled(problem, Fill::Normal).lengths(&[30, 120, 217])
+}
+
+/// Sequences of 1 to 70 queries and of as many keys or fewer, and some without any, one after another.
+pub fn ragged() -> Case {
+    let shape = Shape::new(4, 2, 70, 32);
+    let mut case = filled(Problem::builder(shape).ragged_q(120).ragged_kv(110), Fill::Normal);
+    case.host.cu_seqlens_q = Some(vec![2, 72, 72, 73, 110]);
+    case.host.cu_seqlens_k = Some(vec![3, 60, 60, 69, 104]);
+    case
+}
+
+/// Replaces all that no sequence may read by NaN, and by pages that do not exist: pages of no sequence, rows past the keys in
+/// a page, entries of the table past the pages.
+pub fn with_poisoned_rest(mut case: Case) -> Case {
+    let (batch, pages) = (case.problem.shape().batch, case.problem.pages().unwrap());
+    let places: Vec<[u32; 2]> = {
+        let sequences = Sequences::new(&case);
+        (0..batch).flat_map(|b| (0..sequences.keys(b)).map(move |j| sequences.key_place(b, j))).collect()
+    };
+    for operand in [Operand::K, Operand::V] {
+        case.edit(operand, |[page, _, row, _], x| if places.contains(&[page, row]) { x } else { f32::NAN });
+    }
+    let (view, lengths) = (case.view(Operand::BlockTable), case.host.kv_lengths.clone().unwrap());
+    let table = case.host.block_table.as_mut().unwrap();
+    for at @ [b, _, _, page] in indices(view.extent) {
+        if page * pages.size >= lengths[b as usize] {
+            table[view.index(at) as usize] = 0xdead_beef;
+        }
+    }
+    case
 }
 
 pub fn left_window() -> Case {

@@ -1,18 +1,18 @@
 //! Results of the library's blocking functions, which do not exist in a browser.
 
-use wgpu_attention::{Operand, Problem, blocking};
+use wgpu_attention::{Operand, blocking};
 
-use crate::case::indices;
+use crate::case::{Case, indices};
 use crate::expected::Outputs;
 
 impl Outputs {
-    /// Converts what a blocking function returned from the layout of `problem`. Missing values are NaN.
-    pub fn of(problem: &Problem, outputs: &blocking::Outputs) -> Self {
-        let view = problem.view(Operand::Out);
+    /// Converts what a blocking function returned from the layout of a case's problem. Missing values are NaN.
+    pub fn of(case: &Case, outputs: &blocking::Outputs) -> Self {
+        let view = case.problem.view(Operand::Out);
         let out = view.into_iter().flat_map(|view| {
             indices(view.extent).map(move |at| outputs.out.get(view.index(at) as usize).copied().unwrap_or(f32::NAN))
         });
         let (lse, weights) = (outputs.lse.clone(), outputs.weights.clone());
-        Self { out: out.collect(), lse, weights, stray: None }
+        Self { out: out.collect(), lse, weights, stray: None }.owned(case)
     }
 }

@@ -6,6 +6,7 @@ use wgpu_attention::reference::{self, Row};
 use wgpu_attention::{BindError, Dtype, Inputs, Operand, Problem, View};
 
 use crate::host::Host;
+use crate::sequences::Sequences;
 
 /// A problem with its inputs, each laid out as the problem says and holding values that its type can store.
 #[derive(Clone, Debug)]
@@ -85,15 +86,28 @@ impl Case {
         self.problem.view(operand).unwrap_or_else(|| panic!("{operand} is not part of {:?}", self.problem))
     }
 
-    /// The (batch, head, query) of every query row, in the order of the results.
+    /// The (batch, head, query) of every query row that has results, in their order.
     pub fn rows(&self) -> impl Iterator<Item = [u32; 3]> + use<> {
-        let shape = self.problem.shape();
-        indices([shape.batch, shape.heads_q, shape.len_q, 1]).map(|[b, h, i, _]| [b, h, i])
+        self.stored_rows().into_iter().flatten()
     }
 
-    /// One row of `q`, `k` or `v`.
+    /// The (batch, head, query) of every row of the output, in order; `None` for a row of no sequence.
+    pub fn stored_rows(&self) -> Vec<Option<[u32; 3]>> {
+        let [batches, heads, rows, _] = self.view(Operand::Out).extent;
+        let sequences = Sequences::new(self);
+        let owners: Vec<_> = indices([batches, 1, rows, 1]).map(|[b, _, row, _]| sequences.query_at(b, row)).collect();
+        let row = |[b, h, row, _]: [u32; 4]| {
+            let [batch, query] = owners[(b * rows + row) as usize]?;
+            Some([batch, h, query])
+        };
+        indices([batches, heads, rows, 1]).map(row).collect()
+    }
+
+    /// The row of `q`, `k` or `v` that holds a query or a key of a sequence.
     pub fn row(&self, operand: Operand, [batch, head, row]: [u32; 3]) -> &[f32] {
-        let view = self.view(operand);
+        let (view, sequences) = (self.view(operand), Sequences::new(self));
+        let [batch, row] =
+            if operand == Operand::Q { sequences.query_place(batch, row) } else { sequences.key_place(batch, row) };
         let start = view.index([batch, head, row, 0]) as usize;
         &self.elements(operand)[start..start + view.extent[3] as usize]
     }

@@ -33,6 +33,20 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// These results, of every row of the output, without those of no sequence.
+    #[must_use]
+    pub fn owned(mut self, case: &Case) -> Self {
+        let rows = case.stored_rows();
+        if rows.contains(&None) {
+            for values in [Some(&mut self.out), self.lse.as_mut(), self.weights.as_mut()].into_iter().flatten() {
+                let width = values.len() / rows.len().max(1);
+                let owned = values.chunks(width.max(1)).zip(&rows).filter(|(_, row)| row.is_some());
+                *values = owned.flat_map(|(values, _)| values).copied().collect();
+            }
+        }
+        self
+    }
+
     /// The bits of all values, for exact comparisons that include NaN.
     pub fn bits(&self) -> [Vec<u32>; 3] {
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect();

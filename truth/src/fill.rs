@@ -67,7 +67,16 @@ impl Case {
             case.edit_mask(|_, _| rng.random_range(0..3) > 0);
         }
         let host = &mut case.host;
-        host.kv_lengths = room(Operand::KvLengths).map(|_| some_lengths(problem, &mut rng));
+        let shape = problem.shape();
+        host.kv_lengths = room(Operand::KvLengths).map(|_| some_lengths(shape.batch, shape.len_kv, &mut rng));
+        host.q_lengths = room(Operand::QLengths).map(|_| some_lengths(shape.batch, shape.len_q, &mut rng));
+        let total = |operand| problem.view(operand).map_or(0, |view| view.extent[2]);
+        let [total_q, total_kv] = [Operand::Q, Operand::K].map(total);
+        host.cu_seqlens_q = room(Operand::CuSeqlensQ).map(|_| some_bounds(shape.batch, shape.len_q, total_q, &mut rng));
+        host.cu_seqlens_k =
+            room(Operand::CuSeqlensK).map(|_| some_bounds(shape.batch, shape.len_kv, total_kv, &mut rng));
+        let pages = problem.pages().map_or(1, |pages| pages.count.max(1));
+        host.block_table = room(Operand::BlockTable).map(|len| (0..len).map(|_| rng.random_range(0..pages)).collect());
         host.alibi_slopes =
             room(Operand::AlibiSlopes).map(|len| (0..len).map(|n| 0.5_f32.powi(n as i32 % 8 + 1)).collect());
         host.sinks = room(Operand::Sinks).map(|len| (0..len).map(|_| 2.0 * normal(&mut rng)).collect());
@@ -105,9 +114,8 @@ impl Case {
 }
 
 /// Random lengths, some of them at the edges of the range.
-fn some_lengths(problem: &Problem, rng: &mut StdRng) -> Vec<u32> {
-    let len = problem.shape().len_kv;
-    (0..problem.shape().batch)
+fn some_lengths(batch: u32, len: u32, rng: &mut StdRng) -> Vec<u32> {
+    (0..batch)
         .map(|_| match rng.random_range(0..8) {
             0 => 0,
             1 => 1,
@@ -116,6 +124,17 @@ fn some_lengths(problem: &Problem, rng: &mut StdRng) -> Vec<u32> {
             _ => rng.random_range(0..=len),
         })
         .collect()
+}
+
+/// Random bounds of sequences of at most `longest` rows, of `total` rows. Some rows at both ends may belong to no sequence.
+fn some_bounds(batch: u32, longest: u32, total: u32, rng: &mut StdRng) -> Vec<u32> {
+    let lengths = some_lengths(batch, longest, rng);
+    let mut bounds = vec![rng.random_range(0..=total.min(2))];
+    for length in lengths {
+        let begin = bounds[bounds.len() - 1];
+        bounds.push(begin + length.min(longest).min(total - begin));
+    }
+    bounds
 }
 
 /// Puts `poison` into every row of K and V that no query of its group sees. Returns the number of such rows.

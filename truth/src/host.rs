@@ -21,6 +21,14 @@ pub struct Host {
     pub bias: Option<Vec<f32>>,
     /// Valid keys per batch.
     pub kv_lengths: Option<Vec<u32>>,
+    /// Queries per batch.
+    pub q_lengths: Option<Vec<u32>>,
+    /// Where the queries of each sequence begin, and the last ones end.
+    pub cu_seqlens_q: Option<Vec<u32>>,
+    /// Where the keys of each sequence begin, and the last ones end.
+    pub cu_seqlens_k: Option<Vec<u32>>,
+    /// The pages of each sequence.
+    pub block_table: Option<Vec<u32>>,
     /// `ALiBi` slopes.
     pub alibi_slopes: Option<Vec<f32>>,
     /// Sinks.
@@ -64,6 +72,10 @@ impl Host {
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             kv_lengths: self.kv_lengths.as_deref(),
+            q_lengths: self.q_lengths.as_deref(),
+            cu_seqlens_q: self.cu_seqlens_q.as_deref(),
+            cu_seqlens_k: self.cu_seqlens_k.as_deref(),
+            block_table: self.block_table.as_deref(),
             alibi_slopes: self.alibi_slopes.as_deref(),
             sinks: self.sinks.as_deref(),
             aux: self.aux.as_deref(),

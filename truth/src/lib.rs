@@ -1,7 +1,7 @@
 //! What results are checked against, in one place for the tests, `check`, the benchmarks and the command's CPU path.
 //!
-//! In reading order: a [`Case`] is a problem and its inputs ([`Host`]), which [`Fill`] can draw. [`Visibility`] says which
-//! keys a row sees. The naive computation is the formula in plain f32. [`Expected`] holds the exact results of a case and
+//! In reading order: a [`Case`] is a problem and its inputs ([`Host`]), which [`Fill`] can draw. [`Sequences`] says which
+//! queries and keys there are, and [`Visibility`] which keys a row sees. The naive computation is the formula in plain f32. [`Expected`] holds the exact results of a case and
 //! their tolerances. It checks [`Outputs`] and returns a [`Verdict`], or what is [`Wrong`].
 //!
 //! The exact results come from [`wgpu_attention::reference`]. It shares nothing with this crate, so that each can find the
@@ -16,6 +16,7 @@ mod expected;
 mod fill;
 mod host;
 mod naive;
+mod sequences;
 mod visibility;
 
 pub use case::{Case, distinct, epsilon, indices, stored};
@@ -23,4 +24,5 @@ pub use expected::{Expected, Outputs, Verdict, Wrong};
 pub use fill::{Fill, poison_hidden};
 pub use host::{Host, MaskMod, Programs, ScoreMod};
 pub use naive::naive;
+pub use sequences::Sequences;
 pub use visibility::Visibility;

@@ -10,6 +10,7 @@ use wgpu_attention::Operand;
 
 use crate::case::Case;
 use crate::expected::Outputs;
+use crate::sequences::Sequences;
 use crate::visibility::Visibility;
 
 /// A way of computing, which decides how the result is rounded.
@@ -72,7 +73,9 @@ impl<'a> Row<'a> {
             bias - slope * (stands_at - i64::from(j)).abs() as f32
         };
         let added = (0..shape.len_kv).map(added).collect();
-        let sink = case.host.sinks.as_ref().map(|sinks| sinks[h as usize]);
+        // A row past the queries of its sequence has no sink.
+        let is_query = i < Sequences::new(case).queries(b);
+        let sink = case.host.sinks.as_ref().map(|sinks| sinks[h as usize]).filter(|_| is_query);
         Self { case, visibility, at, kv_head: shape.kv_head(h), sees, added, sink }
     }
 

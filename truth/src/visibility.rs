@@ -4,6 +4,7 @@ use wgpu_attention::reference::At;
 use wgpu_attention::{BlockMask, Diagonal, Operand, View};
 
 use crate::case::Case;
+use crate::sequences::Sequences;
 
 /// The rules of a case for which query sees which key. Written independently of the kernels and of the reference.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,9 @@ impl<'a> Visibility<'a> {
         let j = i64::from(at[3]);
         let (problem, stands_at) = (&self.case.problem, self.stands_at(at[0], at[2]));
         let window = problem.window();
-        j < self.valid(at[0])
+        let sequences = Sequences::new(self.case);
+        at[2] < sequences.queries(at[0])
+            && (sequences.oldest(at[0])..sequences.keys(at[0])).contains(&at[3])
             && (!problem.is_causal() || j <= stands_at)
             && window.left.is_none_or(|left| stands_at - i64::from(left) <= j)
             && window.right.is_none_or(|right| j <= stands_at + i64::from(right))
@@ -58,19 +61,16 @@ impl<'a> Visibility<'a> {
         Some(tiles[view.index([batch, head, query / size.rows(), key / size.keys()]) as usize])
     }
 
-    /// How many keys of a batch are valid.
-    fn valid(&self, batch: u32) -> i64 {
-        let capacity = i64::from(self.case.problem.shape().len_kv);
-        self.case.host.kv_lengths.as_ref().map_or(capacity, |all| i64::from(all[batch as usize]).min(capacity))
-    }
-
     /// The key that a query stands at.
     pub fn stands_at(&self, batch: u32, query: u32) -> i64 {
         i64::from(query)
             + match self.case.problem.diagonal() {
                 Diagonal::TopLeft => 0,
                 Diagonal::Offset(offset) => i64::from(offset),
-                Diagonal::BottomRight => self.valid(batch) - i64::from(self.case.problem.shape().len_q),
+                Diagonal::BottomRight => {
+                    let sequences = Sequences::new(self.case);
+                    i64::from(sequences.keys(batch)) - i64::from(sequences.queries(batch))
+                }
             }
     }
 

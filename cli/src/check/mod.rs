@@ -126,12 +126,10 @@ impl Question {
     /// Whether the outputs are right, and how far off they are.
     fn judge(&self, outputs: &Outputs) -> (bool, String) {
         match &self.expected {
-            Expectation::Definition(expected) => {
-                match expected.check(&truth::Outputs::of(&self.case.problem, outputs)) {
-                    Ok(verdict) => (true, verdict.to_string()),
-                    Err(wrong) => (false, wrong.to_string()),
-                }
-            }
+            Expectation::Definition(expected) => match expected.check(&truth::Outputs::of(&self.case, outputs)) {
+                Ok(verdict) => (true, verdict.to_string()),
+                Err(wrong) => (false, wrong.to_string()),
+            },
             Expectation::Tensors(expected) => outputs::judge(expected, outputs),
         }
     }

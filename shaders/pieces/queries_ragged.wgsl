@@ -1,0 +1,24 @@
+// The queries of all sequences follow one another: sequence n has those from cu_seqlens_q[n] to cu_seqlens_q[n + 1]. Blocks
+// are numbered through all sequences, so that no workgroup pads a short one.
+const RAGGED = true;
+const PADDED = false;
+
+// The number of the first block of a sequence. A sequence of n rows has at most ⌊(end) / ROWS⌋ − ⌊(begin) / ROWS⌋ + 1 blocks.
+fn first_block(sequence: u32) -> u32 {
+    return cu_seqlens_q[sequence] * select(1u, params.group, GROUPED) / BLOCK_ROWS + sequence;
+}
+
+// The last sequence that begins at or before the block, by bisection.
+fn sequence_of(workgroup: vec3<u32>) -> Sequence {
+    let block = params.first_block + workgroup.x;
+    var first = 0u;
+    var count = params.sequences;
+    while (count > 1u) {
+        let half = count / 2u;
+        if (first_block(first + half) <= block) { first += half; }
+        count -= half;
+    }
+    let at = cu_seqlens_q[first];
+    let queries = min(max(cu_seqlens_q[first + 1u], at) - at, params.all_queries);
+    return Sequence(first, block - first_block(first), queries, queries, at);
+}

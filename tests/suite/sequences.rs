@@ -1,0 +1,162 @@
+//! Sequences with lengths, pages and places of their own give what the same sequences give one by one, to the bit.
+
+use truth::{Case, Fill, Host, Sequences, indices};
+use wgpu_attention::{Diagonal, Dtype, Operand, Pages, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
+
+use crate::case::drawn;
+use crate::device::{all, verify_once};
+use crate::questions::with_poisoned_rest;
+
+/// Runs `case` and `same`, a case of another problem that has the same queries and keys, as every variant on every adapter.
+/// Checks that the rows of `case` have the bits of those that `row_in_same` finds in `same`.
+fn assert_same_bits(case: &Case, same: &Case, row_in_same: impl Fn([u32; 3]) -> [u32; 3]) {
+    for device in all() {
+        // With keys in one part each, since the number of parts depends on the shape.
+        let unsplit = device.with_caps(|caps| caps.workgroups_to_fill = 1);
+        let attention = &unsplit.attention;
+        let [variants, others] = [case, same].map(|case| attention.candidates(&case.problem).unwrap());
+        assert_eq!(variants.len(), others.len());
+        for (variant, other) in variants.iter().zip(&others) {
+            let got = device.run_by(attention, case, variant).0;
+            let wanted = device.run_by(attention, same, other).0;
+            let places: Vec<_> = same.rows().collect();
+            for (n, at) in case.rows().enumerate() {
+                let other_n = places.iter().position(|place| *place == row_in_same(at)).unwrap();
+                let width = case.problem.shape().dim_v as usize;
+                let bits = |out: &[f32], n: usize| {
+                    out[n * width..(n + 1) * width].iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                };
+                assert_eq!(bits(&got.out, n), bits(&wanted.out, other_n), "{variant} on {}, row {at:?}", device.name);
+                let lse = |lse: &Option<Vec<f32>>, n: usize| lse.as_ref().map(|lse| lse[n].to_bits());
+                assert_eq!(lse(&got.lse, n), lse(&wanted.lse, other_n), "LSE of {variant}, row {at:?}");
+            }
+        }
+    }
+}
+
+/// The case with K and V laid out densely, each sequence's keys in order, for `problem`.
+fn with_dense_keys(case: &Case, problem: &ProblemBuilder) -> Case {
+    let problem = problem.build().unwrap();
+    let sequences = Sequences::new(case);
+    let gather = |operand| {
+        let view = problem.view(operand).unwrap();
+        let mut values = vec![f32::NAN; view.end() as usize];
+        for at @ [b, head, j, d] in indices(view.extent) {
+            if (sequences.oldest(b)..sequences.keys(b)).contains(&j) {
+                let [batch, row] = sequences.key_place(b, j);
+                values[view.index(at) as usize] = case.get(operand, [batch, head, row, d]);
+            }
+        }
+        values
+    };
+    let lengths = (0..problem.shape().batch).map(|b| sequences.keys(b)).collect();
+    let host = Host {
+        k: gather(Operand::K),
+        v: gather(Operand::V),
+        kv_lengths: Some(lengths),
+        block_table: None,
+        cu_seqlens_k: None,
+        ..case.host.clone()
+    };
+    Case::new(problem, host)
+}
+
+/// Shapes of prefill, of a chunk and of a decoding step.
+fn shapes() -> [Shape; 3] {
+    [35, 5, 1].map(|len_q| Shape::new(3, 4, len_q, 32).kv_heads(2).kv_len(70))
+}
+
+#[test]
+fn a_paged_cache_equals_a_dense_one() {
+    for (n, shape) in shapes().into_iter().enumerate() {
+        for (size, dtype) in [(1, Dtype::F32), (3, Dtype::F16), (16, Dtype::Bf16)] {
+            let dense = Problem::builder(shape).dtype(dtype).causal(Diagonal::BottomRight).kv_lengths().lse();
+            // Fewer pages than the sequences have entries, so that they share some.
+            let pages = Pages { count: 2 * shape.len_kv.div_ceil(size), size };
+            let mut case = drawn(dense.clone().paged_kv(pages), Fill::Normal, n as u64);
+            case.host.kv_lengths = Some(vec![64, 70, 33]);
+            let case = with_poisoned_rest(case);
+            assert_same_bits(&case, &with_dense_keys(&case, &dense), |at| at);
+        }
+    }
+}
+
+#[test]
+fn a_ring_equals_a_cache_of_all_keys() {
+    for (len_q, dtype) in [(12, Dtype::F32), (3, Dtype::F16), (1, Dtype::F32)] {
+        let shape = Shape::new(3, 4, len_q, 32).kv_heads(2).kv_len(300);
+        let window = Window { left: Some(40), right: None };
+        let all = Problem::builder(shape).dtype(dtype).causal(Diagonal::BottomRight).window(window).kv_lengths().lse();
+        let mut case = drawn(all.clone().ring_kv(40 + len_q), Fill::Normal, len_q.into());
+        // Not full yet, full more than once, and as long as it may be.
+        case.host.kv_lengths = Some(vec![30, 217, 300]);
+        assert_same_bits(&case, &with_dense_keys(&case, &all), |at| at);
+    }
+}
+
+#[test]
+fn ragged_sequences_equal_padded_ones() {
+    for (len_q, bounds_q, bounds_k) in
+        [(40, vec![1, 1, 41, 42, 75], vec![2, 2, 72, 80, 113]), (1, vec![0, 1, 2, 2, 3], vec![0, 70, 71, 71, 100])]
+    {
+        let shape = Shape::new(4, 4, len_q, 32).kv_heads(2).kv_len(70);
+        let common = Problem::builder(shape).causal(Diagonal::BottomRight).lse();
+        let [total_q, total_kv] = [&bounds_q, &bounds_k].map(|bounds| bounds.last().unwrap() + 3);
+        let mut case = drawn(common.clone().ragged_q(total_q).ragged_kv(total_kv), Fill::Normal, 5);
+        case.host.cu_seqlens_q = Some(bounds_q);
+        case.host.cu_seqlens_k = Some(bounds_k);
+
+        let padded = common.q_lengths().kv_lengths();
+        let same = with_dense_keys(&case, &padded);
+        let sequences = Sequences::new(&case);
+        let view = same.view(Operand::Q);
+        let mut q = vec![f32::NAN; view.end() as usize];
+        for at @ [b, head, i, d] in indices(view.extent).filter(|at| at[2] < sequences.queries(at[0])) {
+            let [batch, row] = sequences.query_place(b, i);
+            q[view.index(at) as usize] = case.get(Operand::Q, [batch, head, row, d]);
+        }
+        let lengths = (0..shape.batch).map(|b| sequences.queries(b)).collect();
+        let host = Host { q, q_lengths: Some(lengths), cu_seqlens_q: None, ..same.host.clone() };
+        assert_same_bits(&case, &Case::new(same.problem, host), |at| at);
+    }
+}
+
+/// Some of each: queries of all kinds beside keys of all kinds.
+fn mixed() -> Vec<ProblemBuilder> {
+    let shape = Shape::new(3, 4, 20, 16).kv_heads(2).kv_len(45).value_dim(12);
+    let pages = Pages { count: 9, size: 8 };
+    let bare = || Problem::builder(shape).causal(Diagonal::BottomRight);
+    let plain = || bare().lse();
+    let window = Window { left: Some(9), right: Some(2) };
+    let scores = ScoreLayout::broadcast([3, 4, 20, 45]);
+    vec![
+        plain().q_lengths().kv_lengths().sinks(),
+        plain().q_lengths().mask(scores),
+        // Eight buffers, as many as every device binds. So are those of the ragged, paged one.
+        bare().q_lengths().paged_kv(pages).kv_lengths().bias(Dtype::F32, scores),
+        plain().q_lengths().ragged_kv(80),
+        plain().q_lengths().ring_kv(30).window(window),
+        plain().ragged_q(40).kv_lengths().alibi(Slopes::PerBatchAndHead),
+        bare().ragged_q(40).paged_kv(pages).kv_lengths().sinks(),
+        plain().ragged_q(40).ring_kv(30).window(window),
+        plain().ragged_q(40).ragged_kv(80).mask(scores),
+        plain().paged_kv(pages),
+        plain().ragged_kv(80).dtype(Dtype::F16),
+    ]
+}
+
+#[test]
+fn all_kinds_of_sequences_are_right_together() {
+    for (n, problem) in mixed().into_iter().enumerate() {
+        verify_once(&drawn(problem, Fill::Normal, n as u64));
+    }
+}
+
+#[test]
+fn weights_of_rows_past_the_queries_are_zero() {
+    let shape = Shape::new(2, 2, 20, 16).kv_len(45);
+    let problem = Problem::builder(shape).q_lengths().kv_lengths().weights();
+    let mut case = drawn(problem, Fill::Normal, 9);
+    case.host.q_lengths = Some(vec![13, 0]);
+    verify_once(&case);
+}
