@@ -7,7 +7,7 @@ use indicatif::{ParallelProgressIterator as _, ProgressBar};
 use rayon::prelude::*;
 use truth::Case;
 use wgpu_attention::blocking::Outputs;
-use wgpu_attention::{Operand, Problem, Shape};
+use wgpu_attention::{Operand, Problem, View};
 
 /// The largest size of an output, in bytes. A larger one is more likely a typing error than intended.
 const LARGEST_OUTPUT: u64 = 1 << 31;
@@ -35,7 +35,8 @@ pub(crate) fn attention(case: &Case, progress: &ProgressBar) -> Result<Outputs> 
 
     let shape = problem.shape();
     let [dim_v, len_kv] = [shape.dim_v, shape.len_kv].map(|size| size as usize);
-    let rows = shape.batch as usize * shape.heads_q as usize * shape.len_q as usize;
+    let positions = case.stored_rows();
+    let rows = positions.len();
     let mut out = vec![0.0; rows * dim_v];
     let mut lse = vec![0.0; rows];
     let mut weights = problem.uses(Operand::Weights).then(|| vec![0.0; rows * len_kv]);
@@ -45,8 +46,10 @@ pub(crate) fn attention(case: &Case, progress: &ProgressBar) -> Result<Outputs> 
     let targets: Vec<Target<'_>> = (out.chunks_mut(dim_v.max(1)).zip(&mut lse))
         .map(|(out, lse)| Target { out, lse, weights: weight_rows.as_mut().and_then(Iterator::next) })
         .collect();
-    targets.into_par_iter().enumerate().progress_with(progress.clone()).try_for_each(|(index, target)| {
-        let row = case.exact(position(problem, index))?;
+    targets.into_par_iter().zip(positions).progress_with(progress.clone()).try_for_each(|(target, position)| {
+        // A row of no sequence has no result.
+        let Some(position) = position else { return Ok(()) };
+        let row = case.exact(position)?;
         narrow(&row.out, target.out);
         narrow(&[row.lse], std::slice::from_mut(target.lse));
         if let Some(weights) = target.weights {
@@ -71,19 +74,17 @@ fn laid_out(problem: &Problem, rows: Vec<f32>) -> Vec<f32> {
     let mut out = vec![0.0; usize::try_from(view.end()).unwrap_or(usize::MAX)];
     let dim = view.extent[3] as usize;
     for (index, row) in rows.chunks(dim).enumerate() {
-        let [batch, head, i] = position(problem, index);
-        let start = usize::try_from(view.index([batch, head, i, 0])).unwrap_or(usize::MAX);
+        let start = usize::try_from(view.index(position(&view, index))).unwrap_or(usize::MAX);
         out[start..start + dim].copy_from_slice(row);
     }
     out
 }
 
-/// The (batch, head, row) of the `index`th row.
-fn position(problem: &Problem, index: usize) -> [u32; 3] {
-    let Shape { heads_q, len_q, .. } = problem.shape();
-    let [heads, rows] = [heads_q, len_q].map(|size| size as usize);
+/// The place of the first element of a view's `index`th row.
+fn position(view: &View, index: usize) -> [u32; 4] {
+    let [_, heads, rows, _] = view.extent.map(|size| size as usize);
     // Each is below an extent that is a u32.
-    [index / rows / heads, index / rows % heads, index % rows].map(|i| u32::try_from(i).unwrap_or(u32::MAX))
+    [index / rows / heads, index / rows % heads, index % rows, 0].map(|i| u32::try_from(i).unwrap_or(u32::MAX))
 }
 
 /// Rounds each value to the nearest one of the output's element type.

@@ -6,6 +6,7 @@ use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape,
 
 use crate::masks::{self, Operands, Scores};
 use crate::names;
+use crate::sequences::{Sequences, Sizes};
 use crate::tensors::{Tensor, TensorFile};
 
 /// What a file describes, before the options of the command line are applied.
@@ -25,10 +26,12 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
     let element = q.element()?;
     let (of_k, of_v) = (k.element()?, v.element()?);
     ensure!(of_k == of_v, "k is {of_k} but v is {of_v}; store k and v in the same type");
-    let shape = shape(&q, &k, &v)?;
+    let sequences = Sequences::read(file)?;
+    let sizes = [sequences.queries(&q)?, sequences.keys("k", &k)?, sequences.keys("v", &v)?];
+    let shape = shape(sizes)?;
     // The operands below depend on the shape, so it is checked first.
     let stored = Problem::builder(shape).dtype(dtype.unwrap_or(element)).kv_dtype(dtype.unwrap_or(of_k));
-    let mut problem = batches(stored, &shape, [&q, &k, &v]);
+    let mut problem = batches(stored, &shape, sizes);
     problem.build()?;
 
     let mut host = Host { q: q.floats()?, k: k.floats()?, v: v.floats()?, ..Host::default() };
@@ -46,8 +49,17 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
     }
     if let Some(lengths) = file.find("kv_lengths")? {
         problem = problem.kv_lengths();
-        host.kv_lengths = Some(kv_lengths(&lengths, &shape)?);
+        host.kv_lengths = Some(numbers("kv_lengths", "keys", &lengths, shape.batch, shape.len_kv)?);
     }
+    if let Some(lengths) = file.find("q_lengths")? {
+        ensure!(
+            file.find("cu_seqlens_q")?.is_none(),
+            "`cu_seqlens_q` already says how many queries there are; leave out `q_lengths`"
+        );
+        problem = problem.q_lengths();
+        host.q_lengths = Some(numbers("q_lengths", "queries", &lengths, shape.batch, shape.len_q)?);
+    }
+    problem = sequences.add(problem, &mut host, &shape, [&q, &k, &v])?;
     if let Some(tensor) = file.find("alibi_slopes")? {
         let (slopes, values) = alibi_slopes(&tensor, &shape)?;
         problem = problem.alibi(slopes);
@@ -84,13 +96,17 @@ fn alibi_slopes(tensor: &Tensor<'_>, shape: &Shape) -> Result<(Slopes, Vec<f32>)
 }
 
 /// The sizes. A tensor of batch 1 is broadcast over the batch of the others.
-fn shape(q: &Tensor<'_>, k: &Tensor<'_>, v: &Tensor<'_>) -> Result<Shape> {
-    let (q, k, v) = (q.rank4()?, k.rank4()?, v.rank4()?);
-    let [_, heads_q, len_q, dim_qk] = q;
-    let [_, heads_kv, len_kv, k_dim] = k;
-    ensure!(k[1..3] == v[1..3], "k has shape {k:?} and v {v:?}; they must agree in heads and length");
-    ensure!(k_dim == dim_qk, "q has head size {dim_qk} but k has {k_dim}; they must agree");
-    let sizes = [q[0], k[0], v[0]];
+fn shape([q, k, v]: [Sizes; 3]) -> Result<Shape> {
+    ensure!(
+        [k.heads, k.len] == [v.heads, v.len],
+        "k has {} heads of length {} and v {} of length {}; they must agree",
+        k.heads,
+        k.len,
+        v.heads,
+        v.len
+    );
+    ensure!(k.dim == q.dim, "q has head size {} but k has {}; they must agree", q.dim, k.dim);
+    let sizes = [q, k, v].map(|tensor| tensor.batch.unwrap_or(1));
     let batch = sizes.into_iter().find(|&size| size != 1).unwrap_or(1);
     ensure!(
         sizes.iter().all(|&size| size == 1 || size == batch),
@@ -99,20 +115,18 @@ fn shape(q: &Tensor<'_>, k: &Tensor<'_>, v: &Tensor<'_>) -> Result<Shape> {
         sizes[1],
         sizes[2]
     );
-    Ok(Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v: v[3] })
+    Ok(Shape { batch, heads_q: q.heads, heads_kv: k.heads, len_q: q.len, len_kv: k.len, dim_qk: q.dim, dim_v: v.dim })
 }
 
-/// Sets the layouts of q, k and v. A batch of 1 that is broadcast has a stride of 0.
-fn batches(problem: ProblemBuilder, shape: &Shape, [q, k, v]: [&Tensor<'_>; 3]) -> ProblemBuilder {
-    let layout = |tensor: &Tensor<'_>, heads, len, dim| {
-        let own = Layout::bhld(heads, len, dim);
-        if tensor.shape[0] == shape.batch { own } else { Layout { batch: 0, ..own } }
-    };
-    let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = *shape;
+/// Sets the layouts of those of q, k and v whose batch of 1 is broadcast, with a stride of 0.
+fn batches(mut problem: ProblemBuilder, shape: &Shape, sizes: [Sizes; 3]) -> ProblemBuilder {
+    let set = [ProblemBuilder::q, ProblemBuilder::k, ProblemBuilder::v];
+    for (Sizes { batch, heads, len, dim }, set) in sizes.into_iter().zip(set) {
+        if batch.is_some_and(|batch| batch != shape.batch) {
+            problem = set(problem, Layout { batch: 0, ..Layout::bhld(heads, len, dim) });
+        }
+    }
     problem
-        .q(layout(q, heads_q, len_q, dim_qk))
-        .k(layout(k, heads_kv, len_kv, dim_qk))
-        .v(layout(v, heads_kv, len_kv, dim_v))
 }
 
 fn mask(file: &TensorFile<'_>, shape: &Shape) -> Result<Option<Scores<bool>>> {
@@ -152,19 +166,16 @@ fn check_broadcast<T>(name: &str, tensor: &Scores<T>, shape: &Shape) -> Result<(
     Ok(())
 }
 
-fn kv_lengths(lengths: &Tensor<'_>, shape: &Shape) -> Result<Vec<u32>> {
+/// One length per batch, of at most `most` keys or queries.
+fn numbers(name: &str, what: &str, lengths: &Tensor<'_>, batch: u32, most: u32) -> Result<Vec<u32>> {
     ensure!(
-        lengths.shape == [shape.batch],
-        "`kv_lengths` has shape {:?}; it must be [{}], one length per batch",
-        lengths.shape,
-        shape.batch
+        lengths.shape == [batch],
+        "`{name}` has shape {:?}; it must be [{batch}], one length per batch",
+        lengths.shape
     );
     let checked = lengths.integers()?.into_iter().enumerate().map(|(batch, length)| match u32::try_from(length) {
-        Ok(length) if length <= shape.len_kv => Ok(length),
-        _ => bail!(
-            "`kv_lengths` is {length} for batch {batch}; it must be from 0 to {}, the number of keys",
-            shape.len_kv
-        ),
+        Ok(length) if length <= most => Ok(length),
+        _ => bail!("`{name}` is {length} for batch {batch}; it must be from 0 to {most}, the number of {what}"),
     });
     checked.collect()
 }

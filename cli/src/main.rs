@@ -12,6 +12,7 @@ mod values;
 mod input;
 mod masks;
 mod names;
+mod sequences;
 mod tensors;
 
 mod cpu;

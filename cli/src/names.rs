@@ -9,7 +9,19 @@ use crate::tensors::{TensorFile, element};
 
 const REQUIRED: [&str; 3] = ["q", "k", "v"];
 
-const OPTIONAL: [&str; 7] = ["mask", "key_padding_mask", "bias", "kv_lengths", "alibi_slopes", "sinks", "aux"];
+const OPTIONAL: [&str; 11] = [
+    "mask",
+    "key_padding_mask",
+    "bias",
+    "kv_lengths",
+    "q_lengths",
+    "cu_seqlens_q",
+    "cu_seqlens_k",
+    "block_table",
+    "alibi_slopes",
+    "sinks",
+    "aux",
+];
 
 /// Results that a file may hold in addition to the inputs. This program writes them and never reads them.
 const RESULTS: [&str; 3] = ["output", "lse", "weights"];
@@ -30,8 +42,7 @@ enum Meaning {
 
 use Meaning::{BiasOrMask, Other, Tensor};
 
-const RAGGED: Meaning = Other("ragged batches are not supported yet; pad the sequences, and give `kv_lengths`");
-const PAGED: Meaning = Other("paged caches are not supported yet; gather the pages into `k` and `v`");
+const RAGGED: Meaning = Other("ragged queries are bounded by `cu_seqlens_q` here, and ragged keys by `cu_seqlens_k`");
 const PAST: Meaning = Other("a cache is not read apart; put its rows before the new ones in `k` and `v`");
 const ROTARY: Meaning = Other("this program applies no rotary embedding; rotate `q` and `k` first");
 const QUANTIZED: Meaning = Other("quantized tensors are not supported yet; store q, k and v as F32, F16 or BF16");
@@ -65,12 +76,15 @@ const FOREIGN: &[(&str, Meaning)] = &[
     ("seqused_k", Tensor("kv_lengths")),
     ("seqlens_k", Other("the number of keys of each batch is `kv_lengths` here; ONNX Runtime's seqlens_k is one less")),
     ("cu_seqlens", RAGGED),
-    ("cu_seqlens_q", RAGGED),
-    ("cu_seqlens_k", RAGGED),
-    ("seqused_q", RAGGED),
-    ("block_table", PAGED),
-    ("block_tables", PAGED),
-    ("page_table", PAGED),
+    ("cu_seqlens_kv", Tensor("cu_seqlens_k")),
+    ("cu_seq_lens_q", Tensor("cu_seqlens_q")),
+    ("cu_seq_lens_k", Tensor("cu_seqlens_k")),
+    ("seqused_q", Tensor("q_lengths")),
+    ("q_length", Tensor("q_lengths")),
+    ("q_lens", Tensor("q_lengths")),
+    ("q_seqlens", Tensor("q_lengths")),
+    ("block_tables", Tensor("block_table")),
+    ("page_table", Tensor("block_table")),
     ("past", PAST),
     ("past_key", PAST),
     ("past_value", PAST),

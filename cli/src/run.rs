@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use truth::Case;
 use wgpu_attention::blocking::Outputs;
-use wgpu_attention::{Dtype, Problem, Shape};
+use wgpu_attention::{Dtype, Problem};
 
 use crate::args::RunArgs;
 use crate::device::Engine;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     };
     let seconds = start.elapsed().as_secs_f64();
 
-    output::write(&pending, &tensors(args, &shape, element, &outputs), &file.metadata)?;
+    output::write(&pending, &tensors(args, &case.problem, element, &outputs), &file.metadata)?;
     if let (Some(picture), Some(weights)) = (&picture, &outputs.weights) {
         let maps = Maps::of_batch(weights, &shape, batch, &file.metadata);
         picture.write(&figure::png(&maps)?)?;
@@ -76,10 +76,20 @@ fn check_paths(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-fn tensors<'a>(args: &RunArgs, shape: &Shape, element: Dtype, outputs: &'a Outputs) -> Vec<Named<'a>> {
-    let rows = [shape.batch, shape.heads_q, shape.len_q].map(|size| size as usize).to_vec();
-    let with = |last: u32| rows.iter().copied().chain([last as usize]).collect();
-    let mut tensors = vec![Named { name: "output", element, shape: with(shape.dim_v), values: &outputs.out }];
+fn tensors<'a>(args: &RunArgs, problem: &Problem, element: Dtype, outputs: &'a Outputs) -> Vec<Named<'a>> {
+    let shape = problem.shape();
+    let [heads, queries] = [shape.heads_q, shape.len_q].map(|size| size as usize);
+    let rows = match problem.ragged_queries() {
+        Some(total) => vec![heads, total as usize],
+        None => vec![shape.batch as usize, heads, queries],
+    };
+    let with = |last: u32| rows.iter().copied().chain([last as usize]).collect::<Vec<usize>>();
+    let mut output = with(shape.dim_v);
+    if problem.ragged_queries().is_some() {
+        // (T, H, D), while the log-sum-exp is (H, T).
+        output.swap(0, 1);
+    }
+    let mut tensors = vec![Named { name: "output", element, shape: output, values: &outputs.out }];
     if let Some(values) = &outputs.lse {
         // An LSE is always f32: beyond the range of f16 it could become −∞, the LSE of a row that sees no key.
         tensors.push(Named { name: "lse", element: Dtype::F32, shape: rows.clone(), values });

@@ -245,6 +245,14 @@ impl Problem {
         self.spec.keys
     }
 
+    /// The rows that `q` and the results have if the queries of all sequences follow one another.
+    pub const fn ragged_queries(&self) -> Option<u32> {
+        match self.spec.queries {
+            Queries::Ragged { total } => Some(total),
+            Queries::All | Queries::Lengths => None,
+        }
+    }
+
     /// The pages of a paged cache.
     pub const fn pages(&self) -> Option<Pages> {
         match self.spec.keys {
