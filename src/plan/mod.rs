@@ -8,6 +8,7 @@ mod pipeline;
 pub(crate) mod scratch;
 pub(crate) mod slices;
 mod split;
+mod stand_ins;
 pub(crate) mod upload;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use pipeline::Pipeline;
 use scratch::{Scratch, ScratchSize};
 use slices::Slice;
 use split::Split;
+use stand_ins::StandIns;
 use upload::filled;
 
 /// Plans attention on one device, and keeps the pipelines that it has compiled. Clones share them.
@@ -53,7 +55,7 @@ pub struct Plan {
     pub(crate) need: ScratchSize,
     pub(crate) steps: Arc<[Step]>,
     pub(crate) operands: Arc<[Bound]>,
-    /// Bound in place of operands without elements, since wgpu does not bind empty ranges. No kernel reads them.
+    /// `None` if every operand has elements.
     pub(crate) stand_ins: Option<StandIns>,
 }
 
@@ -62,33 +64,6 @@ pub struct Plan {
 pub(crate) struct Bound {
     pub(crate) view: View,
     pub(crate) usage: Usage,
-}
-
-/// Buffers for operands without elements. There are two, because a dispatch must not bind one buffer as read-only and as
-/// writable.
-#[derive(Clone, Debug)]
-pub(crate) struct StandIns {
-    pub(crate) read: wgpu::Buffer,
-    pub(crate) writable: wgpu::Buffer,
-}
-
-/// Enough for one element of any type that a kernel declares for a binding.
-pub(crate) const STAND_IN_BYTES: u64 = 16;
-/// More than the bindings of any kernel. Each has a range of its own, because browsers refuse writable ranges that overlap.
-const STAND_INS: u64 = 32;
-
-impl StandIns {
-    fn new(device: &wgpu::Device, alignment: u64) -> Self {
-        let buffer = || {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("attention without keys"),
-                size: STAND_INS * alignment.max(STAND_IN_BYTES),
-                usage: BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            })
-        };
-        Self { read: buffer(), writable: buffer() }
-    }
 }
 
 /// One kernel, with a launch for each of its pieces.
@@ -248,8 +223,8 @@ impl Attention {
         let need = self.need(problem, kernels)?;
         let steps = kernels.iter().map(|(variant, split)| self.step(problem, variant, *split));
         let steps = steps.collect::<Result<Vec<Step>, PlanError>>()?;
-        let is_needed = operands.iter().any(|bound| bound.view.is_empty());
-        let stand_ins = is_needed.then(|| StandIns::new(&self.device, self.caps.binding_alignment));
+        let lacks_elements = operands.iter().any(|bound| bound.view.is_empty());
+        let stand_ins = lacks_elements.then(|| StandIns::new(&self.device, self.caps.binding_alignment));
         let split = Split::of(&variant.kernel(), problem, &self.caps);
         Ok(Plan {
             attention: self.clone(),

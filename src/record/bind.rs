@@ -4,10 +4,10 @@ use wgpu::{BindGroupEntry, BindingResource, BufferBinding, BufferSize};
 
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
-use crate::kernel::slots::{PARAMS_BINDING, Resource, Slot, Space, Usage, binding};
+use crate::kernel::slots::{PARAMS_BINDING, Resource, Space, binding};
 use crate::plan::scratch::Scratch;
 use crate::plan::slices::Slice;
-use crate::plan::{Attention, Launch, Plan, STAND_IN_BYTES, StandIns, Step};
+use crate::plan::{Attention, Launch, Plan, Step};
 use crate::record::call::{Call, Dispatch};
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
@@ -119,12 +119,9 @@ impl Plan {
             Resource::Space(Space::StagedK | Space::StagedV) => return None,
         };
         Some(match (BufferSize::new(slice.size_bytes), &self.stand_ins) {
-            (None, Some(StandIns { read, writable })) => {
-                let is_read = |slot: &Slot| slot.resource == slice.resource && slot.usage == Usage::Read;
-                let buffer = if kernel.slots.iter().any(is_read) { read } else { writable };
-                let alignment = self.attention.caps().binding_alignment.max(STAND_IN_BYTES);
-                let offset = u64::from(slice.binding) * alignment;
-                BufferBinding { buffer, offset, size: BufferSize::new(STAND_IN_BYTES) }
+            (None, Some(stand_ins)) => {
+                let slot = kernel.slots.iter().find(|slot| slot.resource == slice.resource)?;
+                stand_ins.range(slice.binding, slot.usage)
             }
             (size, _) => BufferBinding { buffer, offset: offset + slice.offset_bytes, size },
         })

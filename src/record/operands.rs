@@ -76,8 +76,8 @@ impl<'a> Operands<'a> {
             for (other, range) in used().filter(|(other, _)| other.view.operand != writable.view.operand) {
                 let (one, another) = (bytes(&writable.view, binding), bytes(&other.view, range));
                 let apart = one.end <= another.start || another.end <= one.start;
-                let are_read = writable.usage == Usage::ReadShared && other.usage == Usage::ReadShared;
-                let allowed = other.usage != Usage::Read && (are_read || apart);
+                // An input may overlap inputs. That it overlaps an output is found where the output is the writable one.
+                let allowed = other.usage != Usage::Read && (writable.usage == Usage::ReadShared || apart);
                 if range.buffer == binding.buffer && !allowed {
                     return Err(BindError::Aliased { output: writable.view.operand, other: other.view.operand });
                 }

@@ -248,7 +248,7 @@ fn binding() {
     let (binding, first) = attention.binding_at(q, 1000, 4).unwrap();
     assert_eq!((binding.offset, binding.size, first), (768, None, 58));
     assert_eq!(attention.binding_at(q, 768, 2).unwrap().1, 0);
-    for (byte, element_bytes) in [(1002, 4), (3, 2), (8, 0), (264, 12)] {
+    for (byte, element_bytes) in [(1002, 4), (3, 2), (8, 0), (768, 0), (264, 12)] {
         let error = attention.binding_at(q, byte, element_bytes).unwrap_err();
         assert_says(&error, &[&format!("byte {byte}"), &format!("{element_bytes} bytes")]);
     }

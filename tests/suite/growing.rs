@@ -120,15 +120,39 @@ fn the_plan_of_a_block_mask_grows_too() {
     assert!(grown.variants().eq(plan.variants()));
     let numbers = |plan: &Plan| plan.problem().view(Operand::BlockMask).unwrap().end();
     assert_eq!((numbers(&plan), numbers(&grown)), (6, 9));
+    // And one that reads it still computes attention.
+    let plan = attention.plan(&tiled).unwrap();
+    assert_eq!(plan.resized(40, 80).unwrap().variant(), plan.variant());
 }
 
-/// Without keys, nothing of K, V and the tables is bound but stand-ins, of which some are read-only.
+/// A pinned variant stays while the number of keys changes. For another number of queries, the best one is planned.
+#[test]
+fn a_plan_keeps_its_variant_for_as_many_queries() {
+    let (device, _queue) = noop();
+    let attention = Attention::new(&device);
+    let token = problem(1, 40).build().unwrap();
+    let able = attention.candidates(&token).unwrap();
+    assert!(able.len() > 1, "{able:?}");
+    for variant in &able {
+        let plan = attention.plan_variant(&token, variant).unwrap();
+        let longer = plan.resized(1, 41).unwrap();
+        assert_eq!((longer.variant(), longer.problem()), (variant, &problem(1, 41).build().unwrap()));
+        let wider = plan.resized(3, 41).unwrap();
+        let preferred = attention.candidates(wider.problem()).unwrap();
+        assert!(preferred.contains(variant), "it could go on with {variant}");
+        assert_eq!(wider.variant(), &preferred[0]);
+    }
+}
+
+/// Without keys, nothing of K, V and the tables is bound but stand-ins. Some are read-only, and so are the lengths, which
+/// are not empty.
 #[test]
 fn a_cache_may_be_empty() {
     let (device, _queue) = noop();
     let attention = Attention::new(&device);
     let scores = ScoreLayout::strided([0, 0, 100, 1]);
-    let tiled = problem(40, 40).block_mask(BlockMask::new(16, 32)).mask(scores).shared_buffers().build().unwrap();
+    let tiled = problem(40, 40).block_mask(BlockMask::new(16, 32)).mask(scores).kv_lengths().shared_buffers();
+    let tiled = tiled.build().unwrap();
     for plan in [attention.plan(&tiled).unwrap(), attention.plan_block_mask(&tiled).unwrap()] {
         for len_kv in [0, 40] {
             let plan = plan.resized(40, len_kv).unwrap();

@@ -2,7 +2,7 @@
 
 use wgpu::{Buffer, BufferBinding, BufferSize, BufferUsages, Device, Queue};
 use wgpu_attention::{
-    Attention, BindError, Call, Dtype, Inputs, Layout, Operand, Operands, Plan, Problem, Readback, ReadbackError,
+    Attention, BindError, Call, Caps, Dtype, Inputs, Layout, Operand, Operands, Plan, Problem, Readback, ReadbackError,
     ScoreLayout, Shape,
 };
 
@@ -142,6 +142,19 @@ fn a_binding_starts_where_the_device_binds() {
         let bound = plan.bind(&Operands::new(whole(&q), k, whole(&v), whole(&out))).map(|_| ());
         let misaligned = BindError::Misaligned { operand: Operand::K, offset, alignment };
         assert_eq!(bound, if is_aligned { Ok(()) } else { Err(misaligned) });
+    }
+}
+
+/// A caller may say that a device binds anywhere.
+#[test]
+fn without_an_alignment_a_binding_starts_at_its_byte() {
+    let (device, _queue) = noop();
+    let buffer = buffer(&device, 4096);
+    for alignment in [0, 1] {
+        let mut caps = Caps::of(&device);
+        caps.binding_alignment = alignment;
+        let (binding, first) = Attention::with_caps(&device, caps).binding_at(&buffer, 1003, 4).unwrap();
+        assert_eq!((binding.offset, first), (1003, 0));
     }
 }
 

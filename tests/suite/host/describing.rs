@@ -179,6 +179,9 @@ fn each_operand_has_its_type_and_a_mask_its_format() {
         assert_eq!(sizes, types.map(Dtype::size_bytes));
         assert_eq!(problem.dtype(Operand::KvLengths), None);
     }
+    let plain = build(Problem::builder(shape()));
+    let unused = [Operand::Weights, Operand::Lse, Operand::AlibiSlopes, Operand::Sinks, Operand::Aux, Operand::Bias];
+    assert_eq!(unused.map(|operand| plain.dtype(operand)), [None; 6]);
     for (format, size, hides) in [
         (MaskFormat::BytesAttend, 1, false),
         (MaskFormat::BytesHide, 1, true),

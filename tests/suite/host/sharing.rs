@@ -1,7 +1,9 @@
 //! Which operands of a problem may be parts of one buffer.
 
 use wgpu::{Buffer, BufferBinding, BufferUsages, Device};
-use wgpu_attention::{Attention, BindError, BlockMask, Dtype, Layout, Operand, Operands, Problem, Shape};
+use wgpu_attention::{
+    Attention, BindError, BlockMask, Dtype, Layout, Operand, Operands, Problem, ProblemBuilder, ScoreLayout, Shape,
+};
 
 use crate::record::{noop, without_error};
 
@@ -89,4 +91,31 @@ fn operands_share_a_buffer_if_what_is_written_is_apart() {
             encoder.finish()
         });
     }
+}
+
+/// An output and another operand may touch, wherever in its binding that operand's first element lies.
+#[test]
+fn what_follows_an_output_begins_with_its_lowest_element() {
+    let (device, _queue) = noop();
+    let device = &device;
+    let pool = buffer(device, 1 << 20);
+    let at = |offset| BufferBinding { buffer: &pool, offset, size: None };
+    let bind = |problem: ProblemBuilder, operand, offset| {
+        let plan = Attention::new(device).plan(&problem.shared_buffers().build().unwrap()).unwrap();
+        let others = Operands::new(at(32768), at(32768), at(32768), at(4096));
+        plan.bind(&others.with(operand, at(offset))).map(|_| ())
+    };
+    let aliased = |other| Err(BindError::Aliased { output: Operand::Out, other });
+    // The 4 KiB of the output end at byte 8192. A mask of bytes may begin within a word.
+    let mask = |first| {
+        let mask = ScoreLayout::broadcast([1, 1, 8, 8]).at(first);
+        bind(Problem::builder(shape()).mask(mask), Operand::Mask, 4096)
+    };
+    assert_eq!((mask(4095), mask(4096)), (aliased(Operand::Mask), Ok(())));
+    // A table that runs backwards begins with its last row: 7 numbers before that of row 0, and 64 or 63 after byte 7936.
+    let bias = |first| {
+        let bias = ScoreLayout::strided([0, 200, -1, 1]).at(first);
+        bind(Problem::builder(shape()).bias(Dtype::F32, bias), Operand::Bias, 7936)
+    };
+    assert_eq!((bias(70), bias(71)), (aliased(Operand::Bias), Ok(())));
 }

@@ -99,9 +99,9 @@ const ELSEWHERE: &[Equivalent] = &[
     Equivalent {
         file: "src/plan/mod.rs",
         function: "Attention::assemble",
-        text: "operands.iter().any(|bound| bound.view.is_empty())",
+        text: "",
         mistake: "always true",
-        because: "it makes a buffer that is never bound",
+        because: "it makes buffers that are never bound",
     },
     Equivalent {
         file: "src/plan/piece.rs",
@@ -160,11 +160,18 @@ const ELSEWHERE: &[Equivalent] = &[
         because: "ranges of columns start at multiples of it",
     },
     Equivalent {
+        file: "src/record/bind.rs",
+        function: "Attention::binding_at",
+        text: "rest / element_bytes",
+        mistake: "rounded up",
+        because: "what is no multiple was refused",
+    },
+    Equivalent {
         file: "src/record/operands.rs",
         function: "Operands::check_aliases",
-        text: "",
+        text: "another.end <= one.start",
         mistake: "bound one up",
-        because: "offsets and sizes are multiples of 4",
+        because: "ends are multiples of 4, and outputs begin at even bytes",
     },
 ];
 
