@@ -76,11 +76,11 @@ fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
 // as they are not stored. Keys past the valid ones may be anything: their scores and their values are hidden.
 fn key_vector(at: u32, dim: u32) -> vec4<f32> {
     let d = within_row(dim, params.dim_qk);
-    return select(vec4(0.0), load_k(at + d, params.dim_qk - d), dim < params.dim_qk);
+    return select(vec4(0.0), load_k(at, d, params.dim_qk - d), dim < params.dim_qk);
 }
 fn value_vector(at: u32, dim: u32) -> vec4<f32> {
     let d = within_row(dim, params.dim_v);
-    return load_v(at + d, params.dim_v - d);
+    return load_v(at, d, params.dim_v - d);
 }
 
 alias Query = array<vec4<f32>, Q_ARRAY>;                       // a thread's dimensions of Q: [row][vector]
@@ -109,7 +109,7 @@ fn load_queries(site: Site, first: u32, dim: u32) -> Query {
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             let i = dim + d * SHARE * 4u;
-            if ((first + r == n) & (i < params.dim_qk)) { q[r * Q_VECTORS + d] = load_q(at + i, params.dim_qk - i); }
+            if ((first + r == n) & (i < params.dim_qk)) { q[r * Q_VECTORS + d] = load_q(at, i, params.dim_qk - i); }
         }
     }
     return q;

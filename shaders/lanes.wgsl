@@ -79,7 +79,7 @@ fn load_queries(site: Site, rows: ptr<function, Rows>, first: u32, lane: u32) ->
         // unroll
         for (var d = 0u; d < Q_VECTORS; d++) {
             if ((first + r * LANES + lane < site.rows) & (d * 4u < params.dim_qk)) {
-                q[r * Q_VECTORS + d] = load_q(at + d * 4u, params.dim_qk - d * 4u);
+                q[r * Q_VECTORS + d] = load_q(at, d * 4u, params.dim_qk - d * 4u);
             }
         }
     }

@@ -11,7 +11,7 @@ fn stage_q(block: Block, thread: u32, first: u32) {
         let dim = cell % QK_QUADS * 4u;
         var x = vec4<f16>();
         if (row < ROWS && block.first + row <= block.final_row && dim < params.dim_qk) {
-            x = load_q(q_address(block_row(block, row)) + dim, params.dim_qk - dim);
+            x = load_q(q_address(block_row(block, row)), dim, params.dim_qk - dim);
             if (PLAIN) { x *= f16(params.score_scale); }
         }
         if (cell < K_CELLS) { set_k(cell / QK_QUADS * K_STRIDE + cell % QK_QUADS, x); }
@@ -30,7 +30,7 @@ fn fetch_k(block: Block, thread: u32, kv: u32, end: u32) -> Keys {
         let key = kv + cell / QK_QUADS;
         let dim = cell % QK_QUADS * 4u;
         if (cell < K_CELLS && key < end && dim < params.dim_qk) {
-            keys[i] = load_k(k_address(block.site, key) + dim, params.dim_qk - dim);
+            keys[i] = load_k(k_address(block.site, key), dim, params.dim_qk - dim);
         }
     }
     return keys;
@@ -44,7 +44,7 @@ fn fetch_v(block: Block, thread: u32, kv: u32, end: u32) -> Values {
         let key = kv + cell / V_QUADS;
         let dim = cell % V_QUADS * 4u;
         if (cell < V_CELLS && key < end && dim < params.dim_v) {
-            values[i] = load_v(v_address(block.site, key) + dim, params.dim_v - dim);
+            values[i] = load_v(v_address(block.site, key), dim, params.dim_v - dim);
         }
     }
     return values;

@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let k_texel = vec2(n % K_KEYS_PER_ROW * (DIM_QK / 4u), n / K_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_QK / 4u; i++) {
         var x = vec4(0.0);
-        if (i * 4u < params.dim_qk) { x = load_k(k_at + i * 4u, params.dim_qk - i * 4u); }
+        if (i * 4u < params.dim_qk) { x = load_k(k_at, i * 4u, params.dim_qk - i * 4u); }
         textureStore(staged_k, k_texel + vec2(i, 0u), x);
     }
 
@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let v_texel = vec2(n % V_KEYS_PER_ROW * (DIM_V / 4u), n / V_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_V / 4u; i++) {
         var x = vec4(0.0);
-        if (i * 4u < params.dim_v) { x = load_v(v_at + i * 4u, params.dim_v - i * 4u); }
+        if (i * 4u < params.dim_v) { x = load_v(v_at, i * 4u, params.dim_v - i * 4u); }
         size = max(size, magnitude(x));
         textureStore(staged_v, v_texel + vec2(i, 0u), x);
     }

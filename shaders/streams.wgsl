@@ -82,7 +82,7 @@ fn load_queries(rows: ptr<function, Rows>, lane: u32) -> Query {
         for (var c = 0u; c < K_TEXELS; c++) {
             let dim = (c * LANES + lane) * 4u;
             var mine = vec4(0.0);
-            if (dim < params.dim_qk) { mine = load_q(at + dim, params.dim_qk - dim); }
+            if (dim < params.dim_qk) { mine = load_q(at, dim, params.dim_qk - dim); }
             // unroll
             for (var t = 0u; t < LANES; t++) {
                 let all = subgroupShuffle(mine, t);
@@ -104,7 +104,7 @@ fn products(at: u32, q: ptr<function, Query>) -> array<f32, ROWS> {
     // unroll
     for (var d = 0u; d < Q_VECTORS; d++) {
         let i = min(d * 4u, final_vector);
-        let k4 = load_k(at + i, params.dim_qk - i);
+        let k4 = load_k(at, i, params.dim_qk - i);
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             // unroll
@@ -148,7 +148,7 @@ fn accumulate_values(at: u32, taken_in: Taken, o: ptr<function, Output>) {
     // unroll
     for (var d = 0u; d < V_VECTORS; d++) {
         let i = min(d * 4u, final_vector);
-        let v4 = load_v(at + i, params.dim_v - i);
+        let v4 = load_v(at, i, params.dim_v - i);
         // unroll
         for (var r = 0u; r < ROWS; r++) {
             // unroll

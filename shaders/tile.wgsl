@@ -72,7 +72,7 @@ fn stage_q(block: Block, thread: u32, from_slice: u32, to_slice: u32) {
         var x = mat4x4<f32>();
         // unroll
         for (var r = 0u; r < 4u; r++) {
-            x[r] = load_q(q_address(block_row(block, vector * 4u + r)) + d, params.dim_qk - d);
+            x[r] = load_q(q_address(block_row(block, vector * 4u + r)), d, params.dim_qk - d);
         }
         x = transpose(x);
         let group = Q_AT + (to_slice * SLICE + within_slice) / Q_DIMS * DOWN + vector / ROW_VECTORS;
@@ -98,7 +98,7 @@ fn stage_k(block: Block, thread: u32, kv: u32, slice: u32) {
         let key = kv + vector * 4u;
         var x = mat4x4<f32>();
         // unroll
-        for (var j = 0u; j < 4u; j++) { x[j] = load_k(k_address(block.site, key + j) + d, params.dim_qk - d); }
+        for (var j = 0u; j < 4u; j++) { x[j] = load_k(k_address(block.site, key + j), d, params.dim_qk - d); }
         x = transpose(x);
         let group = K_AT + within_slice / K_DIMS * ACROSS + vector % ACROSS;
         let place = within_slice % K_DIMS * KEY_VECTORS + vector / ACROSS;

@@ -61,7 +61,7 @@ fn stage_v(block: Block, thread: u32, kv: u32) {
         // unroll
         for (var c = 0u; c < V_COLUMNS; c++) {
             let d = within_row((c * ACROSS + thread % ACROSS) * 4u, params.dim_v);
-            tile[group][i % V_GROUP * V_COLUMNS + c] = load_v(at + d, params.dim_v - d);
+            tile[group][i % V_GROUP * V_COLUMNS + c] = load_v(at, d, params.dim_v - d);
         }
     }
 }

@@ -157,6 +157,7 @@ pub use problem::layout::{Layout, ScoreLayout, View};
 pub use problem::mask::MaskFormat;
 pub use problem::operand::Operand;
 pub use problem::positions::{Diagonal, Window};
+pub use problem::quantization::Quantization;
 pub use problem::sequences::Pages;
 pub use problem::shape::Shape;
 pub use record::call::{Call, Dispatch};

@@ -19,6 +19,10 @@ pub struct Inputs<'a> {
     pub k: &'a [f32],
     /// Values.
     pub v: &'a [f32],
+    /// Quantized keys, in place of `k`: the words that [`Quantization`](crate::Quantization) describes.
+    pub k_words: Option<&'a [u32]>,
+    /// Quantized values, in place of `v`.
+    pub v_words: Option<&'a [u32]>,
     /// Boolean mask, `true` = attend.
     pub mask: Option<&'a [bool]>,
     /// Additive bias.
@@ -60,6 +64,13 @@ impl Inputs<'_> {
         reads: impl Fn(Operand) -> bool,
         outputs: &[Operand],
     ) -> Result<(), BindError> {
+        for (operand, words) in [(Operand::K, self.k_words), (Operand::V, self.v_words)] {
+            match (problem.quantization(), words) {
+                (Some(_), None) if reads(operand) => return Err(BindError::MissingWords { operand }),
+                (None, Some(_)) => return Err(BindError::UnusedWords { operand }),
+                _ => {}
+            }
+        }
         for operand in Operand::ALL.into_iter().filter(|operand| !outputs.contains(operand)) {
             match (problem.view(operand), self.len(operand)) {
                 (None, Some(_)) => return Err(BindError::Unused { operand }),
@@ -77,8 +88,8 @@ impl Inputs<'_> {
     fn len(&self, operand: Operand) -> Option<usize> {
         match operand {
             Operand::Q => Some(self.q.len()),
-            Operand::K => Some(self.k.len()),
-            Operand::V => Some(self.v.len()),
+            Operand::K => Some(self.k_words.map_or(self.k.len(), <[_]>::len)),
+            Operand::V => Some(self.v_words.map_or(self.v.len(), <[_]>::len)),
             Operand::Mask => self.mask.map(<[_]>::len),
             Operand::Bias => self.bias.map(<[_]>::len),
             Operand::KvLengths
@@ -92,6 +103,12 @@ impl Inputs<'_> {
             Operand::Aux => self.aux.map(<[_]>::len),
             Operand::Out | Operand::Lse | Operand::Weights => None,
         }
+    }
+
+    /// The bytes of quantized keys or values.
+    fn words(&self, operand: Operand) -> Option<Vec<u8>> {
+        let words = if operand == Operand::K { self.k_words } else { self.v_words };
+        Some(bytemuck::cast_slice(words?).to_vec())
     }
 
     /// The input of an operand that holds u32.
@@ -146,8 +163,8 @@ impl Inputs<'_> {
         let encoded = |values: &[f32]| Some(problem.dtype(operand)?.encode(values));
         match operand {
             Operand::Q => encoded(self.q),
-            Operand::K => encoded(self.k),
-            Operand::V => encoded(self.v),
+            Operand::K => self.words(operand).or_else(|| encoded(self.k)),
+            Operand::V => self.words(operand).or_else(|| encoded(self.v)),
             Operand::Mask => Some(problem.mask_format()?.encode(self.mask?)),
             Operand::Bias => encoded(self.bias?),
             Operand::KvLengths

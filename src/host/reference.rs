@@ -206,7 +206,7 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
             continue;
         }
         let [k_batch, k_row] = key_place(problem, inputs, batch, j);
-        let k = vector(problem, Operand::K, inputs.k, [k_batch, kv_head, k_row]);
+        let k = key_vector(problem, inputs, Operand::K, [k_batch, kv_head, k_row]);
         let mut score = q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * f64::from(problem.scale());
         if let Some(cap) = problem.softcap().map(f64::from) {
             score = cap * (score / cap).tanh();
@@ -239,7 +239,7 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
         let weight = (score - largest).exp() / total;
         row.weights[j as usize] = weight;
         let [v_batch, v_row] = key_place(problem, inputs, batch, j);
-        let v = vector(problem, Operand::V, inputs.v, [v_batch, kv_head, v_row]);
+        let v = key_vector(problem, inputs, Operand::V, [v_batch, kv_head, v_row]);
         for (out, v) in row.out.iter_mut().zip(v) {
             *out += weight * v;
         }
@@ -356,6 +356,23 @@ fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
         && (!problem.is_causal() || key <= diagonal)
         && window.left.is_none_or(|left| key >= diagonal - i64::from(left))
         && window.right.is_none_or(|right| key <= diagonal + i64::from(right))
+}
+
+/// A row of `k` or `v`, which may be quantized.
+fn key_vector(problem: &Problem, inputs: &Inputs<'_>, operand: Operand, at @ [batch, head, row]: [u32; 3]) -> Vec<f64> {
+    let shape = problem.shape();
+    let (values, words, dim) = if operand == Operand::K {
+        (inputs.k, inputs.k_words, shape.dim_qk)
+    } else {
+        (inputs.v, inputs.v_words, shape.dim_v)
+    };
+    match (problem.quantization(), problem.view(operand), words) {
+        (Some(quantization), Some(view), Some(words)) => {
+            let row = &words[place(&view, [batch, head, row, 0])..];
+            quantization.decode(row, dim).into_iter().map(f64::from).collect()
+        }
+        _ => vector(problem, operand, values, at),
+    }
 }
 
 fn vector(problem: &Problem, operand: Operand, values: &[f32], [batch, head, row]: [u32; 3]) -> Vec<f64> {

@@ -87,6 +87,8 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     // A prime period, so that neighbouring rows and heads differ.
     let period = (0..61_u8).map(|n| f32::from(n) / 61.0 - 0.49);
     let numbers: Vec<f32> = period.cycle().take(elements.map(length).into_iter().max().unwrap_or(0)).collect();
+    // Any word is a scale and numbers, but it must not be NaN as a scale.
+    let words: Vec<u32> = numbers.iter().map(|x| x.to_bits()).collect();
     let attend = vec![true; length(Operand::Mask)];
     let whole = vec![problem.shape().len_kv; length(Operand::KvLengths)];
     let queries = vec![problem.shape().len_q; length(Operand::QLengths)];
@@ -103,6 +105,8 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     let partial = vec![BlockMask::SEEN | BlockMask::HIDDEN; length(Operand::BlockMask)];
     let inputs = Inputs {
         q: &numbers[..length(Operand::Q)],
+        k_words: problem.quantization().map(|_| &words[..length(Operand::K)]),
+        v_words: problem.quantization().map(|_| &words[..length(Operand::V)]),
         k: &numbers[..length(Operand::K)],
         v: &numbers[..length(Operand::V)],
         mask: problem.uses(Operand::Mask).then_some(&attend),

@@ -8,6 +8,7 @@ use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
 use crate::problem::operand::Operand;
 use crate::problem::program::{Programs, fingerprint};
+use crate::problem::quantization::Quantization;
 use crate::problem::sequences;
 
 /// The choices that are the same for every schedule.
@@ -56,27 +57,55 @@ pub(crate) struct Choices {
 pub(crate) struct Storage {
     pub(crate) q: Dtype,
     /// Of the keys and the values.
-    pub(crate) kv: Dtype,
+    pub(crate) kv: Elements,
     /// Of the output or the weights.
     pub(crate) out: Dtype,
+}
+
+/// How elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Elements {
+    Of(Dtype),
+    Quantized(Quantization),
 }
 
 impl Storage {
     fn of(problem: &Problem) -> Self {
         let of = |operand| problem.dtype(operand).unwrap_or_default();
-        Self { q: of(Operand::Q), kv: of(Operand::K), out: of(Operand::Out) }
+        let kv = match problem.quantization() {
+            Some(quantization) => Elements::Quantized(quantization),
+            None => Elements::Of(of(Operand::K)),
+        };
+        Self { q: of(Operand::Q), kv, out: of(Operand::Out) }
     }
 
     /// For a kernel that moves elements of one type only.
     pub(crate) const fn uniform(dtype: Dtype) -> Self {
-        Self { q: dtype, kv: dtype, out: dtype }
+        Self { q: dtype, kv: Elements::Of(dtype), out: dtype }
     }
 
-    pub(crate) fn dtype(self, operand: Operand) -> Dtype {
+    /// For a kernel that moves keys and values only.
+    pub(crate) const fn of_keys(self) -> Self {
+        match self.kv {
+            Elements::Of(dtype) => Self::uniform(dtype),
+            kv @ Elements::Quantized(_) => Self { q: Dtype::F32, kv, out: Dtype::F32 },
+        }
+    }
+
+    pub(crate) fn elements(self, operand: Operand) -> Elements {
         match operand {
-            Operand::Q => self.q,
+            Operand::Q => Elements::Of(self.q),
             Operand::K | Operand::V => self.kv,
-            _ => self.out,
+            _ => Elements::Of(self.out),
+        }
+    }
+}
+
+impl std::fmt::Display for Elements {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Of(dtype) => write!(f, "{dtype}"),
+            Self::Quantized(quantization) => write!(f, "{quantization}"),
         }
     }
 }

@@ -58,6 +58,8 @@ params! {
     table_row: u32 = "u32",
     dim_qk: u32 = "u32",
     dim_v: u32 = "u32",
+    /// The first column of the values that this dispatch uses.
+    first_column: u32 = "u32",
     /// Query heads per KV head. A dispatch starts at the first head of a group, or stays within one group.
     group: u32 = "u32",
     /// The first query row of this dispatch, within the sequence.
@@ -89,5 +91,4 @@ params! {
     /// Number of workgroups that share the keys of a row, and number of keys that each processes.
     parts: u32 = "u32",
     part_keys: u32 = "u32",
-    padding: u32 = "u32",
 }

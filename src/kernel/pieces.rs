@@ -1,12 +1,13 @@
 //! The piece of text for each choice, and what it binds.
 
-use crate::kernel::choices::{Access, Choices, Keys, Queries, Results, Storage};
+use crate::kernel::choices::{Access, Choices, Elements, Keys, Queries, Results, Storage};
 use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
 use crate::problem::operand::Operand;
 use crate::problem::program::AT;
+use crate::problem::quantization::Quantization;
 
 /// A kernel's text and bindings, to which pieces are added one by one.
 #[derive(Debug, Default)]
@@ -36,14 +37,14 @@ impl Pieces {
         let mut pieces = Self::default();
         pieces.file(include_str!("../../shaders/pieces/views.wgsl"));
         let Storage { q, kv, out } = choices.storage;
-        let stored = [Some(q), Some(kv), Some(out), choices.bias];
+        let stored = [Some(Elements::Of(q)), Some(kv), Some(Elements::Of(out)), choices.bias.map(Elements::Of)];
         for (dtype, text) in CONVERSIONS {
-            if stored.contains(&Some(dtype)) {
+            if stored.contains(&Some(Elements::Of(dtype))) {
                 pieces.file_for(dtype, text);
                 pieces.file_for(dtype, include_str!("../../shaders/pieces/packed.wgsl"));
             }
         }
-        if choices.access == Access::Scalar {
+        if choices.access == Access::Scalar || matches!(kv, Elements::Quantized(_)) {
             pieces.file(include_str!("../../shaders/pieces/places.wgsl"));
         }
         pieces
@@ -79,7 +80,10 @@ impl Pieces {
     }
 
     fn input(&mut self, operand: Operand, choices: &Choices, form: Form) {
-        let dtype = choices.storage.dtype(operand);
+        let dtype = match choices.storage.elements(operand) {
+            Elements::Of(dtype) => dtype,
+            Elements::Quantized(quantization) => return self.quantized(operand, quantization),
+        };
         let (text, wgsl) = match (dtype, form, choices.access) {
             (Dtype::F32, _, Access::Vec4) => {
                 (include_str!("../../shaders/pieces/elements_f32_vec4.wgsl"), "array<vec4<f32>>")
@@ -106,8 +110,19 @@ impl Pieces {
                 (include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"), "array<u32>")
             }
         };
-        self.source.files.push(File { text, of: Some(operand.name()), dtype: Some(dtype) });
+        self.source.files.push(File { text, of: Some(operand), dtype: Some(dtype) });
         self.slots.push(Slot::of(operand, wgsl));
+    }
+
+    /// Adds the function that reads quantized keys or values, in single words whatever the access.
+    fn quantized(&mut self, operand: Operand, quantization: Quantization) {
+        let text = match quantization {
+            Quantization::Int8 => include_str!("../../shaders/pieces/elements_int8.wgsl"),
+            Quantization::Int4 => include_str!("../../shaders/pieces/elements_int4.wgsl"),
+            Quantization::Fp8E4m3 => include_str!("../../shaders/pieces/elements_fp8.wgsl"),
+        };
+        self.source.files.push(File { text, of: Some(operand), dtype: None });
+        self.slots.push(Slot::of(operand, "array<u32>"));
     }
 
     /// Adds the function that writes the output or the weights: `store_out`.

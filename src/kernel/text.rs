@@ -41,7 +41,9 @@ fn copied(file: &File) -> String {
     let mut text = file.text.to_owned();
     if let Some(operand) = file.of {
         text = replace_word(&text, "load", &format!("load_{operand}"));
-        text = replace_word(&text, "DATA", operand);
+        text = replace_word(&text, "DATA", operand.name());
+        let first = if operand == Operand::V { "params.first_column" } else { "0u" };
+        text = replace_word(&text, "FIRST", first);
     }
     if let Some(dtype) = file.dtype {
         for name in ["widen", "narrow", "halves"] {

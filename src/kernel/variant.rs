@@ -109,7 +109,7 @@ impl Variant {
 
     /// The kernel that stages what this one reads, if any.
     pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
-        let storage = Storage::uniform(self.choices().storage.kv);
+        let storage = self.choices().storage.of_keys();
         let &Choices { kv_lengths, keys, .. } = self.choices();
         let stage = Self::new(Schedule::Stage, Choices { storage, kv_lengths, keys, ..self.choices().of_elements() });
         self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
@@ -150,10 +150,12 @@ impl Variant {
     /// elements, if the variant needs that.
     pub(super) fn suits(&self, kernel: &Kernel, problem: &Problem) -> bool {
         let in_fours = |operand| {
-            problem.view(operand).is_none_or(|view| {
-                let [batch, head, row, _] = view.stride;
-                view.offset % 4 == 0 && [batch, head, row, view.extent[3].into()].iter().all(|n| n % 4 == 0)
-            })
+            let is_in_words = matches!(operand, Operand::K | Operand::V) && problem.quantization().is_some();
+            is_in_words
+                || problem.view(operand).is_none_or(|view| {
+                    let [batch, head, row, _] = view.stride;
+                    view.offset % 4 == 0 && [batch, head, row, view.extent[3].into()].iter().all(|n| n % 4 == 0)
+                })
         };
         let are_elements = |operand: &Operand| {
             matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::Out | Operand::Weights)

@@ -28,6 +28,7 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         table_row: problem.table_row(),
         dim_qk: shape.dim_qk,
         dim_v: count(&piece.columns),
+        first_column: piece.columns.start,
         group: shape.group(),
         first_row,
         first_batch: piece.batch.start,

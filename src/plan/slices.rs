@@ -58,7 +58,12 @@ pub(crate) fn slices(
 fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range<u32>; 4] {
     let Piece { batch, heads, rows, columns } = piece.clone();
     let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
-    let columns = if matches!(view.operand, Operand::V | Operand::Out) { columns } else { all_columns.clone() };
+    // The columns of quantized values lie behind their row's scale, so the whole row is bound.
+    let has_columns = match view.operand {
+        Operand::V => problem.quantization().is_none(),
+        operand => operand == Operand::Out,
+    };
+    let columns = if has_columns { columns } else { all_columns.clone() };
     let group = if matches!(counts, Counts::Rows | Counts::MaskRows) { 1 } else { problem.shape().group() };
     let query_heads = heads.start * group..heads.end * group;
     // The blocks of ragged queries may belong to any sequence.

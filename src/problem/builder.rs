@@ -10,6 +10,7 @@ use crate::problem::number::Number;
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, Window};
 use crate::problem::program::Programs;
+use crate::problem::quantization::Quantization;
 use crate::problem::sequences::{Keys, Pages, Queries};
 use crate::problem::shape::Shape;
 
@@ -22,6 +23,7 @@ pub struct ProblemBuilder {
     pub(super) dtype: Dtype,
     pub(super) kv_dtype: Option<Dtype>,
     pub(super) out_dtype: Option<Dtype>,
+    pub(super) quantization: Option<Quantization>,
     pub(super) q: Option<Layout>,
     pub(super) k: Option<Layout>,
     pub(super) v: Option<Layout>,
@@ -72,6 +74,7 @@ impl ProblemBuilder {
             dtype: Dtype::F32,
             kv_dtype: None,
             out_dtype: None,
+            quantization: None,
             q: None,
             k: None,
             v: None,
@@ -112,7 +115,14 @@ impl ProblemBuilder {
 
     /// The element type of `k` and `v`, for example of a cache in 16 bits beside activations in f32.
     pub fn kv_dtype(mut self, dtype: Dtype) -> Self {
-        self.kv_dtype = Some(dtype);
+        (self.kv_dtype, self.quantization) = (Some(dtype), None);
+        self
+    }
+
+    /// `k` and `v` are quantized to 4 or 8 bits, with a scale per row. Kernels compute with the elements in f32. The
+    /// layouts of `k` and `v` count words of 32 bits; [`Quantization`] says what a row is.
+    pub fn kv_quantized(mut self, quantization: Quantization) -> Self {
+        self.quantization = Some(quantization);
         self
     }
 
@@ -127,6 +137,7 @@ impl ProblemBuilder {
     pub(super) fn dtype_of(&self, operand: Operand) -> Option<Dtype> {
         match operand {
             Operand::Q => Some(self.dtype),
+            Operand::K | Operand::V if self.quantization.is_some() => None,
             Operand::K | Operand::V => Some(self.kv_dtype.unwrap_or(self.dtype)),
             Operand::Out | Operand::Weights => Some(self.out_dtype.unwrap_or(self.dtype)),
             Operand::Bias => self.bias.map(|(dtype, _)| dtype),

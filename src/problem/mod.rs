@@ -12,6 +12,7 @@ pub(crate) mod number;
 pub(crate) mod operand;
 pub(crate) mod positions;
 pub(crate) mod program;
+pub(crate) mod quantization;
 pub(crate) mod sequences;
 pub(crate) mod shape;
 
@@ -24,6 +25,7 @@ use number::Number;
 use operand::Operand;
 use positions::{Band, Diagonal, Window, band};
 use program::Programs;
+use quantization::Quantization;
 use sequences::{Keys, Pages, Queries};
 use shape::Shape;
 
@@ -66,6 +68,11 @@ impl Problem {
     /// numbers.
     pub fn dtype(&self, operand: Operand) -> Option<Dtype> {
         self.uses(operand).then(|| self.spec.dtype_of(operand)).flatten()
+    }
+
+    /// How the keys and values are quantized, if they are.
+    pub const fn quantization(&self) -> Option<Quantization> {
+        self.spec.quantization
     }
 
     /// The factor on Q Kᵀ.
@@ -139,7 +146,7 @@ impl Problem {
         let shape = self.spec.shape;
         let element_bytes = match (operand, self.spec.dtype_of(operand), self.mask_format()) {
             (Operand::Mask, _, Some(format)) => format.size_bytes(),
-            // Lengths and the numbers of tiles are as large as an f32.
+            // Lengths, the numbers of tiles and the words of quantized keys are as large as an f32.
             (_, dtype, _) => dtype.unwrap_or(Dtype::F32).size_bytes(),
         };
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
@@ -165,6 +172,7 @@ impl Problem {
             rows(layout.unwrap_or(usual), [batches_q, rows_q], heads_q, dim)
         };
         let keys = |layout: Option<Layout>, dim| {
+            let dim = self.spec.quantization.map_or(dim, |quantization| quantization.row_words(dim));
             let usual = match self.spec.keys {
                 Keys::Dense | Keys::Ring { .. } => Layout::bhld(heads_kv, rows_kv, dim),
                 Keys::Ragged { .. } | Keys::Paged(_) => Layout::blhd(heads_kv, rows_kv, dim),

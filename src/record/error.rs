@@ -42,6 +42,18 @@ pub enum BindError {
         /// Elements in the slice.
         got: u64,
     },
+    /// The problem's keys and values are quantized, but were not given as words.
+    #[error("`{operand}` is quantized: give `{operand}_words`, rows as `Quantization` describes them")]
+    MissingWords {
+        /// The keys or the values.
+        operand: Operand,
+    },
+    /// Words were given for keys or values that the problem does not quantize.
+    #[error("`{operand}_words` was given, but `{operand}` is not quantized; call `kv_quantized`, or give `{operand}`")]
+    UnusedWords {
+        /// The keys or the values.
+        operand: Operand,
+    },
     /// The problem has a program in its score, which the reference needs as a Rust function.
     #[error(
         "the problem has a `{function}`, but the CPU does not run its WGSL; pass it as a Rust function in `reference::Programs`"

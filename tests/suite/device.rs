@@ -334,10 +334,11 @@ impl Device {
 /// What an operand's buffer holds before the run.
 pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
     let encode = |values: &[f32]| case.dtype(operand).encode(values);
+    let words = |words: &Option<Vec<u32>>| words.as_ref().map(|words| bytemuck::cast_slice(words).to_vec());
     let mut bytes = match operand {
         Operand::Q => encode(&case.host.q),
-        Operand::K => encode(&case.host.k),
-        Operand::V => encode(&case.host.v),
+        Operand::K => words(&case.host.k_words).unwrap_or_else(|| encode(&case.host.k)),
+        Operand::V => words(&case.host.v_words).unwrap_or_else(|| encode(&case.host.v)),
         Operand::Mask => mask(case),
         Operand::Bias => encode(case.host.bias.as_ref().unwrap()),
         Operand::KvLengths | Operand::QLengths | Operand::CuSeqlensQ | Operand::CuSeqlensK | Operand::BlockTable => {

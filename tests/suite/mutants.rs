@@ -12,8 +12,8 @@ use crate::questions::{
     even_f16, forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q,
     left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias,
     long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, masked_by_hiding_words, nan_behind_band,
-    nan_behind_bias, nan_past_lengths, nearly_full, odd_bf16, odd_f16, odd_f32, padded, paged, plain, ragged, ring,
-    softcapped, some_lengths, staircase, tall, tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows,
+    nan_behind_bias, nearly_full, odd_bf16, odd_f16, odd_f32, padded, paged, plain, ragged, ring, softcapped,
+    some_lengths, staircase, tall, tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows,
     weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
@@ -96,7 +96,6 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("key / PAGE", "key / PAGE / 2u")], paged),
     mutation(&[("key % PAGE", "0u")], paged),
     mutation(&[("(params.first_batch + batch) * params.table_row", "0u")], paged),
-    mutation(&[("max(site.end, 1u) - 1u)", "params.len_kv)")], paged),
     mutation(&[("max(valid, params.capacity) - params.capacity", "0u")], ring),
     mutation(&[("row >= params.capacity", "row > params.capacity")], ring),
     mutation(&[("i32(site.oldest));", "0);")], ring),
@@ -157,7 +156,6 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("v, weight > 0.0)", "v, true)")], nan_behind_bias),
     mutation(&[("let full = !HAS", "let full = true || !HAS")], nan_behind_band),
     mutation(&[("let full = !HAS_HIDING_SCORES &&", "let full =")], nan_behind_bias),
-    mutation(&[("let full = !HAS", "let full = true || !HAS")], nan_past_lengths),
     mutation(&[("select(vec4(LOWEST), scores.s, scores.seen)", "scores.s")], huge_past_lengths),
     // A short row's last vector is read again for the dimensions after it.
     mutation(&[("select(vec4(0.0), x[1u], dim < params.dim_qk)", "x[1u]")], odd_f32),

@@ -142,8 +142,8 @@ fn without_rescale(case: &Case) -> Outputs {
     for [b, h, i] in case.rows() {
         let kv_head = h / shape.group();
         let score = |j: u32| {
-            let products = case.row(Operand::Q, [b, h, i]).iter().zip(case.row(Operand::K, [b, kv_head, j]));
-            products.map(|(q, k)| q * k).sum::<f32>() * case.problem.scale()
+            let [q, k] = [case.row(Operand::Q, [b, h, i]), case.row(Operand::K, [b, kv_head, j])];
+            q.iter().zip(k.iter()).map(|(q, k)| q * k).sum::<f32>() * case.problem.scale()
         };
         let (mut m, mut l, mut o) = (f32::NEG_INFINITY, 0.0, vec![0.0; shape.dim_v as usize]);
         for tile in (0..shape.len_kv).step_by(TILE as usize) {
@@ -151,7 +151,7 @@ fn without_rescale(case: &Case) -> Outputs {
             for j in tile..tile + TILE {
                 let p = (score(j) - m).exp();
                 l += p;
-                o.iter_mut().zip(case.row(Operand::V, [b, kv_head, j])).for_each(|(o, v)| *o += p * v);
+                o.iter_mut().zip(case.row(Operand::V, [b, kv_head, j]).iter()).for_each(|(o, v)| *o += p * v);
             }
         }
         out.extend(o.iter().map(|o| o / l));

@@ -1,7 +1,9 @@
 //! Sequences with lengths, pages and places of their own give what the same sequences give one by one, to the bit.
 
 use truth::{Case, Fill, Host, Sequences, indices};
-use wgpu_attention::{Diagonal, Dtype, Operand, Pages, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
+use wgpu_attention::{
+    Diagonal, Dtype, Operand, Pages, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape, Slopes, Window,
+};
 
 use crate::case::drawn;
 use crate::device::{all, verify_once};
@@ -159,4 +161,25 @@ fn weights_of_rows_past_the_queries_are_zero() {
     let mut case = drawn(problem, Fill::Normal, 9);
     case.host.q_lengths = Some(vec![13, 0]);
     verify_once(&case);
+}
+
+#[test]
+fn quantized_keys_are_right_in_every_kernel() {
+    for (n, quantization) in Quantization::ALL.into_iter().enumerate() {
+        // Head sizes that fill their words and that do not; groups of queries; values of several dispatches.
+        for (shape, with_lengths) in [
+            (Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(50), true),
+            (Shape::new(1, 4, 1, 36).kv_heads(1).kv_len(70).value_dim(20), false),
+            (Shape::new(1, 2, 3, 27).kv_len(33).value_dim(13), false),
+        ] {
+            let problem = Problem::builder(shape).kv_quantized(quantization).lse();
+            let problem = if with_lengths { problem.causal(Diagonal::BottomRight).kv_lengths() } else { problem };
+            verify_once(&drawn(problem, Fill::Normal, n as u64));
+        }
+    }
+    let wide = Problem::builder(Shape::new(1, 2, 2, 40).kv_len(33).value_dim(300));
+    verify_once(&drawn(wide.kv_quantized(Quantization::Int4).dtype(Dtype::F16), Fill::Normal, 9));
+    let pages = Pages { count: 12, size: 8 };
+    let paged = Problem::builder(Shape::new(2, 4, 9, 32).kv_heads(2).kv_len(45)).paged_kv(pages).kv_lengths();
+    verify_once(&drawn(paged.kv_quantized(Quantization::Int8), Fill::Normal, 10));
 }

@@ -104,12 +104,21 @@ impl Case {
     }
 
     /// The row of `q`, `k` or `v` that holds a query or a key of a sequence.
-    pub fn row(&self, operand: Operand, [batch, head, row]: [u32; 3]) -> &[f32] {
+    pub fn row(&self, operand: Operand, [batch, head, row]: [u32; 3]) -> Cow<'_, [f32]> {
         let (view, sequences) = (self.view(operand), Sequences::new(self));
         let [batch, row] =
             if operand == Operand::Q { sequences.query_place(batch, row) } else { sequences.key_place(batch, row) };
         let start = view.index([batch, head, row, 0]) as usize;
-        &self.elements(operand)[start..start + view.extent[3] as usize]
+        let (shape, host) = (self.problem.shape(), &self.host);
+        let quantized = match operand {
+            Operand::K => Some((shape.dim_qk, &host.k_words)),
+            Operand::V => Some((shape.dim_v, &host.v_words)),
+            _ => None,
+        };
+        match (self.problem.quantization(), quantized) {
+            (Some(quantization), Some((dim, Some(words)))) => quantization.decode(&words[start..], dim).into(),
+            _ => self.elements(operand)[start..start + view.extent[3] as usize].into(),
+        }
     }
 
     /// Element `at` of `q`, `k`, `v` or the bias.

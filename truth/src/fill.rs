@@ -47,19 +47,28 @@ impl Case {
         let mut rng = StdRng::seed_from_u64(seed);
         let room = |operand| problem.view(operand).map(|view| view.end() as usize);
         let poison = |operand| room(operand).map(|len| vec![f32::NAN; len]);
+        let keys = |operand| {
+            if problem.quantization().is_some() { Vec::new() } else { poison(operand).unwrap_or_default() }
+        };
         let host = Host {
             q: poison(Operand::Q).unwrap_or_default(),
-            k: poison(Operand::K).unwrap_or_default(),
-            v: poison(Operand::V).unwrap_or_default(),
+            k: keys(Operand::K),
+            v: keys(Operand::V),
             mask: room(Operand::Mask).map(|len| vec![true; len]),
             bias: poison(Operand::Bias),
             ..Host::default()
         };
         let mut case = Self::new(problem.clone(), host);
-        for operand in [Operand::Q, Operand::K, Operand::V] {
-            case.edit(operand, |_, _| normal(&mut rng));
+        if problem.quantization().is_some() {
+            case.host.k_words = Some(some_words(&case, Operand::K, &mut rng));
+            case.host.v_words = Some(some_words(&case, Operand::V, &mut rng));
+            case.edit(Operand::Q, |_, _| normal(&mut rng));
+        } else {
+            for operand in [Operand::Q, Operand::K, Operand::V] {
+                case.edit(operand, |_, _| normal(&mut rng));
+            }
+            case.shape_scores(fill, &mut rng);
         }
-        case.shape_scores(fill, &mut rng);
         if case.host.bias.is_some() {
             case.edit(Operand::Bias, |_, _| normal(&mut rng));
         }
@@ -111,6 +120,20 @@ impl Case {
             }
         }
     }
+}
+
+/// Quantized rows of N(0, 1). What lies between them is NaN as a scale.
+fn some_words(case: &Case, operand: Operand, rng: &mut StdRng) -> Vec<u32> {
+    let (view, shape) = (case.view(operand), case.problem.shape());
+    let dim = if operand == Operand::K { shape.dim_qk } else { shape.dim_v };
+    let mut words = vec![f32::NAN.to_bits(); view.end() as usize];
+    let Some(quantization) = case.problem.quantization() else { return words };
+    for at in distinct(&view).filter(|at| at[3] == 0) {
+        let row: Vec<f32> = (0..dim).map(|_| normal(rng)).collect();
+        let (start, row) = (view.index(at) as usize, quantization.encode(&row));
+        words[start..start + row.len()].copy_from_slice(&row);
+    }
+    words
 }
 
 /// Random lengths, some of them at the edges of the range.

@@ -15,6 +15,10 @@ pub struct Host {
     pub k: Vec<f32>,
     /// Values.
     pub v: Vec<f32>,
+    /// Quantized keys, in place of `k`.
+    pub k_words: Option<Vec<u32>>,
+    /// Quantized values, in place of `v`.
+    pub v_words: Option<Vec<u32>>,
     /// Boolean mask, `true` = attend.
     pub mask: Option<Vec<bool>>,
     /// Additive bias.
@@ -69,6 +73,8 @@ impl Host {
             q: &self.q,
             k: &self.k,
             v: &self.v,
+            k_words: self.k_words.as_deref(),
+            v_words: self.v_words.as_deref(),
             mask: self.mask.as_deref(),
             bias: self.bias.as_deref(),
             kv_lengths: self.kv_lengths.as_deref(),

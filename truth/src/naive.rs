@@ -129,7 +129,7 @@ impl<'a> Row<'a> {
         for &(j, score) in &scores {
             let p = (score - m).exp();
             row.weights[j] = p / l;
-            for (out, &v) in row.out.iter_mut().zip(case.row(Operand::V, [at[0], self.kv_head, j as u32])) {
+            for (out, &v) in row.out.iter_mut().zip(case.row(Operand::V, [at[0], self.kv_head, j as u32]).iter()) {
                 *out += p * v;
                 row.largest_v = row.largest_v.max(v.abs());
             }

@@ -113,7 +113,7 @@ fn ulp(dtype: Dtype, value: f32) -> f64 {
 fn contiguous(case: &Case, operand: Operand) -> Vec<f32> {
     let [batches, heads, rows, _] = case.view(operand).extent;
     let all = (0..batches).flat_map(|b| (0..heads).flat_map(move |h| (0..rows).map(move |row| [b, h, row])));
-    all.flat_map(|at| case.row(operand, at)).copied().collect()
+    all.flat_map(|at| case.row(operand, at).into_owned()).collect()
 }
 
 /// The scores, computed in f64. Mode 0: after the scale. Mode 1: after the softcap. Mode 2: after bias and masks.
