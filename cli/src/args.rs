@@ -46,8 +46,12 @@ pub(crate) enum Command {
     /// Compute attention over the tensors of a safetensors file.
     ///
     /// Reads q, k and v (B, H, L, D) and, if present, mask (bool or u8, non-zero = attend), key_padding_mask (B, L;
-    /// non-zero = attend, the opposite of torch's MultiheadAttention), bias (added to the scores) and kv_lengths (B). A
-    /// tensor of batch 1 is broadcast over the batch of the others.
+    /// non-zero = attend, the opposite of torch's MultiheadAttention), bias (added to the scores), kv_lengths and q_lengths
+    /// (B). A tensor of batch 1 is broadcast over the batch of the others.
+    ///
+    /// With cu_seqlens_q or cu_seqlens_k (B + 1), q, or k and v, are (T, H, D): the sequences follow one another. With
+    /// block_table (B, pages) and kv_lengths, k and v are (pages, page size, H, D). k and v may also be I8, U8 with two
+    /// 4-bit numbers (n - 8) per byte, the first in the low half, or F8_E4M3, with k_scale and v_scale: an f32 per row.
     ///
     /// Writes output and, on request, weights in the element type of the input, and lse in f32. Input tensors with these
     /// names, or with a name that starts with expected_, are not read. Any other tensor is an error unless --ignore names

@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail, ensure};
 use truth::Host;
-use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes};
+use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape, Slopes};
 
 use crate::masks::{self, Operands, Scores};
-use crate::names;
 use crate::sequences::{Sequences, Sizes};
 use crate::tensors::{Tensor, TensorFile};
+use crate::{names, quantized};
 
 /// What a file describes, before the options of the command line are applied.
 pub(crate) struct Input {
@@ -24,17 +24,37 @@ pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input>
     names::check(file)?;
     let (q, k, v) = (file.need("q")?, file.need("k")?, file.need("v")?);
     let element = q.element()?;
-    let (of_k, of_v) = (k.element()?, v.element()?);
-    ensure!(of_k == of_v, "k is {of_k} but v is {of_v}; store k and v in the same type");
+    let quantization = quantized::common(file, &k, &v)?;
     let sequences = Sequences::read(file)?;
-    let sizes = [sequences.queries(&q)?, sequences.keys("k", &k)?, sequences.keys("v", &v)?];
+    let mut sizes = [sequences.queries(&q)?, sequences.keys("k", &k)?, sequences.keys("v", &v)?];
+    if quantization == Some(Quantization::Int4) {
+        // Two per byte; an odd head size of k leaves half a byte.
+        sizes[1].dim = if sizes[1].dim == sizes[0].dim.div_ceil(2) { sizes[0].dim } else { 2 * sizes[1].dim };
+        sizes[2].dim *= 2;
+    }
     let shape = shape(sizes)?;
     // The operands below depend on the shape, so it is checked first.
-    let stored = Problem::builder(shape).dtype(dtype.unwrap_or(element)).kv_dtype(dtype.unwrap_or(of_k));
+    let mut host = Host { q: q.floats()?, ..Host::default() };
+    let stored = Problem::builder(shape).dtype(dtype.unwrap_or(element));
+    let stored = match quantization {
+        Some(quantization) => {
+            host.k_words = Some(quantized::words(file, "k", &k, quantization, shape.dim_qk)?);
+            host.v_words = Some(quantized::words(file, "v", &v, quantization, shape.dim_v)?);
+            for Sizes { dim, .. } in &mut sizes[1..] {
+                *dim = quantization.row_words(*dim);
+            }
+            stored.kv_quantized(quantization)
+        }
+        None => {
+            let (of_k, of_v) = (k.element()?, v.element()?);
+            ensure!(of_k == of_v, "k is {of_k} but v is {of_v}; store k and v in the same type");
+            (host.k, host.v) = (k.floats()?, v.floats()?);
+            stored.kv_dtype(dtype.unwrap_or(of_k))
+        }
+    };
     let mut problem = batches(stored, &shape, sizes);
     problem.build()?;
 
-    let mut host = Host { q: q.floats()?, k: k.floats()?, v: v.floats()?, ..Host::default() };
     let bias = bias(file, &shape)?;
     let bias_element = bias.as_ref().map(|(element, _)| *element).unwrap_or_default();
     let Operands { mask, bias } =

@@ -30,6 +30,7 @@ mod heatmap;
 mod lettering;
 mod output;
 mod progress;
+mod quantized;
 mod terminal;
 mod text;
 mod unfinished;

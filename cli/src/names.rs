@@ -9,7 +9,7 @@ use crate::tensors::{TensorFile, element};
 
 const REQUIRED: [&str; 3] = ["q", "k", "v"];
 
-const OPTIONAL: [&str; 11] = [
+const OPTIONAL: [&str; 13] = [
     "mask",
     "key_padding_mask",
     "bias",
@@ -18,6 +18,8 @@ const OPTIONAL: [&str; 11] = [
     "cu_seqlens_q",
     "cu_seqlens_k",
     "block_table",
+    "k_scale",
+    "v_scale",
     "alibi_slopes",
     "sinks",
     "aux",
@@ -45,7 +47,7 @@ use Meaning::{BiasOrMask, Other, Tensor};
 const RAGGED: Meaning = Other("ragged queries are bounded by `cu_seqlens_q` here, and ragged keys by `cu_seqlens_k`");
 const PAST: Meaning = Other("a cache is not read apart; put its rows before the new ones in `k` and `v`");
 const ROTARY: Meaning = Other("this program applies no rotary embedding; rotate `q` and `k` first");
-const QUANTIZED: Meaning = Other("quantized tensors are not supported yet; store q, k and v as F32, F16 or BF16");
+const QUANTIZED: Meaning = Other("queries are not quantized here; store q as F32, F16 or BF16");
 const DROPOUT: Meaning = Other("this program applies no dropout");
 
 /// Names that torch, ONNX and ONNX Runtime, flash-attention, xFormers and the models' own code use, in lower case.
@@ -107,10 +109,10 @@ const FOREIGN: &[(&str, Meaning)] = &[
     ("rotary_sin", ROTARY),
     ("position_ids", ROTARY),
     ("q_descale", QUANTIZED),
-    ("k_descale", QUANTIZED),
-    ("v_descale", QUANTIZED),
-    ("k_scale", QUANTIZED),
-    ("v_scale", QUANTIZED),
+    ("k_descale", Tensor("k_scale")),
+    ("v_descale", Tensor("v_scale")),
+    ("k_scales", Tensor("k_scale")),
+    ("v_scales", Tensor("v_scale")),
     ("dropout", DROPOUT),
     ("dropout_p", DROPOUT),
     ("dropout_mask", DROPOUT),

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use truth::{Case, Expected, Fill, Host};
-use wgpu_attention::{BlockMask, Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
+use wgpu_attention::{
+    BlockMask, Diagonal, Dtype, Layout, Pages, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape, Slopes,
+    Window,
+};
 
 use super::{Entry, Expectation, Question};
 
@@ -11,7 +14,7 @@ use super::{Entry, Expectation, Question};
 type Spoil = fn(&Shape, &mut Host);
 
 pub(super) fn entries() -> Vec<Entry> {
-    let cases = [shapes(), positions(), masks(), scores(), programs(), storage(), outputs()].concat();
+    let cases = [shapes(), positions(), masks(), sequences(), scores(), programs(), storage(), outputs()].concat();
     let entry = |(name, problem, spoil): (&str, ProblemBuilder, Spoil)| -> Entry {
         (name.into(), Box::new(move || question(&problem, spoil)))
     };
@@ -87,6 +90,35 @@ fn masks() -> Vec<Row> {
         ("lengths-zero", lengths.clone(), |_, host| host.kv_lengths = Some(vec![0, 5])),
         ("lengths-causal-bottom-right", lengths.clone().causal(Diagonal::BottomRight), AS_DRAWN),
         ("nan-past-the-lengths", lengths, poison_past_lengths),
+    ]
+}
+
+fn sequences() -> Vec<Row> {
+    let shape = Shape::new(3, 4, 37, 32).kv_heads(2).kv_len(53);
+    let of = |shape| Problem::builder(shape).causal(Diagonal::BottomRight);
+    let pages = |size| Pages { count: 20, size };
+    let window = Window { left: Some(9), right: None };
+    let step = Shape { len_q: 1, ..shape };
+    vec![
+        ("q-lengths", of(shape).q_lengths().kv_lengths(), AS_DRAWN),
+        ("q-lengths-sinks", of(shape).q_lengths().kv_lengths().sinks().lse(), |_, host| {
+            host.q_lengths = Some(vec![0, 36, 37]);
+        }),
+        ("ragged", of(shape).ragged_q(80).ragged_kv(120).lse(), AS_DRAWN),
+        ("ragged-empty", of(shape).ragged_q(80).ragged_kv(120), |_, host| {
+            host.cu_seqlens_q = Some(vec![0, 37, 37, 74]);
+            host.cu_seqlens_k = Some(vec![0, 0, 53, 106]);
+        }),
+        ("ragged-decode", of(step).ragged_q(5).ragged_kv(140), AS_DRAWN),
+        ("paged", of(shape).paged_kv(pages(16)).kv_lengths().lse(), AS_DRAWN),
+        ("paged-of-one", of(step).paged_kv(pages(1)).kv_lengths(), AS_DRAWN),
+        ("paged-chunk", of(Shape { len_q: 5, ..shape }).ragged_q(15).paged_kv(pages(3)).kv_lengths(), AS_DRAWN),
+        ("ring", of(Shape { len_q: 4, ..shape }.kv_len(500)).window(window).ring_kv(16), |_, host| {
+            host.kv_lengths = Some(vec![7, 16, 431]);
+        }),
+        ("int8", of(shape).kv_quantized(Quantization::Int8).kv_lengths(), AS_DRAWN),
+        ("int4-decode", of(step).kv_quantized(Quantization::Int4).kv_lengths(), AS_DRAWN),
+        ("fp8-paged", of(step).kv_quantized(Quantization::Fp8E4m3).paged_kv(pages(8)).kv_lengths(), AS_DRAWN),
     ]
 }
 

@@ -10,3 +10,4 @@ mod options;
 mod output;
 mod programs;
 mod run;
+mod sequences;
