@@ -5,7 +5,7 @@
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], what changes as a cache grows ([`growing`]), and random problems ([`fuzz`]); the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
-//! units; tuning ([`tune`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
+//! units; tuning ([`tune`]) and what is awaited while an app runs ([`submitting`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
 //! other adapters, recording ([`record`]), and every one of the [`errors`].
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
@@ -40,5 +40,6 @@ mod record;
 mod refused;
 mod semantics;
 mod shaders;
+mod submitting;
 mod tune;
 mod wrong_programs;

@@ -25,6 +25,7 @@ const FILES: &[&str] = &[
     "src/device/matrix_unit.rs",
     "src/host/inputs.rs",
     "src/host/run.rs",
+    "src/host/stopwatch.rs",
     "src/host/tune.rs",
     "src/kernel/choices.rs",
     "src/kernel/decode.rs",
@@ -70,7 +71,14 @@ const STAGES: &[Stage] = &[
     // These run kernels, and take longer.
     Stage {
         program: Program::Suite,
-        tests: &["blocking::", "tune::", "refused::", "block_masks::the_host_may", "block_masks::empty_problems"],
+        tests: &[
+            "blocking::",
+            "submitting::",
+            "tune::",
+            "refused::",
+            "block_masks::the_host_may",
+            "block_masks::empty_problems",
+        ],
         of: "src/host/",
     },
     Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },
