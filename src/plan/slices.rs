@@ -68,7 +68,9 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
             Counts::Keys => [batch, heads, rows, columns],
         },
         Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
-            [batch, query_heads, rows, columns]
+            let chosen = problem.weight_rows().filter(|_| view.operand == Operand::Weights);
+            let [heads, rows] = chosen.map_or([query_heads.clone(), rows.clone()], |it| it.places(&query_heads, &rows));
+            [batch, heads, rows, columns]
         }
         // Indexed by batch and head only.
         Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],

@@ -13,6 +13,7 @@ pub(crate) mod operand;
 pub(crate) mod positions;
 pub(crate) mod program;
 pub(crate) mod shape;
+pub(crate) mod weight_rows;
 
 use block_mask::BlockMask;
 use builder::{ProblemBuilder, Sharing, Slopes};
@@ -24,6 +25,7 @@ use operand::Operand;
 use positions::{Band, Diagonal, Window, band};
 use program::Programs;
 use shape::Shape;
+use weight_rows::WeightRows;
 
 /// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
 ///
@@ -159,7 +161,11 @@ impl Problem {
             Operand::V => Some(rows(self.spec.v, heads_kv, len_kv, dim_v)),
             Operand::Out => Some(rows(self.spec.out, heads_q, len_q, dim_v)),
             Operand::Lse => self.spec.lse.then(|| rows(None, heads_q, len_q, 1)),
-            Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
+            Operand::Weights => self.spec.weights.then(|| {
+                let chosen = self.spec.weights_of.as_ref().map(|chosen| (chosen.heads(), chosen.len()));
+                let (heads, len) = chosen.unwrap_or((heads_q, len_q));
+                rows(None, heads, len, len_kv)
+            }),
             Operand::Mask => self.spec.mask.map(|(_, layout)| scores(layout)),
             Operand::Bias => self.spec.bias.map(|(_, layout)| scores(layout)),
             Operand::AlibiSlopes => self.spec.alibi.map(|slopes| View {
@@ -202,6 +208,23 @@ impl Problem {
                 element_bytes,
             }),
         }
+    }
+
+    /// The rows whose weights are written, if only some are.
+    pub(crate) const fn weight_rows(&self) -> Option<&WeightRows> {
+        self.spec.weights_of.as_ref()
+    }
+
+    /// The index of the first weight of a row (batch, query head, query) in the buffer of the weights; `None` if its
+    /// weights are not written.
+    pub fn weights_at(&self, [batch, head, query]: [u32; 3]) -> Option<u64> {
+        let view = self.view(Operand::Weights)?;
+        let (head, query) = match &self.spec.weights_of {
+            Some(chosen) => (chosen.place(head)?, query.checked_sub(chosen.rows.start)?),
+            None => (head, query),
+        };
+        let is_written = batch < view.extent[0] && head < view.extent[1] && query < view.extent[2];
+        is_written.then(|| view.index([batch, head, query, 0]))
     }
 
     pub(crate) fn band(&self) -> Band {

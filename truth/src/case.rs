@@ -91,6 +91,17 @@ impl Case {
         indices([shape.batch, shape.heads_q, shape.len_q, 1]).map(|[b, h, i, _]| [b, h, i])
     }
 
+    /// Which of some rows have weights among the outputs, as indices in the order of the weights. If the problem has no
+    /// weights, all rows in their own order.
+    pub(crate) fn weight_order(&self, rows: &[[u32; 3]]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        if self.problem.uses(Operand::Weights) {
+            order.retain(|&n| self.problem.weights_at(rows[n]).is_some());
+            order.sort_by_key(|&n| self.problem.weights_at(rows[n]));
+        }
+        order
+    }
+
     /// One row of `q`, `k` or `v`.
     pub fn row(&self, operand: Operand, [batch, head, row]: [u32; 3]) -> &[f32] {
         let view = self.view(operand);

@@ -57,6 +57,7 @@ const FILES: &[&str] = &[
     "src/problem/operand.rs",
     "src/problem/positions.rs",
     "src/problem/shape.rs",
+    "src/problem/weight_rows.rs",
     "src/record/bind.rs",
     "src/record/call.rs",
     "src/record/operands.rs",
@@ -66,7 +67,7 @@ const FILES: &[&str] = &[
 /// The tests that should notice a mistake, in the order in which they run: the quick ones first.
 const STAGES: &[Stage] = &[
     Stage { program: Program::Unit, tests: &[], of: "" },
-    Stage { program: Program::Suite, tests: &["errors::", "host::"], of: "" },
+    Stage { program: Program::Suite, tests: &["errors::", "host::", "chosen_weights::rows"], of: "" },
     Stage { program: Program::Suite, tests: &["record::", "--skip=nothing_anyone"], of: "" },
     // These run kernels, and take longer.
     Stage {
