@@ -48,8 +48,9 @@
 //! ```
 //!
 //! The library does not submit, poll, spawn or write to a queue. The exceptions are the functions in [`blocking`],
-//! which take host slices and return host vectors, for programs without their own encoder. [`reference`](mod@reference)
-//! is the definition in f64 on the CPU; check your integration against it.
+//! which submit and poll, and in [`submitting`], which submit and are awaited. They take host slices and return host
+//! vectors, for programs without their own encoder. [`reference`](mod@reference) is the definition in f64 on the CPU; check
+//! your integration against it.
 //!
 //! # Semantics
 //!
@@ -84,7 +85,7 @@
 //! # Matrix units
 //!
 //! f16 attention runs on tensor cores, matrix cores and simdgroup matrices if the app opts in: see the example at
-//! [`blocking::matrix_unit`]. Weights are then rounded to f16 before they are multiplied by the values, as is usual on
+//! [`submitting::matrix_unit`]. Weights are then rounded to f16 before they are multiplied by the values, as is usual on
 //! such units; scores, softmax and sums stay in f32. All of `q`, `k`, `v` and the output must be f16.
 //!
 //! # In a framework
@@ -141,6 +142,7 @@ pub use device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 pub use host::blocking;
 pub use host::inputs::{Buffers, Inputs};
 pub use host::reference;
+pub use host::submitting;
 pub use kernel::error::PlanError;
 pub use kernel::select::candidates;
 pub use kernel::variant::Variant;

@@ -59,6 +59,11 @@ pub(crate) fn all() -> [(&'static str, Case); 10] {
     ]
 }
 
+/// What is tuned. Its kernels are those of another case, so that the browser has compiled them.
+pub(crate) fn tuned() -> Problem {
+    Problem::builder(Shape::new(1, 4, 2, 32).kv_heads(1).kv_len(SEVERAL_ROUNDS)).build().unwrap()
+}
+
 /// Of the variants that can run a case, the best one of each kernel.
 pub(crate) fn one_of_each_kernel(candidates: Vec<Variant>) -> Vec<Variant> {
     let mut kernels = HashSet::new();

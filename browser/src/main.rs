@@ -1,5 +1,5 @@
 //! The page that `cargo xtask browser` opens: a few attention problems, run with every kernel that a browser's device gets
-//! and judged row by row against the f64 reference.
+//! and judged row by row against the f64 reference, and one problem that is tuned.
 //!
 //! Cases are made and results are judged by `truth`, as in the tests.
 

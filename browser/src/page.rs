@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasm_bindgen::prelude::wasm_bindgen;
-use wgpu_attention::{Attention, Dtype, Operand, Problem, Readback, Variant};
+use wgpu_attention::{Attention, Operand, Problem, Readback, Variant, submitting};
 
 use crate::cases;
 use truth::{Case, Expected, Outputs, indices};
@@ -38,15 +38,31 @@ async fn run() {
             }
         }
     }
+    tune(&attention, &queue, &cases::tuned()).await;
     post("done", "");
 }
 
-/// The browser's device, with WebGPU's default limits and no feature.
+/// Times every candidate for `problem`, which awaits each run.
+async fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) {
+    let candidates = attention.candidates(problem).unwrap().len();
+    match submitting::tune(attention, queue, problem).await {
+        Ok(tuning) if tuning.rows().len() == candidates && tuning.rows().iter().all(|(_, time)| !time.is_zero()) => {
+            let (best, time) = &tuning.rows()[0];
+            post("right", &format!("tuning: {best} is the fastest of {candidates}, {time:?}"));
+        }
+        other => post("wrong", &format!("tuning {candidates} candidates: {other:?}")),
+    }
+}
+
+/// The browser's device, with WebGPU's default limits and no feature that kernels use. Tuning reads timestamps if there
+/// are any.
 async fn device() -> (wgpu::Device, wgpu::Queue) {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await;
     let adapter = adapter.unwrap_or_else(|error| panic!("the browser has no WebGPU adapter: {error}"));
-    let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor::default()).await.unwrap();
+    let required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+    let descriptor = wgpu::DeviceDescriptor { required_features, ..Default::default() };
+    let (device, queue) = adapter.request_device(&descriptor).await.unwrap();
     device.on_uncaptured_error(Arc::new(|error| post("fault", &format!("WebGPU: {error}"))));
     device.set_device_lost_callback(|reason, why| post("fault", &format!("the device is lost: {reason:?}, {why}")));
     (device, queue)

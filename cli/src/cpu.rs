@@ -39,17 +39,23 @@ pub(crate) fn attention(case: &Case, progress: &ProgressBar) -> Result<Outputs> 
     let rows = positions.len();
     let mut out = vec![0.0; rows * dim_v];
     let mut lse = vec![0.0; rows];
-    let mut weights = problem.uses(Operand::Weights).then(|| vec![0.0; rows * len_kv]);
+    let written = problem.view(Operand::Weights).map(|view| usize::try_from(view.end()).unwrap_or(usize::MAX));
+    let mut weights = written.map(|count| vec![0.0; count]);
 
     progress.set_length(rows as u64);
-    let mut weight_rows = weights.as_mut().map(|weights| weights.chunks_mut(len_kv.max(1)));
-    let targets: Vec<Target<'_>> = (out.chunks_mut(dim_v.max(1)).zip(&mut lse))
-        .map(|(out, lse)| Target { out, lse, weights: weight_rows.as_mut().and_then(Iterator::next) })
+    let mut weight_rows: Vec<Option<&mut [f32]>> =
+        weights.iter_mut().flat_map(|weights| weights.chunks_mut(len_kv.max(1))).map(Some).collect();
+    let mut weights_of = |position: &Option<[u32; 3]>| {
+        let place = usize::try_from(problem.weights_at((*position)?)?).ok()?;
+        weight_rows.get_mut(place / len_kv.max(1))?.take()
+    };
+    let targets: Vec<Target<'_>> = (out.chunks_mut(dim_v.max(1)).zip(&mut lse).zip(&positions))
+        .map(|((out, lse), position)| Target { out, lse, weights: weights_of(position) })
         .collect();
-    targets.into_par_iter().zip(positions).progress_with(progress.clone()).try_for_each(|(target, position)| {
+    targets.into_par_iter().zip(&positions).progress_with(progress.clone()).try_for_each(|(target, position)| {
         // A row of no sequence has no result.
         let Some(position) = position else { return Ok(()) };
-        let row = case.exact(position)?;
+        let row = case.exact(*position)?;
         narrow(&row.out, target.out);
         narrow(&[row.lse], std::slice::from_mut(target.lse));
         if let Some(weights) = target.weights {

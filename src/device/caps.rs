@@ -32,7 +32,7 @@ pub struct Caps {
     /// Whether shaders may use 64-bit integers: `Features::SHADER_INT64`.
     pub has_int64: bool,
     /// The matrix unit that kernels may use. [`Caps::of`] leaves it `None`;
-    /// [`blocking::matrix_unit`](crate::blocking::matrix_unit) finds the unit and tests whether it works.
+    /// [`submitting::matrix_unit`](crate::submitting::matrix_unit) finds the unit and tests whether it works.
     pub matrix_unit: Option<MatrixUnit>,
     /// Whether the device is a software GPU, whose costs differ from those of a hardware GPU.
     pub is_software: bool,

@@ -6,7 +6,7 @@ use crate::device::caps::Caps;
 use crate::device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 use crate::host::inputs::Inputs;
 use crate::host::reference;
-use crate::host::run::{RunError, attention_with, submit_and_wait, with_error_scopes};
+use crate::host::run::{RunError, attention_with, refusals_as_errors};
 use crate::kernel::probe;
 use crate::plan::Attention;
 use crate::plan::upload::filled;
@@ -88,14 +88,23 @@ pub enum NoMatrixUnit {
     },
     /// The test did not complete.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(RunError),
+}
+
+impl From<RunError> for NoMatrixUnit {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Refused(reason) => Self::Refused(reason),
+            error => Self::Run(error),
+        }
+    }
 }
 
 fn names(features: Features) -> String {
     features.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
 }
 
-/// **Blocks and submits.** Finds the matrix unit of `device`, which was opened on `adapter`, and tests it: first a
+/// **Submits.** Finds the matrix unit of `device`, which was opened on `adapter`, and tests it: first a
 /// product that is not symmetric, through every kind of fragment, then a short attention against
 /// [`reference`](crate::reference). Call it once and keep the result in [`Caps::matrix_unit`].
 ///
@@ -104,7 +113,7 @@ fn names(features: Features) -> String {
 /// Without them, everything else works as before.
 ///
 /// ```no_run
-/// use wgpu_attention::{Attention, Caps, blocking};
+/// use wgpu_attention::{Attention, Caps, submitting};
 /// # async fn open(adapter: wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
 /// // The fastest tiles need more than WebGPU's default of 16 KiB.
 /// let max_compute_workgroup_storage_size = adapter.limits().max_compute_workgroup_storage_size;
@@ -118,7 +127,7 @@ fn names(features: Features) -> String {
 /// }).await?;
 ///
 /// let mut caps = Caps::of(&device);
-/// match blocking::matrix_unit(&adapter, &device, &queue) {
+/// match submitting::matrix_unit(&adapter, &device, &queue).await {
 ///     Ok(unit) => caps.matrix_unit = Some(unit),
 ///     Err(why) => eprintln!("no matrix unit: {why}"),
 /// }
@@ -128,7 +137,7 @@ fn names(features: Features) -> String {
 ///
 /// # Errors
 /// [`NoMatrixUnit`] says what is missing or wrong.
-pub fn matrix_unit(
+pub async fn matrix_unit(
     adapter: &wgpu::Adapter,
     device: &wgpu::Device,
     queue: &wgpu::Queue,
@@ -143,7 +152,7 @@ pub fn matrix_unit(
     }
     requested(device, Caps::MATRIX_FEATURES)?;
     let unit = advertised(&adapter.cooperative_matrix_properties(), &info)?;
-    try_matrix_unit(device, queue, unit)?;
+    try_matrix_unit(device, queue, unit).await?;
     Ok(unit)
 }
 
@@ -177,29 +186,24 @@ fn advertised(
     Ok(MatrixUnit { fragment, subgroup, tiles, multiplier: Multiplier::Unit })
 }
 
-/// **Blocks and submits.** Tests a unit that is already known, or an emulated one.
+/// **Submits.** Tests a unit that is already known, or an emulated one.
 ///
 /// # Errors
 /// [`NoMatrixUnit`] says what is wrong.
-pub fn try_matrix_unit(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
+pub async fn try_matrix_unit(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
     if !unit.is_possible() {
         return Err(NoMatrixUnit::Impossible { subgroup: unit.subgroup, side: unit.fragment.side() });
     }
     requested(device, unit.features())?;
-    let (tried, refusal) = with_error_scopes(device, || {
-        try_product(device, queue, unit).and_then(|()| try_attention(device, queue, unit))
-    });
-    match refusal {
-        Some(reason) => Err(NoMatrixUnit::Refused(reason.to_string())),
-        None => tried,
-    }
+    try_product(device, queue, unit).await?;
+    try_attention(device, queue, unit).await
 }
 
 /// Number of subgroups that multiply side by side in the test.
 const SUBGROUPS: u32 = 2;
 
 /// Computes the product of `probe.wgsl` on small whole numbers, which f16 and f32 hold exactly.
-fn try_product(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
+async fn try_product(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
     let side = unit.fragment.side() as usize;
     let rows = SUBGROUPS as usize * side;
     let small = |i: usize, factor: usize| ((i * factor + i / side) % 17) as f32 - 8.0;
@@ -213,17 +217,19 @@ fn try_product(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> 
         })
         .collect();
 
-    let got = multiply(device, queue, unit, [&a, &b])?;
+    let multiplied = refusals_as_errors(device, || multiply(device, queue, unit, [&a, &b]));
+    let got = multiplied.await?.values(Dtype::F32).await.map_err(RunError::from)?;
     let wrong = got.iter().zip(&wanted).filter(|(got, wanted)| got != wanted).count();
     if wrong > 0 { Err(NoMatrixUnit::Product { wrong, of: wanted.len() }) } else { Ok(()) }
 }
 
+/// Submits the product of two matrices.
 fn multiply(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
     unit: MatrixUnit,
     factors: [&[f32]; 2],
-) -> Result<Vec<f32>, NoMatrixUnit> {
+) -> Result<Readback, RunError> {
     let label = Some("wgpu-attention probe");
     let source = wgpu::ShaderSource::Wgsl(probe::text(unit, SUBGROUPS).into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
@@ -259,14 +265,13 @@ fn multiply(
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups(1, 1, 1);
     }
-    let readback = Readback::record(device, &mut encoder, result.as_entire_buffer_binding()).map_err(RunError::from)?;
-    submit_and_wait(device, queue, encoder.finish())?;
-    let values = pollster::block_on(readback.values(Dtype::F32)).map_err(RunError::from)?;
-    Ok(values)
+    let readback = Readback::record(device, &mut encoder, result.as_entire_buffer_binding())?;
+    queue.submit([encoder.finish()]);
+    Ok(readback)
 }
 
 /// Runs a short attention on two tiles of keys, one of them cut by the diagonal, with heads that share keys.
-fn try_attention(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
+async fn try_attention(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -> Result<(), NoMatrixUnit> {
     let shape = Shape::new(1, 4, 24, 32).kv_heads(2).kv_len(56).value_dim(16);
     let problem = Problem::builder(shape).dtype(Dtype::F16).causal(Diagonal::BottomRight).build();
     let Ok(problem) = problem else { return Ok(()) };
@@ -281,7 +286,7 @@ fn try_attention(device: &wgpu::Device, queue: &wgpu::Queue, unit: MatrixUnit) -
     let attention = Attention::with_caps(device, caps);
     let able = attention.candidates(&problem).map_err(RunError::from)?;
     let Some(variant) = able.iter().find(|variant| variant.is_on_matrix_unit()) else { return Ok(()) };
-    let got = attention_with(&attention, queue, &problem, &inputs, variant)?.out;
+    let got = attention_with(&attention, queue, &problem, &inputs, variant).await?.out;
     let wanted = reference::attention(&problem, &inputs).map_err(RunError::from)?.out;
     // The weights and the result are rounded to f16, which has eleven binary digits; values are at most 1. NaN is wrong
     // too.
@@ -343,7 +348,8 @@ mod tests {
         descriptor.backend_options.noop = wgpu::NoopBackendOptions::enabled();
         let instance = wgpu::Instance::new(descriptor);
         let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()));
-        let refused = matrix_unit(&adapter.expect("noop is always there"), &device, &queue).expect_err("not requested");
+        let adapter = adapter.expect("noop is always there");
+        let refused = pollster::block_on(matrix_unit(&adapter, &device, &queue)).expect_err("not requested");
         assert!(refused.to_string().contains("EXPERIMENTAL_COOPERATIVE_MATRIX, SHADER_F16"), "{refused}");
     }
 }

@@ -29,7 +29,8 @@ pub struct Reference {
     pub out: Vec<f64>,
     /// Log-sum-exp (B, Hq, Lq).
     pub lse: Vec<f64>,
-    /// The attention weights (B, Hq, Lq, Lk).
+    /// The attention weights (B, Hq, Lq, Lk), whether or not the problem requests them. If it requests those of
+    /// [chosen heads and rows](crate::ProblemBuilder::weights_of), only these: (B, heads, rows, Lk).
     pub weights: Vec<f64>,
 }
 
@@ -100,14 +101,21 @@ pub fn attention_with(problem: &Problem, inputs: &Inputs<'_>, programs: &Program
     inputs.check(problem)?;
     programs.check(problem)?;
     let shape = problem.shape();
-    let mut reference = Reference { out: Vec::new(), lse: Vec::new(), weights: Vec::new() };
+    let chosen = problem.weight_rows().and_then(|_| problem.view(Operand::Weights));
+    let count = chosen.map_or(0, |view| usize::try_from(view.end()).unwrap_or(usize::MAX));
+    let mut reference = Reference { out: Vec::new(), lse: Vec::new(), weights: vec![0.0; count] };
     for batch in 0..shape.batch {
         for head in 0..shape.heads_q {
             for i in 0..shape.len_q {
                 let row = compute_row(problem, inputs, programs, [batch, head, i]);
                 reference.out.extend(row.out);
                 reference.lse.push(row.lse);
-                reference.weights.extend(row.weights);
+                if chosen.is_none() {
+                    reference.weights.extend(row.weights);
+                } else if let Some(start) = problem.weights_at([batch, head, i]).and_then(|at| usize::try_from(at).ok())
+                {
+                    reference.weights[start..start + row.weights.len()].copy_from_slice(&row.weights);
+                }
             }
         }
     }

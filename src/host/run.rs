@@ -1,9 +1,5 @@
 //! Runs attention from host slices to host vectors.
 
-use std::time::{Duration, Instant};
-
-use wgpu::PollType;
-
 use crate::host::inputs::{Buffers, Inputs};
 use crate::kernel::error::PlanError;
 use crate::kernel::variant::Variant;
@@ -60,24 +56,24 @@ pub enum RunError {
     Refused(String),
 }
 
-/// **Blocks and submits.** Uploads the inputs, runs the best variant, waits, and reads the results back.
+/// **Submits.** Uploads the inputs, runs the best variant, and reads the results back.
 ///
 /// # Errors
 /// [`RunError`] if the problem cannot be planned, bound, run or read back.
-pub fn attention(
+pub async fn attention(
     attention: &Attention,
     queue: &wgpu::Queue,
     problem: &Problem,
     inputs: &Inputs<'_>,
 ) -> Result<Outputs, RunError> {
-    attention_with(attention, queue, problem, inputs, &attention.candidates(problem)?[0])
+    attention_with(attention, queue, problem, inputs, &attention.candidates(problem)?[0]).await
 }
 
-/// **Blocks and submits.** Uploads the inputs, runs the given variant, waits, and reads the results back.
+/// **Submits.** Uploads the inputs, runs the given variant, and reads the results back.
 ///
 /// # Errors
 /// [`RunError`] if the problem cannot be planned, bound, run or read back.
-pub fn attention_with(
+pub async fn attention_with(
     attention: &Attention,
     queue: &wgpu::Queue,
     problem: &Problem,
@@ -87,20 +83,21 @@ pub fn attention_with(
     inputs.check(problem)?;
     let device = attention.device();
     fit_buffers(device, problem)?;
-    refusals_as_errors(device, || {
+    let submitted = refusals_as_errors(device, || {
         let plan = attention.plan_variant(problem, variant)?;
         let buffers = inputs.upload(device, problem)?;
-        submit(device, queue, problem, &plan.bind(&buffers.operands())?, &buffers)
-    })
+        submit(device, queue, &plan.bind(&buffers.operands())?, &buffers)
+    });
+    submitted.await?.outputs(problem).await
 }
 
-/// **Blocks and submits.** Computes the [block mask](crate::BlockMask) of `problem` from its mask and its `mask_mod`,
+/// **Submits.** Computes the [block mask](crate::BlockMask) of `problem` from its mask and its `mask_mod`,
 /// one number per tile. Of the inputs it reads only the mask, `aux` and, if the `mask_mod` uses the diagonal, the
 /// lengths.
 ///
 /// # Errors
 /// [`RunError`] if the block mask cannot be planned, bound, run or read back.
-pub fn block_mask(
+pub async fn block_mask(
     attention: &Attention,
     queue: &wgpu::Queue,
     problem: &Problem,
@@ -108,7 +105,7 @@ pub fn block_mask(
 ) -> Result<Vec<u32>, RunError> {
     let device = attention.device();
     fit_buffers(device, problem)?;
-    refusals_as_errors(device, || {
+    let submitted = refusals_as_errors(device, || {
         let plan = attention.plan_block_mask(problem)?;
         let inputs = Inputs { block_mask: None, ..*inputs };
         let reads = |operand| plan.operands.iter().any(|bound| bound.view.operand == operand);
@@ -118,79 +115,77 @@ pub fn block_mask(
         plan.bind(&buffers.operands())?.encode(&mut encoder);
         let made = buffers.get(Operand::BlockMask).ok_or(BindError::Missing { operand: Operand::BlockMask })?;
         let made = Readback::record(device, &mut encoder, made.as_entire_buffer_binding())?;
-        submit_and_wait(device, queue, encoder.finish())?;
-        let mut tiles: Vec<u32> = bytemuck::pod_collect_to_vec(&pollster::block_on(made.bytes())?);
-        let wanted = problem.view(Operand::BlockMask).map_or(0, |view| view.end());
-        tiles.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
-        Ok(tiles)
-    })
+        queue.submit([encoder.finish()]);
+        Ok(made)
+    });
+    let mut tiles: Vec<u32> = bytemuck::pod_collect_to_vec(&submitted.await?.bytes().await?);
+    let wanted = problem.view(Operand::BlockMask).map_or(0, |view| view.end());
+    tiles.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+    Ok(tiles)
 }
 
-/// Records a call with the readbacks of its outputs, submits it and waits.
-fn submit(
-    device: &wgpu::Device,
-    queue: &wgpu::Queue,
-    problem: &Problem,
-    call: &Call,
-    buffers: &Buffers,
-) -> Result<Outputs, RunError> {
+/// The outputs of a call that was submitted.
+struct Submitted {
+    out: Option<Readback>,
+    lse: Option<Readback>,
+    weights: Option<Readback>,
+}
+
+/// Records a call with the readbacks of its outputs, and submits it.
+fn submit(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call, buffers: &Buffers) -> Result<Submitted, RunError> {
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     call.encode(&mut encoder);
     let mut read = |operand| {
         let source = buffers.get(operand).map(wgpu::Buffer::as_entire_buffer_binding);
         source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
     };
-    let (out, lse, weights) = (read(Operand::Out)?, read(Operand::Lse)?, read(Operand::Weights)?);
-    submit_and_wait(device, queue, encoder.finish())?;
-
-    let values = |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
-        let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
-        let dtype = problem.dtype(operand).unwrap_or_default();
-        let mut values = pollster::block_on(readback.values(dtype))?;
-        values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
-        Ok(Some(values))
-    };
-    Ok(Outputs {
-        out: values(Operand::Out, out)?.unwrap_or_default(),
-        lse: values(Operand::Lse, lse)?,
-        weights: values(Operand::Weights, weights)?,
-    })
+    let submitted = Submitted { out: read(Operand::Out)?, lse: read(Operand::Lse)?, weights: read(Operand::Weights)? };
+    queue.submit([encoder.finish()]);
+    Ok(submitted)
 }
 
-/// Submits commands and waits until they have run. Returns how long that took.
-pub(super) fn submit_and_wait(
-    device: &wgpu::Device,
-    queue: &wgpu::Queue,
-    commands: wgpu::CommandBuffer,
-) -> Result<Duration, RunError> {
-    let start = Instant::now();
-    queue.submit([commands]);
-    device.poll(PollType::wait_indefinitely()).map_err(|error| RunError::Poll(error.to_string()))?;
-    Ok(start.elapsed())
-}
-
-/// Runs `work`, which submits and waits, and fails if wgpu or the driver refused part of it. Without error scopes, such
-/// errors would reach only the app's handler, and results would be zeros.
-pub(super) fn refusals_as_errors<T>(
-    device: &wgpu::Device,
-    work: impl FnOnce() -> Result<T, RunError>,
-) -> Result<T, RunError> {
-    let (done, refusal) = with_error_scopes(device, work);
-    match (done, refusal) {
-        // The reason says more than the error of a readback that never ran.
-        (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason.to_string())),
-        (done, _) => done,
+impl Submitted {
+    async fn outputs(self, problem: &Problem) -> Result<Outputs, RunError> {
+        let values = async |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
+            let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
+            let mut values = readback.values(problem.dtype(operand).unwrap_or_default()).await?;
+            values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
+            Ok(Some(values))
+        };
+        Ok(Outputs {
+            out: values(Operand::Out, self.out).await?.unwrap_or_default(),
+            lse: values(Operand::Lse, self.lse).await?,
+            weights: values(Operand::Weights, self.weights).await?,
+        })
     }
 }
 
-/// Runs `work`, and returns its result with an error that wgpu reported meanwhile, if any.
-pub(super) fn with_error_scopes<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+/// Runs `work` at once. The future fails if wgpu or the driver refused part of it. Without error scopes, such errors
+/// would reach only the app's handler, and results would be zeros.
+///
+/// Nothing may be awaited in `work`: a scope takes every error of its thread, and those that an app causes while it waits
+/// are its own.
+pub(super) fn refusals_as_errors<T>(
+    device: &wgpu::Device,
+    work: impl FnOnce() -> Result<T, RunError>,
+) -> impl Future<Output = Result<T, RunError>> {
     // If a driver refuses what passes wgpu's validation, wgpu reports an internal error.
     let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
     let scopes = filters.map(|filter| device.push_error_scope(filter));
     let done = work();
-    let errors: Vec<_> = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
-    (done, errors.into_iter().next())
+    // A scope ends here, not when its error is awaited.
+    let errors: Vec<_> = scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect();
+    async move {
+        let mut refusal = None;
+        for error in errors {
+            refusal = refusal.or(error.await);
+        }
+        match (done, refusal) {
+            // The reason says more than the error of a readback that cannot be recorded.
+            (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason.to_string())),
+            (done, _) => done,
+        }
+    }
 }
 
 /// Checks that the device can create buffers as large as the operands.

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use crate::host::inputs::{Buffers, Inputs};
-use crate::host::run::{RunError, fit_buffers, refusals_as_errors, submit_and_wait};
+use crate::host::run::{RunError, fit_buffers, refusals_as_errors};
+use crate::host::stopwatch::{Elapsed, Stopwatch};
 use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
 use crate::problem::block_mask::BlockMask;
 use crate::problem::operand::Operand;
-use crate::record::call::Call;
 
 /// How long each candidate ran, fastest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,46 +37,115 @@ impl Tuning {
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
 const MOST_RUNS: usize = 20;
 
-/// **Blocks and submits.** Runs and times every candidate for `problem` on buffers that it fills itself: small numbers,
-/// masks that hide nothing, full lengths. Only the problem itself hides keys. `aux` is filled too, so a `mask_mod` that
-/// reads it is timed on a different mask than yours.
+/// **Submits.** Runs and times every candidate for `problem` on buffers that it fills itself: small numbers, masks that
+/// hide nothing, full lengths. Only the problem itself hides keys. `aux` is filled too, so a `mask_mod` that reads it is
+/// timed on a different mask than yours.
 ///
-/// A time is the wall-clock time of one submission and the wait for it. It includes the driver's time for both, which
-/// can hide small differences. Each candidate is compiled, runs once unmeasured, and then runs up to twenty times or
-/// for a fifth of a second. Leave the device otherwise idle.
+/// Each candidate is compiled, runs once unmeasured, and then runs up to twenty times or for a fifth of a second.
+/// Candidates are compared by the median of their runs.
 ///
-/// Tune once per device, driver and problem, with the lengths that you run, and store the name of the best variant:
+/// # How a run is timed
+///
+/// If the device has [`Features::TIMESTAMP_QUERY`](wgpu::Features::TIMESTAMP_QUERY), a time is what the device itself
+/// measures. Otherwise, or if the timestamps of one candidate cannot be right, all times are by the clock: from the
+/// submission until its end is noticed. That includes the driver's time for both, which can hide small differences. A
+/// program that polls its device once per frame notices the end once per frame, so that all candidates seem as fast: it
+/// should request the feature, or poll on a thread while it tunes. Browsers round timestamps to 0.1 ms, and what is faster
+/// is timed by the clock.
+///
+/// Leave the device otherwise idle. What else it does meanwhile, such as drawing, makes times longer.
+///
+/// # In a frame loop
+///
+/// Each run is awaited before the next one is submitted. So a program that polls the future once per frame runs one
+/// candidate once in each frame. The longest submission is one run of the slowest candidate. Natively, the future blocks
+/// its thread while it fills the buffers, at its first poll, and while the driver compiles a candidate, at most one per
+/// poll. To avoid that, plan the candidates on a thread beforehand: clones of `attention` share what they compile.
 ///
 /// ```
-/// use wgpu_attention::{Attention, Problem, Shape, blocking};
+/// use std::task::{Context, Poll, Waker};
+/// use wgpu_attention::{Attention, Problem, Shape, submitting};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
 /// # let attention = Attention::new(&device);
 /// let problem = Problem::builder(Shape::new(1, 8, 100, 64)).build()?;
-/// let stored = blocking::tune(&attention, &queue, &problem)?.best().to_string();
-///
-/// // In a later run. It is an error if the name is no longer that of a candidate; then tune again.
-/// let plan = attention.plan_variant(&problem, &attention.named(&problem, &stored)?)?;
-/// # assert_eq!(plan.variant().to_string(), stored);
+/// let mut tuning = std::pin::pin!(submitting::tune(&attention, &queue, &problem));
+/// let stored = loop {
+///     // … a frame of yours
+///     device.poll(wgpu::PollType::Poll)?;
+///     if let Poll::Ready(tuned) = tuning.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+///         break tuned?.best().to_string();
+///     }
+/// };
+/// # assert_eq!(attention.named(&problem, &stored)?.to_string(), stored);
 /// # Ok(()) }
 /// ```
 ///
 /// # Errors
 /// [`RunError`], even if only one of the candidates cannot be planned.
-pub fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Result<Tuning, RunError> {
+pub async fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) -> Result<Tuning, RunError> {
     let device = attention.device();
     let candidates = attention.candidates(problem)?;
     fit_buffers(device, problem)?;
-    let mut rows = refusals_as_errors(device, || {
-        let buffers = synthetic(device, problem)?;
-        let timed = candidates.into_iter().map(|variant| {
-            let call = attention.plan_variant(problem, &variant)?.bind(&buffers.operands())?;
-            Ok((variant, median(|| time(device, queue, &call))?))
-        });
-        timed.collect::<Result<Vec<_>, RunError>>()
-    })?;
-    rows.sort_by_key(|(_, duration)| *duration);
-    Ok(Tuning { rows })
+    let prepared = refusals_as_errors(device, || Ok((synthetic(device, problem)?, Stopwatch::new(device, queue))));
+    let (buffers, stopwatch) = prepared.await?;
+    let mut timed = Vec::new();
+    for variant in candidates {
+        let bound =
+            refusals_as_errors(device, || Ok(attention.plan_variant(problem, &variant)?.bind(&buffers.operands())?));
+        let call = bound.await?;
+        // The first run is slower than those that follow.
+        stopwatch.time(&call).await?;
+        let mut runs = Runs::default();
+        while !runs.are_enough() {
+            runs.add(stopwatch.time(&call).await?);
+        }
+        timed.push((variant, runs));
+    }
+    Ok(Tuning { rows: sorted(timed) })
+}
+
+/// The candidates with the medians of their runs, fastest first. Times by the clock and by the device are not compared
+/// with each other.
+fn sorted(timed: Vec<(Variant, Runs)>) -> Vec<(Variant, Duration)> {
+    let by_device: Option<Vec<Duration>> = timed.iter().map(|(_, runs)| runs.by_device()).collect();
+    let times = by_device.unwrap_or_else(|| timed.iter().map(|(_, runs)| runs.by_clock()).collect());
+    let mut rows: Vec<_> = timed.into_iter().map(|(variant, _)| variant).zip(times).collect();
+    rows.sort_by_key(|(_, time)| *time);
+    rows
+}
+
+/// The measured runs of one candidate.
+#[derive(Debug, Default)]
+struct Runs {
+    runs: Vec<Elapsed>,
+}
+
+impl Runs {
+    fn add(&mut self, run: Elapsed) {
+        self.runs.push(run);
+    }
+
+    /// By the clock, since this bounds how long a tuning takes.
+    fn are_enough(&self) -> bool {
+        let spent: Duration = self.runs.iter().map(|run| run.by_clock).sum();
+        spent >= LONG_ENOUGH || self.runs.len() >= MOST_RUNS
+    }
+
+    fn by_clock(&self) -> Duration {
+        median(self.runs.iter().map(|run| run.by_clock).collect())
+    }
+
+    /// `None` if the device could not tell the time of every run.
+    fn by_device(&self) -> Option<Duration> {
+        self.runs.iter().map(|run| run.by_device).collect::<Option<_>>().map(median)
+    }
+}
+
+/// The middle one of some times, of which there is at least one.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// Operands on which no kernel can skip work: no zeros, and nothing masked except by the problem itself.
@@ -124,54 +193,61 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     Ok(inputs.upload(device, problem)?)
 }
 
-/// The median of the times that `run` returns, after one run that does not count.
-fn median(mut run: impl FnMut() -> Result<Duration, RunError>) -> Result<Duration, RunError> {
-    run()?;
-    let mut times = Vec::new();
-    let mut spent = Duration::ZERO;
-    while times.is_empty() || (spent < LONG_ENOUGH && times.len() < MOST_RUNS) {
-        times.push(run()?);
-        spent += times[times.len() - 1];
-    }
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
-}
-
-/// The time of one submission. It does not include recording, since an app records among its own commands.
-fn time(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call) -> Result<Duration, RunError> {
-    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    call.encode(&mut encoder);
-    submit_and_wait(device, queue, encoder.finish())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Caps, Shape, candidates};
 
-    /// The number of timed runs if each takes so long, and the median. The first run takes longest.
-    fn timed(each: Duration) -> (usize, Duration) {
-        let mut runs = 0;
-        let median = median(|| {
-            runs += 1;
-            Ok(if runs == 1 { Duration::from_secs(9) } else { each })
-        });
-        (runs - 1, median.expect("no run fails"))
+    fn by_clock(by_clock: Duration) -> Elapsed {
+        Elapsed { by_clock, by_device: None }
+    }
+
+    fn runs(times: impl IntoIterator<Item = Elapsed>) -> Runs {
+        Runs { runs: times.into_iter().collect() }
     }
 
     #[test]
     fn runs_are_timed_until_there_are_enough_or_it_is_long_enough() {
-        for (each, runs) in
+        for (each, wanted) in
             [(1_000, 20), (10_500, 20), (99_900, 3), (100_000, 2), (199_500, 2), (200_000, 1), (300_000, 1)]
         {
-            let each = Duration::from_micros(each);
-            assert_eq!(timed(each), (runs, each));
+            let mut runs = Runs::default();
+            while !runs.are_enough() {
+                runs.add(by_clock(Duration::from_micros(each)));
+            }
+            assert_eq!(runs.runs.len(), wanted, "{each} µs");
         }
     }
 
     #[test]
     fn the_median_is_the_one_in_the_middle() {
-        let mut times = [900, 70, 80, 60].map(Duration::from_millis).into_iter();
-        let median = median(|| Ok(times.next().expect("three runs are long enough")));
-        assert_eq!(median, Ok(Duration::from_millis(70)));
+        let times = [70, 80, 60].map(Duration::from_millis);
+        assert_eq!(runs(times.map(by_clock)).by_clock(), Duration::from_millis(70));
+        let both = |time| Elapsed { by_clock: 3 * time, by_device: Some(time) };
+        assert_eq!(runs(times.map(both)).by_device(), Some(Duration::from_millis(70)));
+        assert_eq!(runs(times.map(both).into_iter().chain([by_clock(times[0])])).by_device(), None);
+    }
+
+    #[test]
+    fn times_by_clock_and_by_device_are_not_compared() {
+        let problem = Problem::builder(Shape::new(1, 8, 100, 64)).build().expect("is a problem");
+        let [a, b] = &candidates(&problem, &Caps::from_limits(&wgpu::Limits::default())).expect("has candidates")[..2]
+        else {
+            unreachable!("a slice of two")
+        };
+        let run = |[clock, device]: [u64; 2]| Elapsed {
+            by_clock: Duration::from_millis(clock),
+            by_device: (device > 0).then(|| Duration::from_millis(device)),
+        };
+        let order = |times: [[u64; 2]; 2]| {
+            let timed = [a, b].into_iter().zip(times).map(|(variant, time)| (variant.clone(), runs([run(time)])));
+            sorted(timed.collect())
+                .into_iter()
+                .map(|(variant, time)| (variant == *a, time.as_millis()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(order([[9, 3], [8, 4]]), [(true, 3), (false, 4)]);
+        assert_eq!(order([[9, 3], [8, 0]]), [(false, 8), (true, 9)]);
+        assert_eq!(order([[8, 0], [9, 0]]), [(true, 8), (false, 9)]);
     }
 }

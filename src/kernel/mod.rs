@@ -18,7 +18,6 @@ mod decode;
 mod lanes;
 mod matrix;
 mod merge;
-#[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod probe;
 mod stage;
 mod streams;

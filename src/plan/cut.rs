@@ -45,7 +45,7 @@ impl Job<'_> {
         let mut waiting: Vec<Piece> = if self.kernel.block.computes_values {
             column_ranges(whole.columns.end).rev().map(|columns| Piece { columns, ..whole.clone() }).collect()
         } else {
-            vec![whole]
+            self.chosen(whole)
         };
         let mut pieces = Vec::new();
         while let Some(piece) = waiting.pop() {
@@ -62,6 +62,18 @@ impl Job<'_> {
             }
         }
         Ok(pieces)
+    }
+
+    /// What of the whole problem the kernel computes: all of it, unless it writes the weights of chosen heads and rows.
+    fn chosen(&self, whole: Piece) -> Vec<Piece> {
+        let writes_weights = self.kernel.operands().any(|operand| operand == Operand::Weights);
+        match self.problem.weight_rows().filter(|_| writes_weights) {
+            Some(chosen) => {
+                let runs = chosen.runs(self.problem.shape().group()).into_iter().rev();
+                runs.map(|heads| Piece { heads, rows: chosen.rows.clone(), ..whole.clone() }).collect()
+            }
+            None => vec![whole],
+        }
     }
 
     fn obstacle(&self, piece: &Piece) -> Option<Obstacle> {

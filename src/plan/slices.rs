@@ -86,7 +86,10 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
             [batch, heads, rows, columns]
         }
         Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
-            [batch, query_heads, query_rows, columns]
+            let chosen = problem.weight_rows().filter(|_| view.operand == Operand::Weights);
+            let [heads, rows] =
+                chosen.map_or([query_heads.clone(), query_rows.clone()], |it| it.places(&query_heads, &query_rows));
+            [batch, heads, rows, columns]
         }
         // Indexed by batch and head only.
         Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],

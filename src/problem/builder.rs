@@ -1,5 +1,6 @@
 //! The builder of a problem.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::problem::block_mask::BlockMask;
@@ -13,6 +14,7 @@ use crate::problem::program::Programs;
 use crate::problem::quantization::Quantization;
 use crate::problem::sequences::{Keys, Pages, Queries};
 use crate::problem::shape::Shape;
+use crate::problem::weight_rows::WeightRows;
 
 /// Describes a [`Problem`](crate::Problem); created by [`Problem::builder`](crate::Problem::builder). Nothing is
 /// checked before [`build`](Self::build).
@@ -46,6 +48,8 @@ pub struct ProblemBuilder {
     pub(super) aux: Option<u64>,
     pub(super) block_mask: Option<BlockMask>,
     pub(super) sharing: Sharing,
+    /// The rows whose weights are written; `None` for all rows, if `weights` is set.
+    pub(super) weights_of: Option<WeightRows>,
 }
 
 /// Whether operands may be parts of the same buffers.
@@ -97,6 +101,7 @@ impl ProblemBuilder {
             aux: None,
             block_mask: None,
             sharing: Sharing::Apart,
+            weights_of: None,
         }
     }
 
@@ -293,6 +298,28 @@ impl ProblemBuilder {
     /// that computes Q Kᵀ twice more (once for each row's maximum and sum, once to write).
     pub fn weights(mut self) -> Self {
         self.weights = true;
+        self.weights_of = None;
+        self
+    }
+
+    /// Also writes the attention weights of some query heads, in the given order, and of a range of query rows:
+    /// (B, heads, rows, Lk). The buffer and the work are then as large as what is chosen. Each run of consecutive heads
+    /// is a dispatch of its own. The weights have the same bits as among those of [all rows](Self::weights).
+    ///
+    /// ```
+    /// # use wgpu_attention::{Operand, Problem, Shape};
+    /// // Word timestamps need the weights of a few heads of a decoder, for the newest token.
+    /// let shape = Shape::new(1, 20, 1, 64).kv_len(1500);
+    /// let problem = Problem::builder(shape).weights_of([3, 17, 18], 0..1).build()?;
+    /// assert_eq!(problem.view(Operand::Weights).map(|view| view.extent), Some([1, 3, 1, 1500]));
+    /// # Ok::<(), wgpu_attention::ProblemError>(())
+    /// ```
+    ///
+    /// There must be a head, and each may be named once. The rows must exist, also after
+    /// [`Plan::resized`](crate::Plan::resized), and there may be none.
+    pub fn weights_of(mut self, heads: impl Into<Arc<[u32]>>, rows: Range<u32>) -> Self {
+        self.weights = true;
+        self.weights_of = Some(WeightRows { heads: heads.into(), rows });
         self
     }
 

@@ -41,6 +41,7 @@ impl ProblemBuilder {
         self.programs.check(self.aux.is_some())?;
         self.check_block_mask()?;
         self.check_sequences()?;
+        self.weights_of.as_ref().map_or(Ok(()), |chosen| chosen.check(self.shape))?;
         let problem = Problem { spec: self.clone() };
         for view in problem.views() {
             let View { operand, stride, extent, .. } = view;

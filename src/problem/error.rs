@@ -125,4 +125,31 @@ pub enum ProblemError {
         /// Its extents along the same axes.
         extent: [u32; 4],
     },
+    /// The list of the heads whose weights are wanted is empty.
+    #[error("`weights_of` was given no head; leave it out for no weights")]
+    WeightsOfNoHead,
+    /// The weights of a head are wanted that does not exist.
+    #[error("the weights of head {head} are wanted, but heads are numbered from 0 and there are {heads_q}")]
+    WeightsOfMissingHead {
+        /// The head that does not exist.
+        head: u32,
+        /// Number of query heads.
+        heads_q: u32,
+    },
+    /// The weights of a head are wanted twice.
+    #[error("`weights_of` names head {head} twice; its weights are written once, so name it once and read them twice")]
+    WeightsOfHeadTwice {
+        /// The head that is named twice.
+        head: u32,
+    },
+    /// The weights of rows are wanted that do not exist.
+    #[error("the weights of rows {start}..{end} are wanted, which must be a range within 0..{len_q} (`len_q`)")]
+    WeightsOfMissingRows {
+        /// The first row.
+        start: u32,
+        /// One past the last row.
+        end: u32,
+        /// Number of query rows.
+        len_q: u32,
+    },
 }

@@ -15,6 +15,7 @@ pub(crate) mod program;
 pub(crate) mod quantization;
 pub(crate) mod sequences;
 pub(crate) mod shape;
+pub(crate) mod weight_rows;
 
 use block_mask::BlockMask;
 use builder::{ProblemBuilder, Sharing, Slopes};
@@ -28,6 +29,7 @@ use program::Programs;
 use quantization::Quantization;
 use sequences::{Keys, Pages, Queries};
 use shape::Shape;
+use weight_rows::WeightRows;
 
 /// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
 ///
@@ -189,7 +191,11 @@ impl Problem {
             Operand::V => Some(keys(self.spec.v, dim_v)),
             Operand::Out => Some(queries(self.spec.out, dim_v)),
             Operand::Lse => self.spec.lse.then(|| contiguous(1)),
-            Operand::Weights => self.spec.weights.then(|| contiguous(len_kv)),
+            Operand::Weights => self.spec.weights.then(|| {
+                let chosen = self.spec.weights_of.as_ref().map(|chosen| (chosen.heads(), chosen.len()));
+                let (heads, len) = chosen.unwrap_or((heads_q, rows_q));
+                rows(Layout::bhld(heads, len, len_kv), [batches_q, len], heads, len_kv)
+            }),
             Operand::Mask => self.spec.mask.map(|(_, layout)| scores(layout)),
             Operand::Bias => self.spec.bias.map(|(_, layout)| scores(layout)),
             Operand::AlibiSlopes => self.spec.alibi.map(|slopes| View {
@@ -239,6 +245,23 @@ impl Problem {
                 }
             }),
         }
+    }
+
+    /// The rows whose weights are written, if only some are.
+    pub(crate) const fn weight_rows(&self) -> Option<&WeightRows> {
+        self.spec.weights_of.as_ref()
+    }
+
+    /// The index of the first weight of a row (batch, query head, query) in the buffer of the weights; `None` if its
+    /// weights are not written.
+    pub fn weights_at(&self, [batch, head, query]: [u32; 3]) -> Option<u64> {
+        let view = self.view(Operand::Weights)?;
+        let (head, query) = match &self.spec.weights_of {
+            Some(chosen) => (chosen.place(head)?, query.checked_sub(chosen.rows.start)?),
+            None => (head, query),
+        };
+        let is_written = batch < view.extent[0] && head < view.extent[1] && query < view.extent[2];
+        is_written.then(|| view.index([batch, head, query, 0]))
     }
 
     pub(crate) fn band(&self) -> Band {

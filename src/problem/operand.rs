@@ -13,7 +13,7 @@ pub enum Operand {
     Out,
     /// Log-sum-exp of each row's scores, natural logarithm (B, Hq, Lq), f32.
     Lse,
-    /// The attention weights (B, Hq, Lq, Lk).
+    /// The attention weights (B, Hq, Lq, Lk), or those of [chosen heads and rows](crate::ProblemBuilder::weights_of).
     Weights,
     /// Boolean mask (B, Hq, Lq, Lk), stored in a [`MaskFormat`](crate::MaskFormat).
     Mask,

@@ -107,6 +107,17 @@ fn describing() {
     of_batches.block_mask(BlockMask::new(64, 64).per_batch()).build().unwrap();
     let commented = problem.clone().mask_mod("fn mask_mod(at: At) -> bool { return at.key > 0u; } // not the head");
     shared(&commented).build().unwrap();
+    let weights_of = |heads: &[u32], rows| problem.clone().weights_of(heads, rows);
+    refused(weights_of(&[], 0..8), |e| matches!(e, E::WeightsOfNoHead), &["no head", "leave it out"]);
+    let missing = |e: &E| matches!(e, E::WeightsOfMissingHead { head: 4, heads_q: 4 });
+    refused(weights_of(&[3, 4], 0..8), missing, &["head 4", "from 0", "there are 4"]);
+    refused(weights_of(&[3, 0, 3], 0..8), |e| matches!(e, E::WeightsOfHeadTwice { head: 3 }), &["head 3", "once"]);
+    for (start, end) in [(0, 9), (8, 9), (9, 9), (3, 2)] {
+        let missing = |e: &E| matches!(e, E::WeightsOfMissingRows { .. });
+        refused(weights_of(&[3], start..end), missing, &[&format!("{start}..{end}"), "0..8", "len_q"]);
+    }
+    weights_of(&[3, 0, 1, 2], 0..8).build().unwrap();
+    weights_of(&[3], 8..8).build().unwrap();
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
     refused(
         overlapping,

@@ -227,7 +227,20 @@ impl Draw {
         problem = if let Some(bias) = bias { problem.bias(bias, self.scores(1)) } else { problem };
         problem = if kv_lengths { problem.kv_lengths() } else { problem };
         problem = if lse { problem.lse() } else { problem };
-        if weights { problem.weights() } else { problem }
+        if weights { self.with_weights(problem) } else { problem }
+    }
+
+    /// Adds the weights, of all or of some heads and rows.
+    fn with_weights(&self, problem: ProblemBuilder) -> ProblemBuilder {
+        let Shape { heads_q, len_q, .. } = self.shape;
+        let [which, start, count] = [8, 32, 48].map(|bit| (self.seed >> bit) as u32 % (1 << 16));
+        let mut heads: Vec<u32> = (0..heads_q).filter(|head| which >> head & 1 == 1).collect();
+        if self.seed & 1 == 1 {
+            heads.reverse();
+        }
+        let start = start % len_q;
+        let end = start + 1 + count % (len_q - start);
+        if heads.is_empty() { problem.weights() } else { problem.weights_of(heads, start..end) }
     }
 
     fn case(&self) -> Case {

@@ -3,9 +3,9 @@
 //! In reading order: shared problems ([`case`]), whose inputs and expected results come from `truth`; which wrong results
 //! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]).
 //!
-//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], what changes as a cache grows ([`growing`]), and random problems ([`fuzz`]); the
+//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`chosen_weights`], what changes as a cache grows ([`growing`]), and random problems ([`fuzz`]); the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
-//! units; tuning ([`tune`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
+//! units; tuning ([`tune`]) and what is awaited while an app runs ([`submitting`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
 //! other adapters, recording ([`record`]), and every one of the [`errors`].
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
@@ -21,6 +21,7 @@ mod rejects;
 
 mod block_masks;
 mod blocking;
+mod chosen_weights;
 mod cuts;
 mod edges;
 mod errors;
@@ -41,5 +42,6 @@ mod refused;
 mod semantics;
 mod sequences;
 mod shaders;
+mod submitting;
 mod tune;
 mod wrong_programs;

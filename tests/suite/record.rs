@@ -253,9 +253,10 @@ fn wild_problem() -> impl Strategy<Value = ProblemBuilder> {
     let window = (prop::option::of(any::<u32>()), prop::option::of(any::<u32>()));
     // Few sizes, because each needs another kernel.
     let tile = (prop::sample::select(&[1, 65_536][..]), prop::sample::select(&[31, 32, 65_536][..]));
-    let described = (window, prop::option::weighted(0.2, tile));
+    let weighed = (prop::collection::vec(wild_u32(), 0..4), wild_u32(), wild_u32());
+    let described = (window, prop::option::weighted(0.2, tile), prop::option::weighted(0.2, weighed));
     (wild_shape(), layouts, numbers, scores, described).prop_map(|(shape, layouts, numbers, scores, described)| {
-        let ((left, right), tile) = described;
+        let ((left, right), tile, weighed) = described;
         let [q, k, v, out] = layouts;
         let (scale, softcap, offset, [causal, from_end, kv_lengths, lse, weights]) = numbers;
         let (mask, bias, dtype, bias_dtype) = scores;
@@ -273,6 +274,7 @@ fn wild_problem() -> impl Strategy<Value = ProblemBuilder> {
         problem = if kv_lengths { problem.kv_lengths() } else { problem };
         problem = if lse { problem.lse() } else { problem };
         problem = if weights { problem.weights() } else { problem };
+        problem = weighed.map_or(problem.clone(), |(heads, start, end)| problem.weights_of(heads, start..end));
         tile.map_or(problem.clone(), |(rows, keys)| {
             problem.block_mask(BlockMask::new(rows, keys).per_batch().per_head())
         })

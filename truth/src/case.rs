@@ -91,6 +91,17 @@ impl Case {
         self.stored_rows().into_iter().flatten()
     }
 
+    /// Which of some rows have weights among the outputs, as indices in the order of the weights. If the problem has no
+    /// weights, all rows in their own order.
+    pub(crate) fn weight_order(&self, rows: &[[u32; 3]]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        if self.problem.uses(Operand::Weights) {
+            order.retain(|&n| self.problem.weights_at(rows[n]).is_some());
+            order.sort_by_key(|&n| self.problem.weights_at(rows[n]));
+        }
+        order
+    }
+
     /// The (batch, head, query) of every row of the output, in order; `None` for a row of no sequence.
     pub fn stored_rows(&self) -> Vec<Option<[u32; 3]>> {
         let [batches, heads, rows, _] = self.view(Operand::Out).extent;

@@ -26,7 +26,7 @@ pub struct Outputs {
     pub out: Vec<f32>,
     /// The log-sum-exp, (B, Hq, Lq).
     pub lse: Option<Vec<f32>>,
-    /// The weights, (B, Hq, Lq, Lk).
+    /// The weights, (B, Hq, Lq, Lk), or those of chosen heads and rows in the order of the problem.
     pub weights: Option<Vec<f32>>,
     /// Describes a write that belongs to no row, if there was one.
     pub stray: Option<String>,
@@ -59,6 +59,8 @@ impl Outputs {
 #[derive(Debug)]
 pub struct Expected {
     rows: Vec<[u32; 3]>,
+    /// The rows whose weights are written, in the order of the weights.
+    weight_rows: Vec<[u32; 3]>,
     out: Quantity,
     lse: Quantity,
     weights: Quantity,
@@ -165,9 +167,9 @@ impl Quantity {
         Self { operand, width: width as usize, exact: Vec::new(), tolerance: Vec::new() }
     }
 
-    fn push(&mut self, Judged { exact, tolerance }: Judged) {
+    fn push(&mut self, Judged { exact, tolerance }: &Judged) {
         self.exact.extend(exact);
-        self.tolerance.push(tolerance);
+        self.tolerance.push(*tolerance);
     }
 
     /// Raises `worst` to the verdict on the worst of the `rows` that `judged` selects.
@@ -246,18 +248,22 @@ impl Expected {
     /// If the inputs do not fit the problem, or if there is no such row.
     pub fn of_rows(case: &Case, rows: Vec<[u32; 3]>) -> Result<Self, BindError> {
         let shape = case.problem.shape();
+        let order = case.weight_order(&rows);
         let judged: Vec<[Judged; 3]> = rows.par_iter().map(|&at| Judged::of_row(case, at)).collect::<Result<_, _>>()?;
         let mut expected = Self {
+            weight_rows: order.iter().map(|&n| rows[n]).collect(),
             rows,
             out: Quantity::new(Operand::Out, shape.dim_v),
             lse: Quantity::new(Operand::Lse, 1),
             weights: Quantity::new(Operand::Weights, shape.len_kv),
         };
+        let mut all_weights = Vec::new();
         for [out, lse, weights] in judged {
-            expected.out.push(out);
-            expected.lse.push(lse);
-            expected.weights.push(weights);
+            expected.out.push(&out);
+            expected.lse.push(&lse);
+            all_weights.push(weights);
         }
+        order.iter().for_each(|&n| expected.weights.push(&all_weights[n]));
         Ok(expected)
     }
 
@@ -287,9 +293,10 @@ impl Expected {
         }
         let mut worst = Verdict { error: 0.0, allowed: 0.0, operand: Operand::Out, at: [0; 3] };
         self.out.check(&got.out, &self.rows, &judged, &mut worst)?;
-        for (quantity, got) in [(&self.lse, &got.lse), (&self.weights, &got.weights)] {
+        let others = [(&self.lse, &self.rows, &got.lse), (&self.weights, &self.weight_rows, &got.weights)];
+        for (quantity, rows, got) in others {
             if let Some(got) = got {
-                quantity.check(got, &self.rows, &judged, &mut worst)?;
+                quantity.check(got, rows, &judged, &mut worst)?;
             }
         }
         Ok(worst)

@@ -9,13 +9,12 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices of problems that fit the memory")]
 
-#[cfg(not(target_arch = "wasm32"))]
-mod blocking;
 mod case;
 mod expected;
 mod fill;
 mod host;
 mod naive;
+mod run;
 mod sequences;
 mod visibility;
 

@@ -142,13 +142,15 @@ impl<'a> Row<'a> {
 /// The results of the naive computation, as a kernel would store them.
 pub fn naive(case: &Case) -> Outputs {
     let dtype = case.dtype(Operand::Out);
-    let (mut out, mut lse, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-    for at in case.rows() {
+    let (mut out, mut lse, mut all_weights) = (Vec::new(), Vec::new(), Vec::new());
+    let rows: Vec<[u32; 3]> = case.rows().collect();
+    for &at in &rows {
         let row = Row::new(case, at).computed(Way::Forward);
         out.extend(dtype.decode(&dtype.encode(&row.out)));
         lse.push(row.lse);
-        weights.extend(dtype.decode(&dtype.encode(&row.weights)));
+        all_weights.push(dtype.decode(&dtype.encode(&row.weights)));
     }
+    let weights = case.weight_order(&rows).into_iter().flat_map(|n| all_weights[n].clone()).collect();
     let problem = &case.problem;
     Outputs {
         out,

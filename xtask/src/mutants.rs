@@ -25,6 +25,7 @@ const FILES: &[&str] = &[
     "src/device/matrix_unit.rs",
     "src/host/inputs.rs",
     "src/host/run.rs",
+    "src/host/stopwatch.rs",
     "src/host/tune.rs",
     "src/kernel/choices.rs",
     "src/kernel/decode.rs",
@@ -57,6 +58,7 @@ const FILES: &[&str] = &[
     "src/problem/operand.rs",
     "src/problem/positions.rs",
     "src/problem/shape.rs",
+    "src/problem/weight_rows.rs",
     "src/record/bind.rs",
     "src/record/call.rs",
     "src/record/operands.rs",
@@ -66,7 +68,7 @@ const FILES: &[&str] = &[
 /// The tests that should notice a mistake, in the order in which they run: the quick ones first.
 const STAGES: &[Stage] = &[
     Stage { program: Program::Unit, tests: &[], of: "" },
-    Stage { program: Program::Suite, tests: &["errors::", "host::"], of: "" },
+    Stage { program: Program::Suite, tests: &["errors::", "host::", "chosen_weights::rows"], of: "" },
     Stage {
         program: Program::Suite,
         // What is skipped takes longer.
@@ -82,7 +84,14 @@ const STAGES: &[Stage] = &[
     // These run kernels, and take longer.
     Stage {
         program: Program::Suite,
-        tests: &["blocking::", "tune::", "refused::", "block_masks::the_host_may", "block_masks::empty_problems"],
+        tests: &[
+            "blocking::",
+            "submitting::",
+            "tune::",
+            "refused::",
+            "block_masks::the_host_may",
+            "block_masks::empty_problems",
+        ],
         of: "src/host/",
     },
     Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },

@@ -206,6 +206,7 @@ fn outputs() -> Vec<Row> {
     vec![
         ("lse", Problem::builder(shape).lse(), AS_DRAWN),
         ("weights", Problem::builder(shape).weights(), AS_DRAWN),
+        ("weights-of-heads", Problem::builder(shape).weights_of([3, 0, 1], 10..30), AS_DRAWN),
         ("lse-weights-causal", both.clone().causal(Diagonal::TopLeft), AS_DRAWN),
         ("lse-weights-no-key", both.clone().kv_lengths(), |_, host| host.kv_lengths = Some(vec![0, 53])),
         ("weights-f16", both.dtype(Dtype::F16), AS_DRAWN),

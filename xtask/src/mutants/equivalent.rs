@@ -55,13 +55,6 @@ const ELSEWHERE: &[Equivalent] = &[
         because: "any small numbers will do",
     },
     Equivalent {
-        file: "src/host/tune.rs",
-        function: "median",
-        text: "times.is_empty() || (spent < LONG_ENOUGH && times.len() < MOST_RUNS)",
-        mistake: "without its left half",
-        because: "nothing was spent before the first run",
-    },
-    Equivalent {
         file: "src/plan/cut.rs",
         function: "Job::cut",
         text: "pieces.len() + waiting.len()",

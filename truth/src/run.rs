@@ -1,13 +1,13 @@
-//! Results of the library's blocking functions, which do not exist in a browser.
+//! Results of the library's functions that run attention by themselves.
 
-use wgpu_attention::{Operand, blocking};
+use wgpu_attention::{Operand, submitting};
 
 use crate::case::{Case, indices};
 use crate::expected::Outputs;
 
 impl Outputs {
-    /// Converts what a blocking function returned from the layout of a case's problem. Missing values are NaN.
-    pub fn of(case: &Case, outputs: &blocking::Outputs) -> Self {
+    /// Converts what such a function returned from the layout of a case's problem. Missing values are NaN.
+    pub fn of(case: &Case, outputs: &submitting::Outputs) -> Self {
         let view = case.problem.view(Operand::Out);
         let out = view.into_iter().flat_map(|view| {
             indices(view.extent).map(move |at| outputs.out.get(view.index(at) as usize).copied().unwrap_or(f32::NAN))
