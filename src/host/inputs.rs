@@ -78,7 +78,7 @@ impl Inputs<'_> {
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
             Operand::BlockMask => self.block_mask.map(<[_]>::len),
-            Operand::Out | Operand::Lse | Operand::Weights => None,
+            Operand::Out | Operand::Lse | Operand::Weights | Operand::PairOut | Operand::PairLse => None,
         }
     }
 
@@ -116,7 +116,7 @@ impl Inputs<'_> {
         Ok(Buffers { buffers: buffers.collect::<Result<_, _>>()? })
     }
 
-    /// An input's bytes as the problem stores them; `None` for an output.
+    /// An input's bytes as the problem stores them; `None` for what is no input.
     fn encode(&self, problem: &Problem, operand: Operand) -> Option<Vec<u8>> {
         let encoded = |values: &[f32]| Some(problem.dtype(operand)?.encode(values));
         match operand {
@@ -130,7 +130,7 @@ impl Inputs<'_> {
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
             Operand::BlockMask => Some(bytemuck::cast_slice(self.block_mask?).to_vec()),
-            Operand::Out | Operand::Lse | Operand::Weights => None,
+            Operand::Out | Operand::Lse | Operand::Weights | Operand::PairOut | Operand::PairLse => None,
         }
     }
 }

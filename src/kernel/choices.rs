@@ -6,6 +6,7 @@ use crate::problem::Problem;
 use crate::problem::builder::Sharing;
 use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
+use crate::problem::merge::Merge;
 use crate::problem::operand::Operand;
 use crate::problem::program::{Programs, fingerprint};
 
@@ -50,7 +51,7 @@ pub(crate) struct Choices {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Storage {
     pub(crate) q: Dtype,
-    /// Of the keys and the values.
+    /// Of the keys and the values, or of the outputs that are merged.
     pub(crate) kv: Dtype,
     /// Of the output or the weights.
     pub(crate) out: Dtype,
@@ -70,7 +71,7 @@ impl Storage {
     pub(crate) fn dtype(self, operand: Operand) -> Dtype {
         match operand {
             Operand::Q => self.q,
-            Operand::K | Operand::V => self.kv,
+            Operand::K | Operand::V | Operand::PairOut => self.kv,
             _ => self.out,
         }
     }
@@ -130,6 +131,30 @@ impl Choices {
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
             results: Results::Whole,
             sharing: problem.sharing(),
+        }
+    }
+
+    /// The choices of a merge, which has no scores and works on heads of any size.
+    pub(crate) fn of_merge(merge: &Merge, access: Access) -> Self {
+        let of = |operand| merge.dtype(operand).unwrap_or_default();
+        let pair = of(Operand::PairOut);
+        Self {
+            storage: Storage { q: pair, kv: pair, out: of(Operand::Out) },
+            access,
+            dim_qk: 0,
+            dim_v: 0,
+            softcap: false,
+            mask: None,
+            block_mask: None,
+            bias: None,
+            kv_lengths: false,
+            lse: merge.uses(Operand::Lse),
+            alibi: false,
+            sinks: false,
+            programs: Programs::default(),
+            aux: false,
+            results: Results::Whole,
+            sharing: Sharing::Apart,
         }
     }
 

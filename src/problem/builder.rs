@@ -34,6 +34,7 @@ pub struct ProblemBuilder {
     pub(super) bias: Option<(Dtype, ScoreLayout)>,
     pub(super) kv_lengths: bool,
     pub(super) lse: bool,
+    pub(super) lse_layout: Option<Layout>,
     pub(super) weights: bool,
     pub(super) alibi: Option<Slopes>,
     pub(super) sinks: bool,
@@ -82,6 +83,7 @@ impl ProblemBuilder {
             bias: None,
             kv_lengths: false,
             lse: false,
+            lse_layout: None,
             weights: false,
             alibi: None,
             sinks: false,
@@ -126,7 +128,7 @@ impl ProblemBuilder {
             Operand::Out | Operand::Weights => Some(self.out_dtype.unwrap_or(self.dtype)),
             Operand::Bias => self.bias.map(|(dtype, _)| dtype),
             Operand::Lse | Operand::AlibiSlopes | Operand::Sinks | Operand::Aux => Some(Dtype::F32),
-            Operand::Mask | Operand::BlockMask | Operand::KvLengths => None,
+            Operand::Mask | Operand::BlockMask | Operand::KvLengths | Operand::PairOut | Operand::PairLse => None,
         }
     }
 
@@ -215,6 +217,13 @@ impl ProblemBuilder {
     pub fn lse(mut self) -> Self {
         self.lse = true;
         self
+    }
+
+    /// Also writes each row's log-sum-exp, in this layout: that of rows with one element. For example,
+    /// `Layout::blhd(heads, len, 1)` is (B, Lq, Hq).
+    pub fn lse_in(mut self, layout: Layout) -> Self {
+        self.lse_layout = Some(layout);
+        self.lse()
     }
 
     /// Also writes the attention weights (B, Hq, Lq, Lk).

@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod function;
 pub(crate) mod layout;
 pub(crate) mod mask;
+pub(crate) mod merge;
 pub(crate) mod number;
 pub(crate) mod operand;
 pub(crate) mod positions;
@@ -142,12 +143,8 @@ impl Problem {
         };
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
         let rows = |layout: Option<Layout>, heads, len, dim| {
-            let Layout { offset, batch: b, head, row } = layout.unwrap_or(Layout::bhld(heads, len, dim));
-            // A stride that does not fit 63 bits is clamped. An axis of 2 or more then reaches past 2⁶⁴ bytes and is
-            // refused; an axis of 1 does not use its stride.
-            let [b, head, row] = [b, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
-            let (extent, stride) = ([batch, heads, len, dim], [b, head, row, 1]);
-            View { operand, offset, extent, stride, element_bytes }
+            let layout = layout.unwrap_or(Layout::bhld(heads, len, dim));
+            View::of_rows(operand, layout, [batch, heads, len, dim], element_bytes)
         };
         let scores = |layout: ScoreLayout| {
             let ScoreLayout { offset, stride, .. } = layout;
@@ -158,7 +155,7 @@ impl Problem {
             Operand::K => Some(rows(self.spec.k, heads_kv, len_kv, dim_qk)),
             Operand::V => Some(rows(self.spec.v, heads_kv, len_kv, dim_v)),
             Operand::Out => Some(rows(self.spec.out, heads_q, len_q, dim_v)),
-            Operand::Lse => self.spec.lse.then(|| rows(None, heads_q, len_q, 1)),
+            Operand::Lse => self.spec.lse.then(|| rows(self.spec.lse_layout, heads_q, len_q, 1)),
             Operand::Weights => self.spec.weights.then(|| rows(None, heads_q, len_q, len_kv)),
             Operand::Mask => self.spec.mask.map(|(_, layout)| scores(layout)),
             Operand::Bias => self.spec.bias.map(|(_, layout)| scores(layout)),
@@ -201,6 +198,7 @@ impl Problem {
                 stride: [1, 0, 0, 0],
                 element_bytes,
             }),
+            Operand::PairOut | Operand::PairLse => None,
         }
     }
 
