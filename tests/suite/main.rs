@@ -3,7 +3,7 @@
 //! In reading order: shared problems ([`case`]), whose inputs and expected results come from `truth`; which wrong results
 //! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]).
 //!
-//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], what changes as a cache grows ([`growing`]), and random problems ([`fuzz`]); the
+//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], what changes as a cache grows ([`growing`]), random problems ([`fuzz`]), and [`merging`] results; the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
 //! units; tuning ([`tune`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
 //! other adapters, recording ([`record`]), and every one of the [`errors`].
@@ -31,6 +31,7 @@ mod host;
 mod house;
 mod laws;
 mod matrix;
+mod merging;
 mod mutants;
 mod mutations;
 mod programs;
