@@ -82,6 +82,12 @@
 //! | determinism | the same inputs, shape and adapter give the same bits; a row's bits do not depend on the contents of other rows and batches |
 //! | size | a problem that exceeds the device's binding size, 65 535 workgroups or the driver's time limit is split into several dispatches, or fails with an error that says why it cannot be |
 //!
+//! # Merging
+//!
+//! A [`Merge`] combines results over different keys, pairs of an output and its LSE, into the result over all of them: for
+//! a prefix that a batch shares, for keys that arrive or fit only in chunks, for several caches. Its page says what holds for
+//! rows that saw nothing and for numbers that are not finite.
+//!
 //! # Matrix units
 //!
 //! f16 attention runs on tensor cores, matrix cores and simdgroup matrices if the app opts in: see the example at
@@ -147,6 +153,7 @@ pub use kernel::error::PlanError;
 pub use kernel::select::candidates;
 pub use kernel::variant::Variant;
 pub use plan::error::ResizeError;
+pub use plan::merge::MergePlan;
 pub use plan::scratch::{Scratch, ScratchSize};
 pub use plan::{Attention, Plan};
 pub use problem::Problem;
@@ -157,6 +164,7 @@ pub use problem::error::ProblemError;
 pub use problem::function::Function;
 pub use problem::layout::{Layout, ScoreLayout, View};
 pub use problem::mask::MaskFormat;
+pub use problem::merge::{Merge, MergeBuilder};
 pub use problem::operand::Operand;
 pub use problem::positions::{Diagonal, Window};
 pub use problem::quantization::Quantization;

@@ -9,6 +9,7 @@ use crate::kernel::slots::{Slot, Usage, binding};
 use crate::kernel::variant::Variant;
 use crate::plan::{self, Attention};
 use crate::problem::Problem;
+use crate::problem::merge::Merge;
 use crate::problem::program::BUILTINS;
 
 /// The variants that compute the weights of a problem, best first.
@@ -25,6 +26,14 @@ pub fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>
 /// [`PlanError`] if the device cannot run it.
 pub fn block_mask(problem: &Problem, caps: &Caps) -> Result<Variant, PlanError> {
     select::block_mask_variant(problem, caps)
+}
+
+/// The variant that merges pairs.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run it.
+pub fn merge(merge: &Merge, caps: &Caps) -> Result<Variant, PlanError> {
+    select::merge_variant(merge, caps)
 }
 
 /// Every kernel that a plan for `problem` by `variant` runs, in order.

@@ -101,7 +101,7 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
-            Operand::Out | Operand::Lse | Operand::Weights => None,
+            Operand::Out | Operand::Lse | Operand::Weights | Operand::PairOut | Operand::PairLse => None,
         }
     }
 
@@ -158,7 +158,7 @@ impl Inputs<'_> {
         Ok(Buffers { buffers: buffers.collect::<Result<_, _>>()? })
     }
 
-    /// An input's bytes as the problem stores them; `None` for an output.
+    /// An input's bytes as the problem stores them; `None` for what is no input.
     fn encode(&self, problem: &Problem, operand: Operand) -> Option<Vec<u8>> {
         let encoded = |values: &[f32]| Some(problem.dtype(operand)?.encode(values));
         match operand {
@@ -176,7 +176,7 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
-            Operand::Out | Operand::Lse | Operand::Weights => None,
+            Operand::Out | Operand::Lse | Operand::Weights | Operand::PairOut | Operand::PairLse => None,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::problem::Problem;
 use crate::problem::block_mask::BlockMask;
 use crate::problem::function::Function;
 use crate::problem::layout::View;
+use crate::problem::merge::Merge;
 use crate::problem::operand::Operand;
 use crate::problem::positions::Diagonal;
 use crate::problem::sequences::{Keys, Queries};
@@ -190,6 +191,55 @@ pub fn block_mask(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_
         }
     }
     Ok(numbers)
+}
+
+/// The result of a merge, contiguous in (batch, head, row) order whatever the layouts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    /// The output (B, Hq, Lq, Dv).
+    pub out: Vec<f64>,
+    /// Log-sum-exp (B, Hq, Lq).
+    pub lse: Vec<f64>,
+}
+
+/// Merges pairs of an output and its log-sum-exp, each stack laid out as the merge says.
+///
+/// # Errors
+/// [`BindError::TooShort`] if a slice does not hold all pairs.
+pub fn merge(merge: &Merge, pair_out: &[f32], pair_lse: &[f32]) -> Result<Merged, BindError> {
+    let stack = |operand, values: &[f32]| {
+        let (view, stride) = (merge.view(operand), merge.pair_stride(operand));
+        let need = merge.stack(operand).map_or(0, |stack| stack.end().end());
+        let got = values.len() as u64;
+        let (Some(view), Some(stride)) = (view, stride) else { return Err(BindError::Unused { operand }) };
+        if need > got { Err(BindError::TooShort { operand, need, got }) } else { Ok((view, stride)) }
+    };
+    let (outs, lses) = (stack(Operand::PairOut, pair_out)?, stack(Operand::PairLse, pair_lse)?);
+    let get = |(view, stride): (View, u64), values: &[f32], pair: u32, at| {
+        let pair = usize::try_from(stride * u64::from(pair)).expect("a slice that was long enough holds it");
+        f64::from(values[pair + place(&view, at)])
+    };
+    let [batches, heads, rows, columns] = outs.0.extent;
+    let mut merged = Merged { out: Vec::new(), lse: Vec::new() };
+    for batch in 0..batches {
+        for head in 0..heads {
+            for row in 0..rows {
+                let pairs = (0..merge.pairs()).map(|pair| (pair, get(lses, pair_lse, pair, [batch, head, row, 0])));
+                // A pair that saw no key says nothing.
+                let pairs: Vec<(u32, f64)> = pairs.filter(|&(_, lse)| lse != f64::NEG_INFINITY).collect();
+                let largest = pairs.iter().fold(f64::NEG_INFINITY, |most, &(_, lse)| most.max(lse));
+                let total: f64 = pairs.iter().map(|&(_, lse)| (lse - largest).exp()).sum();
+                merged.lse.push(if pairs.is_empty() { f64::NEG_INFINITY } else { largest + total.ln() });
+                for column in 0..columns {
+                    let weighted = pairs.iter().map(|&(pair, lse)| {
+                        (lse - largest).exp() / total * get(outs, pair_out, pair, [batch, head, row, column])
+                    });
+                    merged.out.push(weighted.sum::<f64>() + 0.0);
+                }
+            }
+        }
+    }
+    Ok(merged)
 }
 
 fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, [batch, head, i]: [u32; 3]) -> Row {

@@ -6,6 +6,7 @@ use crate::problem::Problem;
 use crate::problem::builder::Sharing;
 use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
+use crate::problem::merge::Merge;
 use crate::problem::operand::Operand;
 use crate::problem::program::{Programs, fingerprint};
 use crate::problem::quantization::Quantization;
@@ -56,7 +57,7 @@ pub(crate) struct Choices {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Storage {
     pub(crate) q: Dtype,
-    /// Of the keys and the values.
+    /// Of the keys and the values, or of the outputs that are merged.
     pub(crate) kv: Elements,
     /// Of the output or the weights.
     pub(crate) out: Dtype,
@@ -95,7 +96,7 @@ impl Storage {
     pub(crate) fn elements(self, operand: Operand) -> Elements {
         match operand {
             Operand::Q => Elements::Of(self.q),
-            Operand::K | Operand::V => self.kv,
+            Operand::K | Operand::V | Operand::PairOut => self.kv,
             _ => Elements::Of(self.out),
         }
     }
@@ -213,6 +214,32 @@ impl Choices {
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
             results: Results::Whole,
             sharing: problem.sharing(),
+        }
+    }
+
+    /// The choices of a merge, which has no scores and works on heads of any size.
+    pub(crate) fn of_merge(merge: &Merge, access: Access) -> Self {
+        let of = |operand| merge.dtype(operand).unwrap_or_default();
+        let pair = of(Operand::PairOut);
+        Self {
+            storage: Storage { q: pair, kv: Elements::Of(pair), out: of(Operand::Out) },
+            access,
+            dim_qk: 0,
+            dim_v: 0,
+            softcap: false,
+            mask: None,
+            block_mask: None,
+            bias: None,
+            kv_lengths: false,
+            queries: Queries::All,
+            keys: Keys::Dense,
+            lse: merge.uses(Operand::Lse),
+            alibi: false,
+            sinks: false,
+            programs: Programs::default(),
+            aux: false,
+            results: Results::Whole,
+            sharing: Sharing::Apart,
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::kernel::variant::Variant;
 use crate::problem::operand::Operand;
 
-/// The device cannot run the problem. Returned by [`crate::Attention::plan`].
+/// The device cannot run the problem. Returned by [`crate::Attention::plan`] and [`crate::Attention::plan_merge`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
@@ -45,7 +45,7 @@ pub enum PlanError {
     },
     /// The driver would end the kernel's loops early, and the result would be wrong.
     #[error(
-        "len_kv = {len_kv}, but this software driver ends loops early: {variant} is correct up to {most} keys; split the keys and merge by LSE, or use another driver"
+        "len_kv = {len_kv}, but this software driver ends loops early: {variant} is correct up to {most} keys; split the keys and merge by LSE (`Attention::plan_merge`), or use another driver"
     )]
     TooManyKeys {
         /// The kernel.
@@ -53,6 +53,32 @@ pub enum PlanError {
         /// Keys per head of the problem.
         len_kv: u32,
         /// The most keys that the kernel can process.
+        most: u32,
+    },
+    /// The pairs of a merge cannot be sliced small enough to bind.
+    #[error(
+        "the {pairs} pairs in `{operand}` need {need} bytes in one binding even for a single row, but the device binds at most {granted}; request a larger `max_storage_buffer_binding_size`, merge fewer pairs at a time and then their results, or lay the pairs of a row side by side"
+    )]
+    StackTooLarge {
+        /// The operand that is too large.
+        operand: Operand,
+        /// The number of pairs.
+        pairs: u32,
+        /// The smallest slice, in bytes.
+        need: u64,
+        /// The device's limit, in bytes.
+        granted: u64,
+    },
+    /// The driver would end the loop over the pairs early, and the result would be wrong.
+    #[error(
+        "{pairs} pairs are to be merged, but this software driver ends loops early: {variant} is correct up to {most}; merge fewer pairs at a time and then their results, or use another driver"
+    )]
+    TooManyPairs {
+        /// The kernel.
+        variant: Variant,
+        /// The number of pairs.
+        pairs: u32,
+        /// The most pairs that the kernel can merge.
         most: u32,
     },
     /// The device could not create a buffer for the parameters.

@@ -14,6 +14,7 @@ pub(crate) mod slots;
 pub(crate) mod text;
 
 mod block_mask;
+mod combine;
 mod decode;
 mod lanes;
 mod matrix;

@@ -45,6 +45,9 @@ params! {
     part: [u32; 4] = "vec4<u32>",
     /// Staged keys and values; offset and strides are in keys.
     staged: [u32; 4] = "vec4<u32>",
+    /// Pairs to merge: the first of each row.
+    pair_out: [u32; 4] = "vec4<u32>",
+    pair_lse: [u32; 4] = "vec4<u32>",
     /// Query rows of this dispatch, or keys if it stages them. Ragged queries are not counted by it.
     len_q: u32 = "u32",
     len_kv: u32 = "u32",
@@ -88,7 +91,12 @@ params! {
     /// WGSL has no literals for these.
     negative_infinity: f32 = "f32",
     nan: f32 = "f32",
-    /// Number of workgroups that share the keys of a row, and number of keys that each processes.
+    /// Number of workgroups that share the keys of a row, or number of pairs to merge; and number of keys that each
+    /// workgroup processes.
     parts: u32 = "u32",
     part_keys: u32 = "u32",
+    /// Strides from pair to pair.
+    pair_out_stride: u32 = "u32",
+    pair_lse_stride: u32 = "u32",
+    padding: [u32; 2] = "vec2<u32>",
 }

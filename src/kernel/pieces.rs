@@ -299,13 +299,27 @@ impl Pieces {
             return;
         }
         self.output(Operand::Out, choices, form);
+        self.lse(choices);
+        self.total(choices);
+        self.file(include_str!("../../shaders/pieces/result_whole.wgsl"));
+    }
+
+    /// Adds the function that writes the log-sum-exp: `store_lse`.
+    fn lse(&mut self, choices: &Choices) {
         if choices.lse {
             self.file(include_str!("../../shaders/pieces/lse_buffer.wgsl"));
             self.slots.push(Slot::of(Operand::Lse, "array<f32>"));
         } else {
             self.file(include_str!("../../shaders/pieces/lse_none.wgsl"));
         }
-        self.total(choices);
-        self.file(include_str!("../../shaders/pieces/result_whole.wgsl"));
+    }
+
+    /// Adds the functions that read pairs and write what they are merged into.
+    pub(super) fn pairs_of_results(&mut self, choices: &Choices) {
+        self.input(Operand::PairOut, choices, Form::Wide);
+        self.slots.push(Slot::of(Operand::PairLse, "array<f32>"));
+        self.output(Operand::Out, choices, Form::Wide);
+        self.lse(choices);
+        self.file(include_str!("../../shaders/pieces/finish.wgsl"));
     }
 }

@@ -8,7 +8,7 @@ use crate::kernel::matrix::Matrix;
 use crate::kernel::record::Kernel;
 use crate::kernel::streams::Streams;
 use crate::kernel::tiled::{Exchange, Tiled};
-use crate::kernel::{DIM_STEP, block_mask, lanes, matrix, merge, stage, tiled};
+use crate::kernel::{DIM_STEP, block_mask, combine, lanes, matrix, merge, stage, tiled};
 
 /// A schedule with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +34,8 @@ pub(crate) enum Schedule {
     Merge,
     /// Computes the block mask.
     BlockMask,
+    /// Merges pairs of the caller.
+    Combine,
 }
 
 impl Schedule {
@@ -49,6 +51,7 @@ impl Schedule {
             Self::Stage => stage::kernel(choices),
             Self::Merge => merge::kernel(choices),
             Self::BlockMask => block_mask::kernel(choices),
+            Self::Combine => combine::kernel(choices),
         }
     }
 
@@ -64,6 +67,7 @@ impl Schedule {
             Self::Stage => "stage",
             Self::Merge => "merge",
             Self::BlockMask => "block_mask",
+            Self::Combine => "combine",
         }
     }
 
@@ -74,7 +78,9 @@ impl Schedule {
             Self::Streams(streams) => format!("{}{}", self.name(), streams.size),
             Self::Matrix(matrix) => matrix.kind(),
             Self::Tiled(tiled) => tiled.kind(),
-            Self::Lanes { .. } | Self::Weights | Self::Stage | Self::Merge | Self::BlockMask => self.to_string(),
+            Self::Lanes { .. } | Self::Weights | Self::Stage | Self::Merge | Self::BlockMask | Self::Combine => {
+                self.to_string()
+            }
         }
     }
 
@@ -119,7 +125,7 @@ impl std::fmt::Display for Schedule {
             Self::Streams(streams) => write!(f, "{streams}"),
             Self::Lanes { size } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
-            Self::Weights | Self::Stage | Self::Merge | Self::BlockMask => f.write_str(self.name()),
+            Self::Weights | Self::Stage | Self::Merge | Self::BlockMask | Self::Combine => f.write_str(self.name()),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::kernel::tiled::{Exchange, Tiled};
 use crate::kernel::variant::Variant;
 use crate::kernel::{DIM_QK_KEPT, MAX_DIM, matrix};
 use crate::problem::Problem;
+use crate::problem::merge::Merge;
 
 /// A row of the table. The first row that suits a problem and a device is preferred. What an earlier row offers, a later one
 /// does not offer again.
@@ -240,6 +241,21 @@ pub(crate) fn block_mask_variant(problem: &Problem, caps: &Caps) -> Result<Varia
     Ok(variant)
 }
 
+/// The variant that merges pairs.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run it, or cannot merge so many pairs.
+pub(crate) fn merge_variant(merge: &Merge, caps: &Caps) -> Result<Variant, PlanError> {
+    let variant = Variant::of_merge(merge);
+    let kernel = variant.kernel();
+    check_limits(&variant, &kernel, caps)?;
+    let (pairs, most) = (merge.pairs(), most_keys(&kernel, caps));
+    if pairs > most {
+        return Err(PlanError::TooManyPairs { variant, pairs, most });
+    }
+    Ok(variant)
+}
+
 fn runnable(
     schedules: impl Iterator<Item = Schedule>,
     problem: &Problem,
@@ -274,6 +290,25 @@ fn runnable(
 
 /// Checks that a device can run a variant for `problem`.
 fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
+    check_limits(variant, kernel, caps)?;
+    let (len_kv, most) = (problem.most_keys(), most_keys(kernel, caps));
+    if len_kv > most {
+        return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
+    }
+    Ok(())
+}
+
+/// The most keys, or pairs to merge, of a row that a kernel can process on a device. If the keys can be split, as many
+/// workgroups as a grid counts process that many each.
+fn most_keys(kernel: &Kernel, caps: &Caps) -> u32 {
+    match kernel.work.keys {
+        Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
+        Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),
+        Keys::None => u32::MAX,
+    }
+}
+
+fn check_limits(variant: &Variant, kernel: &Kernel, caps: &Caps) -> Result<(), PlanError> {
     let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
     let limits = [
         ("max_storage_buffers_per_shader_stage", buffers, caps.storage_buffers),
@@ -286,17 +321,6 @@ fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> 
             let (variant, need, granted) = (variant.clone(), need.into(), granted.into());
             return Err(PlanError::Limit { variant, limit, need, granted });
         }
-    }
-    // The most keys that one workgroup can process. If the keys can be split, as many workgroups as a grid counts
-    // process that many each.
-    let len_kv = problem.most_keys();
-    let most = match kernel.work.keys {
-        Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
-        Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),
-        Keys::None => u32::MAX,
-    };
-    if len_kv > most {
-        return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
     }
     Ok(())
 }

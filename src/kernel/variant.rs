@@ -10,6 +10,7 @@ use crate::kernel::slots::Space;
 use crate::kernel::{block_mask, stage, text};
 use crate::problem::Problem;
 use crate::problem::builder::Sharing;
+use crate::problem::merge::Merge;
 use crate::problem::operand::Operand;
 
 /// The identity of one compiled kernel: everything that changes its text, and nothing else.
@@ -49,6 +50,13 @@ impl Variant {
     pub(crate) fn of_block_mask(problem: &Problem) -> Option<Self> {
         let all = Choices::of(problem, Access::Vec4, Schedule::BlockMask.dim_step());
         problem.block_mask().map(|_| Self::new(Schedule::BlockMask, block_mask::choices(&all)))
+    }
+
+    /// The variant that merges pairs.
+    pub(crate) fn of_merge(merge: &Merge) -> Self {
+        let moved = [Operand::PairOut, Operand::Out].into_iter().filter_map(|operand| merge.stack(operand));
+        let access = if moved.into_iter().all(|stack| stack.is_in_fours()) { Access::Vec4 } else { Access::Scalar };
+        Self::new(Schedule::Combine, Choices::of_merge(merge, access))
     }
 
     /// The kernel itself.
@@ -151,11 +159,7 @@ impl Variant {
     pub(super) fn suits(&self, kernel: &Kernel, problem: &Problem) -> bool {
         let in_fours = |operand| {
             let is_in_words = matches!(operand, Operand::K | Operand::V) && problem.quantization().is_some();
-            is_in_words
-                || problem.view(operand).is_none_or(|view| {
-                    let [batch, head, row, _] = view.stride;
-                    view.offset % 4 == 0 && [batch, head, row, view.extent[3].into()].iter().all(|n| n % 4 == 0)
-                })
+            is_in_words || problem.view(operand).is_none_or(|view| view.is_in_fours())
         };
         let are_elements = |operand: &Operand| {
             matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::Out | Operand::Weights)

@@ -13,7 +13,7 @@ use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
 /// More dispatches than this indicate a mistake in the description rather than work for a GPU.
-const MOST_DISPATCHES: usize = 1 << 16;
+pub(super) const MOST_DISPATCHES: usize = 1 << 16;
 
 /// The estimated cost of evaluating the masks of a pair, in floating-point operations.
 const MASK_FLOP: u64 = 16;

@@ -2,6 +2,7 @@
 
 pub(crate) mod cut;
 pub(crate) mod error;
+pub(crate) mod merge;
 mod params;
 mod piece;
 mod pipeline;
@@ -258,24 +259,36 @@ impl Attention {
         let kernel = variant.kernel();
         let job = Job { problem, kernel: &kernel, split, caps: &self.caps };
         let pieces = job.cut()?;
+        let sized = pieces.iter().map(|piece| {
+            let slices: Vec<Slice> = job.slices(piece).collect();
+            (params(&job, piece, &slices), slices, job.grid(piece))
+        });
+        self.launched(variant, &kernel, sized)
+    }
+
+    /// Compiles a kernel and uploads the parameters of its dispatches, each of which has slices and a grid.
+    fn launched(
+        &self,
+        variant: &Variant,
+        kernel: &Kernel,
+        dispatches: impl ExactSizeIterator<Item = (Params, Vec<Slice>, [u32; 3])>,
+    ) -> Result<Step, PlanError> {
         let stride = size_of::<Params>().next_multiple_of(self.caps.uniform_alignment.max(4) as usize);
-        let (need, granted) = (pieces.len() as u64 * stride as u64, self.caps.buffer_bytes);
+        let (need, granted) = (dispatches.len() as u64 * stride as u64, self.caps.buffer_bytes);
         if need > granted {
             return Err(PlanError::Limit { variant: variant.clone(), limit: "max_buffer_size", need, granted });
         }
         let mut contents = Vec::new();
         let mut launches = Vec::new();
-        for piece in &pieces {
-            let slices: Vec<Slice> = job.slices(piece).collect();
-            let params = params(&job, piece, &slices);
+        for (params, slices, grid) in dispatches {
             contents.resize(launches.len() * stride, 0);
-            launches.push(Launch { params_offset: contents.len() as u64, slices, grid: job.grid(piece) });
+            launches.push(Launch { params_offset: contents.len() as u64, slices, grid });
             contents.extend_from_slice(bytemuck::bytes_of(&params));
         }
         let params = filled(&self.device, &format!("{variant} params"), contents, BufferUsages::UNIFORM);
         let params = params.ok_or(PlanError::DeviceLost)?;
-        let pipeline = self.pipeline(variant, &kernel);
-        Ok(Step { variant: variant.clone(), kernel, pipeline, params, launches })
+        let pipeline = self.pipeline(variant, kernel);
+        Ok(Step { variant: variant.clone(), kernel: kernel.clone(), pipeline, params, launches })
     }
 
     /// Threads that request the same variant share one compilation; different variants compile side by side.

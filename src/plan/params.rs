@@ -73,7 +73,7 @@ fn set_scales(params: &mut Params, problem: &Problem) {
     params.natural_scale = finite(unit);
 }
 
-fn set_view(params: &mut Params, slice: &Slice) {
+pub(super) fn set_view(params: &mut Params, slice: &Slice) {
     let [batch, head, row, column] = slice.stride.map(wrapped);
     let view = [narrow(slice.first), batch, head, row];
     match slice.resource {
@@ -95,6 +95,8 @@ fn set_view(params: &mut Params, slice: &Slice) {
             | Operand::BlockTable
             | Operand::Aux,
         ) => {}
+        Resource::Operand(Operand::PairOut) => params.pair_out = view,
+        Resource::Operand(Operand::PairLse) => params.pair_lse = view,
         Resource::Space(Space::Partial) => params.part = view,
         Resource::Space(Space::StagedK | Space::StagedV) => {}
     }

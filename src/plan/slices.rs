@@ -50,7 +50,7 @@ pub(crate) fn slices(
         if matches!(slot.operand(), Some(Operand::Aux | Operand::BlockMask)) {
             return Some(whole(slot.resource, binding, &view));
         }
-        Some(slice(slot.resource, binding, &view, &axes, alignment))
+        Some(slice(slot.resource, binding, &view, &axes, 0, alignment))
     })
 }
 
@@ -101,6 +101,8 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
         | Operand::CuSeqlensK
         | Operand::Aux
         | Operand::BlockMask => [all_batches, 0..1, 0..1, 0..1],
+        // No problem uses them.
+        Operand::PairOut | Operand::PairLse => [0..0, 0..0, 0..0, 0..0],
     }
 }
 
@@ -132,7 +134,15 @@ fn whole(resource: Resource, binding: u32, view: &View) -> Slice {
     Slice { resource, binding, offset_bytes: 0, size_bytes: view.size_bytes(), first: 0, stride: view.stride }
 }
 
-fn slice(resource: Resource, binding: u32, view: &View, axes: &[Range<u32>; 4], alignment: u64) -> Slice {
+/// The slice that holds what lies in these ranges along the axes, and the same again `further` elements on.
+pub(super) fn slice(
+    resource: Resource,
+    binding: u32,
+    view: &View,
+    axes: &[Range<u32>; 4],
+    further: u64,
+    alignment: u64,
+) -> Slice {
     if axes.iter().any(Range::is_empty) {
         return Slice { resource, binding, offset_bytes: 0, size_bytes: 0, first: 0, stride: [0; 4] };
     }
@@ -140,7 +150,7 @@ fn slice(resource: Resource, binding: u32, view: &View, axes: &[Range<u32>; 4], 
     let in_range = |place: i128| u64::try_from(place).unwrap_or(u64::MAX);
     let first = view.index(axes.clone().map(|axis| axis.start));
     let (lowest, highest) = view.reach(axes);
-    let (lowest, end) = (in_range(lowest), in_range(highest).saturating_add(1));
+    let (lowest, end) = (in_range(lowest), in_range(highest).saturating_add(further).saturating_add(1));
     let start_bytes = lowest * view.element_bytes / alignment * alignment;
     let mut stride = view.stride;
     for (stride, axis) in stride.iter_mut().zip(axes) {

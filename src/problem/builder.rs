@@ -41,6 +41,7 @@ pub struct ProblemBuilder {
     pub(super) queries: Queries,
     pub(super) keys: Keys,
     pub(super) lse: bool,
+    pub(super) lse_layout: Option<Layout>,
     pub(super) weights: bool,
     pub(super) alibi: Option<Slopes>,
     pub(super) sinks: bool,
@@ -94,6 +95,7 @@ impl ProblemBuilder {
             queries: Queries::All,
             keys: Keys::Dense,
             lse: false,
+            lse_layout: None,
             weights: false,
             alibi: None,
             sinks: false,
@@ -153,7 +155,9 @@ impl ProblemBuilder {
             | Operand::QLengths
             | Operand::CuSeqlensQ
             | Operand::CuSeqlensK
-            | Operand::BlockTable => None,
+            | Operand::BlockTable
+            | Operand::PairOut
+            | Operand::PairLse => None,
         }
     }
 
@@ -290,6 +294,13 @@ impl ProblemBuilder {
     pub fn lse(mut self) -> Self {
         self.lse = true;
         self
+    }
+
+    /// Also writes each row's log-sum-exp, in this layout: that of rows with one element. For example,
+    /// `Layout::blhd(heads, len, 1)` is (B, Lq, Hq).
+    pub fn lse_in(mut self, layout: Layout) -> Self {
+        self.lse_layout = Some(layout);
+        self.lse()
     }
 
     /// Also writes the attention weights (B, Hq, Lq, Lk).

@@ -137,6 +137,21 @@ pub struct View {
 }
 
 impl View {
+    /// Rows of `extent[3]` contiguous elements.
+    pub(crate) fn of_rows(operand: Operand, layout: Layout, extent: [u32; 4], element_bytes: u64) -> Self {
+        let Layout { offset, batch, head, row } = layout;
+        // A stride that does not fit 63 bits is clamped. An axis of 2 or more then reaches past 2⁶⁴ bytes and is
+        // refused; an axis of 1 does not use its stride.
+        let [batch, head, row] = [batch, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
+        Self { operand, offset, extent, stride: [batch, head, row, 1], element_bytes }
+    }
+
+    /// Whether each row starts at a multiple of four elements and has a multiple of four.
+    pub(crate) fn is_in_fours(&self) -> bool {
+        let [batch, head, row, _] = self.stride;
+        self.offset.is_multiple_of(4) && [batch, head, row, self.extent[3].into()].iter().all(|n| n % 4 == 0)
+    }
+
     /// The index of the element at `[batch, head, row, column]`, or `u64::MAX` if the index does not fit 64 bits or is
     /// negative, which does not happen in a view of a [`Problem`](crate::Problem).
     pub fn index(&self, at: [u32; 4]) -> u64 {

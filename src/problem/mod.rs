@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod function;
 pub(crate) mod layout;
 pub(crate) mod mask;
+pub(crate) mod merge;
 pub(crate) mod number;
 pub(crate) mod operand;
 pub(crate) mod positions;
@@ -155,12 +156,7 @@ impl Problem {
         let [batches_q, rows_q] = self.stored_queries();
         let [batches_kv, rows_kv] = self.spec.keys.extent(batch, len_kv);
         let rows = |layout: Layout, [batch, len]: [u32; 2], heads, dim| {
-            let Layout { offset, batch: b, head, row } = layout;
-            // A stride that does not fit 63 bits is clamped. An axis of 2 or more then reaches past 2⁶⁴ bytes and is
-            // refused; an axis of 1 does not use its stride.
-            let [b, head, row] = [b, head, row].map(|stride| i64::try_from(stride).unwrap_or(i64::MAX));
-            let (extent, stride) = ([batch, heads, len, dim], [b, head, row, 1]);
-            View { operand, offset, extent, stride, element_bytes }
+            View::of_rows(operand, layout, [batch, heads, len, dim], element_bytes)
         };
         let scores = |layout: ScoreLayout| {
             let ScoreLayout { offset, stride, .. } = layout;
@@ -181,7 +177,6 @@ impl Problem {
             };
             rows(layout.unwrap_or(usual), [batches_kv, rows_kv], heads_kv, dim)
         };
-        let contiguous = |dim| rows(Layout::bhld(heads_q, rows_q, dim), [batches_q, rows_q], heads_q, dim);
         let numbers = |n| View { operand, offset: 0, extent: [n, 1, 1, 1], stride: [1, 0, 0, 0], element_bytes };
         let [ragged_q, ragged_kv] =
             [matches!(self.spec.queries, Queries::Ragged { .. }), matches!(self.spec.keys, Keys::Ragged { .. })];
@@ -190,7 +185,10 @@ impl Problem {
             Operand::K => Some(keys(self.spec.k, dim_qk)),
             Operand::V => Some(keys(self.spec.v, dim_v)),
             Operand::Out => Some(queries(self.spec.out, dim_v)),
-            Operand::Lse => self.spec.lse.then(|| contiguous(1)),
+            Operand::Lse => self.spec.lse.then(|| {
+                let layout = self.spec.lse_layout.unwrap_or(Layout::bhld(heads_q, rows_q, 1));
+                rows(layout, [batches_q, rows_q], heads_q, 1)
+            }),
             Operand::Weights => self.spec.weights.then(|| {
                 let chosen = self.spec.weights_of.as_ref().map(|chosen| (chosen.heads(), chosen.len()));
                 let (heads, len) = chosen.unwrap_or((heads_q, rows_q));
@@ -244,6 +242,7 @@ impl Problem {
                     element_bytes,
                 }
             }),
+            Operand::PairOut | Operand::PairLse => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The buffers of one attention call.
 
-/// A buffer that the caller passes to attention.
+/// A buffer that the caller passes to attention, or to a merge of its results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operand {
     /// Queries (B, Hq, Lq, Dqk).
@@ -38,11 +38,15 @@ pub enum Operand {
     /// One number per tile of the scores (B or 1, Hq or 1, ⌈Lq / rows⌉, ⌈Lk / keys⌉), u32: see
     /// [`BlockMask`](crate::BlockMask).
     BlockMask,
+    /// The outputs that a [`Merge`](crate::Merge) reads (pairs, B, Hq, Lq, Dv).
+    PairOut,
+    /// The log-sum-exps that a [`Merge`](crate::Merge) reads (pairs, B, Hq, Lq), f32.
+    PairLse,
 }
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Q,
         Self::K,
         Self::V,
@@ -60,6 +64,8 @@ impl Operand {
         Self::Sinks,
         Self::Aux,
         Self::BlockMask,
+        Self::PairOut,
+        Self::PairLse,
     ];
 
     /// The name used in errors, labels and the shaders.
@@ -82,10 +88,12 @@ impl Operand {
             Self::Sinks => "sinks",
             Self::Aux => "aux",
             Self::BlockMask => "block_mask",
+            Self::PairOut => "pair_out",
+            Self::PairLse => "pair_lse",
         }
     }
 
-    /// Whether attention writes this operand.
+    /// Whether attention, or a merge, writes this operand.
     pub const fn is_output(self) -> bool {
         matches!(self, Self::Out | Self::Lse | Self::Weights)
     }
@@ -108,6 +116,8 @@ impl Operand {
             Self::Sinks => "(Hq)",
             Self::Aux => "the user's",
             Self::BlockMask => "(B, Hq, rows of tiles, tiles): 1 where some pair is seen, plus 2 where some is hidden",
+            Self::PairOut => "(pairs, B, Hq, Lq, Dv)",
+            Self::PairLse => "(pairs, B, Hq, Lq), natural logarithm",
         }
     }
 }

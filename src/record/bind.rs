@@ -5,10 +5,13 @@ use wgpu::{BindGroupEntry, BindingResource, BufferBinding, BufferSize};
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
 use crate::kernel::slots::{PARAMS_BINDING, Resource, Space, binding};
+use crate::plan::merge::MergePlan;
 use crate::plan::scratch::Scratch;
 use crate::plan::slices::Slice;
 use crate::plan::{Attention, Launch, Plan, Step};
-use crate::record::call::{Call, Dispatch};
+use crate::problem::merge::Merge;
+use crate::problem::operand::Operand;
+use crate::record::call::{Call, Dispatch, Planned};
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
 
@@ -46,6 +49,69 @@ impl Attention {
     }
 }
 
+/// A dispatch of a step that binds its parameters and `resources`.
+fn bound<'a>(
+    device: &wgpu::Device,
+    step: &'a Step,
+    launch: &Launch,
+    resources: impl Iterator<Item = BindGroupEntry<'a>>,
+) -> Dispatch {
+    let label = step.variant.to_string();
+    let params = BufferBinding {
+        buffer: &step.params,
+        offset: launch.params_offset,
+        size: BufferSize::new(size_of::<Params>() as u64),
+    };
+    let params = BindGroupEntry { binding: PARAMS_BINDING, resource: BindingResource::Buffer(params) };
+    let entries: Vec<_> = std::iter::once(params).chain(resources).collect();
+    let layout = &step.pipeline.layout;
+    let descriptor = wgpu::BindGroupDescriptor { label: Some(&label), layout, entries: &entries };
+    Dispatch::new(step.pipeline.pipeline.clone(), device.create_bind_group(&descriptor), launch.grid, label)
+}
+
+impl MergePlan {
+    /// Binds the plan to buffers: [`Operands::of_pairs`], and [`Operand::Lse`] if the merge writes it. Offsets and sizes
+    /// are those of the bindings; layouts count from the start of the binding.
+    ///
+    /// # Errors
+    /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
+    pub fn bind(&self, operands: &Operands<'_>) -> Result<Call, BindError> {
+        let uses = |operand| self.merge.uses(operand);
+        operands.check(uses, &self.operands, self.attention.caps().binding_alignment)?;
+        let dispatches = self.step.launches.iter().map(|launch| {
+            let buffers = launch.slices.iter().filter_map(|slice| {
+                let Resource::Operand(operand) = slice.resource else { return None };
+                let &BufferBinding { buffer, offset, .. } = operands.get(operand)?;
+                let size = BufferSize::new(slice.size_bytes);
+                let range = BufferBinding { buffer, offset: offset + slice.offset_bytes, size };
+                Some(BindGroupEntry { binding: slice.binding, resource: BindingResource::Buffer(range) })
+            });
+            bound(self.attention.device(), &self.step, launch, buffers)
+        });
+        let label = self.variant().to_string();
+        Ok(Call::new(label, Planned::Merge(self.clone()), operands.owned(), dispatches.collect()))
+    }
+}
+
+impl Merge {
+    /// The binding of pair `n` of [`Operand::PairOut`] or [`Operand::PairLse`] in a buffer that begins with the first
+    /// pair, for the attention that computes this pair: its [`Operand::Out`] or its [`Operand::Lse`].
+    ///
+    /// # Errors
+    /// [`BindError::NoSuchPair`] if there are not so many pairs, and [`BindError::Unused`] for another operand.
+    pub fn pair<'a>(&self, operand: Operand, n: u32, buffer: &'a wgpu::Buffer) -> Result<BufferBinding<'a>, BindError> {
+        let (Some(stride), Some(first)) = (self.pair_stride(operand), self.view(operand)) else {
+            return Err(BindError::Unused { operand });
+        };
+        if n >= self.pairs() {
+            return Err(BindError::NoSuchPair { n, pairs: self.pairs() });
+        }
+        // The last pair ends within 64 bits, unless pairs have no elements.
+        let offset = stride.saturating_mul(n.into()).saturating_mul(first.element_bytes);
+        Ok(BufferBinding { buffer, offset, size: BufferSize::new(first.size_bytes()) })
+    }
+}
+
 impl Plan {
     /// Binds the plan to buffers. Offsets and sizes are those of the bindings in `operands`; layouts count from the
     /// start of the binding. If the plan needs [`scratch`](Self::scratch), it is allocated for this call alone.
@@ -64,44 +130,30 @@ impl Plan {
         if !scratch.covers(&self.need) {
             return Err(BindError::Scratch { need: self.need, got: scratch.size() });
         }
-        operands.check(&self.problem, &self.operands, self.attention.caps().binding_alignment)?;
+        let uses = |operand| self.problem.uses(operand);
+        operands.check(uses, &self.operands, self.attention.caps().binding_alignment)?;
         let mut dispatches = Vec::new();
         for step in self.steps.iter() {
             for launch in &step.launches {
                 dispatches.push(self.dispatch(step, launch, operands, scratch));
             }
         }
-        Ok(Call::new(self.clone(), operands.owned(), scratch.clone(), dispatches))
+        let planned = Planned::Attention { plan: Box::new(self.clone()), scratch: scratch.clone() };
+        Ok(Call::new(self.variant().to_string(), planned, operands.owned(), dispatches))
     }
 
     fn dispatch(&self, step: &Step, launch: &Launch, operands: &Operands<'_>, scratch: &Scratch) -> Dispatch {
-        let label = step.variant.to_string();
-        let params = BufferBinding {
-            buffer: &step.params,
-            offset: launch.params_offset,
-            size: BufferSize::new(size_of::<Params>() as u64),
-        };
-        let mut entries = vec![BindGroupEntry { binding: PARAMS_BINDING, resource: BindingResource::Buffer(params) }];
         let buffers =
             launch.slices.iter().filter_map(|slice| Some((slice, self.range(&step.kernel, slice, operands, scratch)?)));
-        entries.extend(
-            buffers.map(|(slice, range)| BindGroupEntry {
-                binding: slice.binding,
-                resource: BindingResource::Buffer(range),
-            }),
-        );
+        let buffers = buffers
+            .map(|(slice, range)| BindGroupEntry { binding: slice.binding, resource: BindingResource::Buffer(range) });
         let textures = step.kernel.slots.iter().enumerate().filter_map(|(n, slot)| Some((n, slot.space()?)));
         let textures = textures.filter_map(|(n, space)| Some((n, scratch.texture(space)?)));
-        entries.extend(textures.map(|(n, texture)| BindGroupEntry {
+        let textures = textures.map(|(n, texture)| BindGroupEntry {
             binding: binding(n),
             resource: BindingResource::TextureView(texture),
-        }));
-        let group = self.attention.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&label),
-            layout: &step.pipeline.layout,
-            entries: &entries,
         });
-        Dispatch::new(step.pipeline.pipeline.clone(), group, launch.grid, label)
+        bound(self.attention.device(), step, launch, buffers.chain(textures))
     }
 
     /// The range of a buffer that a slice covers; `None` for a texture, and for a buffer that was not given, which the

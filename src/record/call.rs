@@ -3,19 +3,26 @@
 use wgpu::BufferBinding;
 
 use crate::plan::Plan;
+use crate::plan::merge::MergePlan;
 use crate::plan::scratch::Scratch;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
 use crate::record::operands::OwnedOperands;
 
-/// Attention on given buffers, ready to be recorded any number of times.
+/// Attention or a merge on given buffers, ready to be recorded any number of times.
 #[derive(Clone, Debug)]
 pub struct Call {
     label: String,
-    plan: Plan,
+    planned: Planned,
     operands: OwnedOperands,
-    scratch: Scratch,
     dispatches: Vec<Dispatch>,
+}
+
+/// What a call runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Planned {
+    Attention { plan: Box<Plan>, scratch: Scratch },
+    Merge(MergePlan),
 }
 
 /// One dispatch of a [`Call`].
@@ -28,17 +35,26 @@ pub struct Dispatch {
 }
 
 impl Call {
-    pub(crate) fn new(plan: Plan, operands: OwnedOperands, scratch: Scratch, dispatches: Vec<Dispatch>) -> Self {
-        Self { label: plan.variant().to_string(), plan, operands, scratch, dispatches }
+    pub(crate) const fn new(
+        label: String,
+        planned: Planned,
+        operands: OwnedOperands,
+        dispatches: Vec<Dispatch>,
+    ) -> Self {
+        Self { label, planned, operands, dispatches }
     }
 
     /// The same call, with the same lengths, layouts and scratch, on another buffer for one operand. For other lengths,
     /// bind a [resized](Plan::resized) plan.
     ///
     /// # Errors
-    /// As for [`Plan::bind`].
+    /// As for [`Plan::bind`] or [`MergePlan::bind`].
     pub fn rebound(&self, operand: Operand, binding: BufferBinding<'_>) -> Result<Self, BindError> {
-        self.plan.bind_in(&self.operands.borrowed().with(operand, binding), &self.scratch)
+        let operands = self.operands.borrowed().with(operand, binding);
+        match &self.planned {
+            Planned::Attention { plan, scratch } => plan.bind_in(&operands, scratch),
+            Planned::Merge(plan) => plan.bind(&operands),
+        }
     }
 
     /// Records the dispatches into the caller's pass. Changes the pass's pipeline and bind group 0.

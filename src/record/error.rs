@@ -4,7 +4,7 @@ use crate::plan::scratch::ScratchSize;
 use crate::problem::function::Function;
 use crate::problem::operand::Operand;
 
-/// The buffers do not fit the operands. Returned by [`crate::Plan::bind`].
+/// The buffers do not fit the operands. Returned by [`crate::Plan::bind`] and [`crate::MergePlan::bind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -75,6 +75,14 @@ pub enum BindError {
         at: [u32; 3],
         /// Number of batches, heads and queries.
         extent: [u32; 3],
+    },
+    /// The requested pair does not exist in the merge.
+    #[error("there is no pair {n}: the merge has {pairs}, counted from 0")]
+    NoSuchPair {
+        /// The requested pair.
+        n: u32,
+        /// Number of pairs.
+        pairs: u32,
     },
     /// The device could not create a buffer.
     #[error(

@@ -6,7 +6,6 @@ use wgpu::{BufferAddress, BufferBinding, BufferSize, BufferUsages};
 
 use crate::kernel::slots::Usage;
 use crate::plan::Bound;
-use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
@@ -25,6 +24,12 @@ impl<'a> Operands<'a> {
     /// The operands every problem has. A `&wgpu::Buffer` binds as `buffer.as_entire_buffer_binding()`.
     pub fn new(q: BufferBinding<'a>, k: BufferBinding<'a>, v: BufferBinding<'a>, out: BufferBinding<'a>) -> Self {
         Self::default().with(Operand::Q, q).with(Operand::K, k).with(Operand::V, v).with(Operand::Out, out)
+    }
+
+    /// The operands every [`Merge`](crate::Merge) has: the stacked outputs and log-sum-exps, and the merged output.
+    pub fn of_pairs(pair_out: BufferBinding<'a>, pair_lse: BufferBinding<'a>, out: BufferBinding<'a>) -> Self {
+        let pairs = Self::default().with(Operand::PairOut, pair_out).with(Operand::PairLse, pair_lse);
+        pairs.with(Operand::Out, out)
     }
 
     /// Adds the binding of an operand, or replaces it.
@@ -48,15 +53,20 @@ impl<'a> Operands<'a> {
         OwnedOperands { given }
     }
 
-    /// Checks the given bindings for a plan for `problem` whose calls bind `wanted`, on a device that binds at
-    /// multiples of `alignment`.
-    pub(crate) fn check(&self, problem: &Problem, wanted: &[Bound], alignment: u64) -> Result<(), BindError> {
+    /// Checks the given bindings for a plan whose calls bind `wanted`, of what its problem `uses`, on a device that binds
+    /// at multiples of `alignment`.
+    pub(crate) fn check(
+        &self,
+        uses: impl Fn(Operand) -> bool,
+        wanted: &[Bound],
+        alignment: u64,
+    ) -> Result<(), BindError> {
         for operand in Operand::ALL {
             let bound = wanted.iter().find(|bound| bound.view.operand == operand);
             match (bound, self.get(operand)) {
                 (None, None) => {}
                 // The problem uses this operand, but the plan computes a result that does not need it.
-                (None, Some(_)) if problem.uses(operand) => {}
+                (None, Some(_)) if uses(operand) => {}
                 (None, Some(_)) => return Err(BindError::Unused { operand }),
                 (Some(_), None) => return Err(BindError::Missing { operand }),
                 (Some(bound), Some(binding)) => check(operand, binding, bound.view.size_bytes(), alignment)?,

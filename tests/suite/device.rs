@@ -8,8 +8,8 @@ use truth::{Case, Expected, Outputs, indices};
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
 use wgpu_attention::{
-    Attention, Call, Caps, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
-    Variant, blocking, testing,
+    Attention, Call, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
+    Variant, View, blocking, testing,
 };
 
 use crate::coverage;
@@ -283,7 +283,7 @@ impl Device {
             case.problem.uses(wanted).then(|| {
                 let (operand, bytes) = got.next().unwrap();
                 assert_eq!(operand, wanted);
-                stray = stray.take().or(strays(case, operand, &bytes));
+                stray = stray.take().or(strays(&case.view(operand), &unwritten_rows(case, operand), &bytes));
                 elements(&case.problem, operand, &bytes)
             })
         };
@@ -348,7 +348,8 @@ pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
         Operand::Sinks => encode(case.host.sinks.as_ref().unwrap()),
         Operand::Aux => encode(case.host.aux.as_ref().unwrap()),
         Operand::BlockMask => bytemuck::cast_slice(case.host.block_mask.as_ref().unwrap()).to_vec(),
-        Operand::Out | Operand::Lse | Operand::Weights => unwritten(case, operand),
+        Operand::Out | Operand::Lse | Operand::Weights => unwritten_rows(case, operand),
+        Operand::PairOut | Operand::PairLse => unreachable!("no problem uses them"),
     };
     bytes.resize(bytes.len().next_multiple_of(4), SENTINEL);
     bytes
@@ -376,14 +377,26 @@ fn numbers(case: &Case, operand: Operand) -> Option<&[u32]> {
     numbers.as_deref()
 }
 
-fn unwritten(case: &Case, operand: Operand) -> Vec<u8> {
+/// What the buffer of an output of a case holds before a run. Rows of no sequence are like what lies between rows.
+fn unwritten_rows(case: &Case, operand: Operand) -> Vec<u8> {
     let view = case.view(operand);
+    let [_, heads, rows, _] = view.extent;
+    if operand == Operand::Weights {
+        return unwritten(&view);
+    }
+    let owners = case.stored_rows();
+    marked(&view, |[b, h, row, _]| owners[((b * heads + h) * rows + row) as usize].is_some())
+}
+
+/// What the buffer of an output holds before a run.
+pub fn unwritten(view: &View) -> Vec<u8> {
+    marked(view, |_| true)
+}
+
+fn marked(view: &View, is_written: impl Fn([u32; 4]) -> bool) -> Vec<u8> {
     let size = view.element_bytes as usize;
     let mut bytes = vec![SENTINEL; view.size_bytes() as usize];
-    let [_, heads, rows, _] = view.extent;
-    let owners = case.stored_rows();
-    let is_owned = |[b, h, row, _]: &[u32; 4]| owners[((b * heads + h) * rows + row) as usize].is_some();
-    for at in indices(view.extent).filter(is_owned) {
+    for at in indices(view.extent).filter(|at| is_written(*at)) {
         let start = view.index(at) as usize * size;
         bytes[start..start + size].fill(UNWRITTEN);
     }
@@ -392,17 +405,20 @@ fn unwritten(case: &Case, operand: Operand) -> Vec<u8> {
 
 /// The elements of an output in order.
 pub fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
-    let view = problem.view(operand).unwrap();
-    let values = problem.dtype(operand).unwrap().decode(bytes);
+    elements_of(&problem.view(operand).unwrap(), problem.dtype(operand).unwrap(), bytes)
+}
+
+/// The elements of a view in order.
+pub fn elements_of(view: &View, dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    let values = dtype.decode(bytes);
     indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
 }
 
 /// Reports the first byte between the elements of an output that has changed, if there is one.
-fn strays(case: &Case, operand: Operand, bytes: &[u8]) -> Option<String> {
-    let before = unwritten(case, operand);
+pub fn strays(view: &View, before: &[u8], bytes: &[u8]) -> Option<String> {
     let gaps = before.iter().zip(bytes).enumerate().filter(|(_, (before, _))| **before == SENTINEL);
     let touched = gaps.into_iter().find(|(_, (_, after))| **after != SENTINEL)?;
-    Some(format!("{operand}: byte {} lies between rows and was written", touched.0))
+    Some(format!("{}: byte {} lies between rows and was written", view.operand, touched.0))
 }
 
 /// Calls `act` with every variant that can run a case, on every adapter.

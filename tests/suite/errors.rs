@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
-    Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Operand, Operands, PlanError, Problem,
-    ProblemBuilder, ProblemError, Readback, ReadbackError, ResizeError, ScoreLayout, Shape, reference, testing,
+    Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Merge, MergeBuilder, Operand, Operands,
+    Pages, PlanError, Problem, ProblemBuilder, ProblemError, Quantization, Readback, ReadbackError, ResizeError,
+    ScoreLayout, Shape, reference, testing,
 };
 
 use crate::record::{buffers, noop, operands};
@@ -118,12 +119,60 @@ fn describing() {
     }
     weights_of(&[3, 0, 1, 2], 0..8).build().unwrap();
     weights_of(&[3], 8..8).build().unwrap();
+    let merge_refused = |merge: MergeBuilder, wanted: fn(&E) -> bool, words: &[&str]| {
+        let error = merge.build().unwrap_err();
+        assert!(wanted(&error), "{error:?}");
+        assert_says(&error, words);
+    };
+    let is_empty = |error: &E| matches!(error, E::Empty { .. });
+    let zero = [(Shape { heads_q: 0, ..shape() }, 2), (Shape { dim_v: 0, ..shape() }, 2), (shape(), 0)];
+    for ((shape, pairs), axis) in zero.into_iter().zip(["heads_q", "dim_v", "pairs"]) {
+        merge_refused(Merge::builder(shape, pairs), is_empty, &[axis, "is 0"]);
+    }
+    let is_long = |error: &E| matches!(error, E::TooLong { .. });
+    Merge::builder(Shape { len_q: 1 << 29, ..shape() }, 1 << 29).pair_out_stride(0).build().unwrap();
+    merge_refused(Merge::builder(Shape { len_q: (1 << 29) + 1, ..shape() }, 1), is_long, &["len_q", "536870912"]);
+    merge_refused(Merge::builder(shape(), (1 << 29) + 1), is_long, &["pairs", "536870913"]);
+    let is_far = |error: &E| matches!(error, E::Unaddressable { .. });
+    merge_refused(Merge::builder(shape(), 3).pair_out_stride(1 << 63), is_far, &["`pair_out`", "2^64"]);
+    merge_refused(Merge::builder(shape(), 2).pair_lse_stride(1 << 62), is_far, &["`pair_lse`", "2^64"]);
+    Merge::builder(shape(), 2).pair_lse_stride((1 << 62) - 65).build().unwrap();
+    let narrow = Merge::builder(shape(), 2).lse_in(Layout::strided([8, 2, 1]));
+    merge_refused(narrow, |error| matches!(error, E::Overlapping { .. }), &["`lse`", "overlap", "[8, 2, 1, 1]"]);
+    sequences(&problem);
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
     refused(
         overlapping,
         |e| matches!(e, E::Overlapping { .. }),
         &["`out`", "overlap", "[512, 128, 8, 1]", "[2, 4, 8, 16]"],
     );
+}
+
+/// Sequences that do not fit each other or the rest of a problem.
+fn sequences(problem: &ProblemBuilder) {
+    use ProblemError as E;
+    let combined = |problem: ProblemBuilder, one: &str, other: &str, words: &[&str]| {
+        let is_named = |e: &E| matches!(e, E::Combined { one: a, other: b, .. } if *a == one && *b == other);
+        refused(problem, is_named, &[&[one, other], words].concat());
+    };
+    let plain = || problem.clone();
+    combined(plain().ragged_q(9).weights(), "weights", "ragged_q", &["q_lengths"]);
+    combined(plain().ragged_q(9).block_mask(BlockMask::new(32, 32)), "block_mask", "ragged_q", &["q_lengths"]);
+    combined(plain().ragged_kv(9).kv_lengths(), "kv_lengths", "ragged_kv", &["cu_seqlens_k"]);
+    combined(plain().ring_kv(9).weights(), "weights", "ring_kv", &["keeps every key"]);
+    let is_long = |e: &E| matches!(e, E::TooLong { .. });
+    let long = (1 << 29) + 1;
+    refused(plain().ragged_q(long), is_long, &["total of the ragged queries", "536870913", "536870912"]);
+    refused(plain().ragged_kv(long), is_long, &["total of the ragged keys", "536870913"]);
+    refused(plain().ring_kv(long), is_long, &["capacity of the ring", "536870913"]);
+    let grouped = Problem::builder(Shape::new(4, 64, 1, 16).kv_heads(1)).ragged_q((1 << 26) + 1);
+    refused(grouped, is_long, &["total of the ragged queries", "67108865", "67108863"]);
+    let is_empty = |e: &E| matches!(e, E::Empty { .. });
+    refused(plain().paged_kv(Pages { count: 3, size: 0 }), is_empty, &["size of the pages"]);
+    refused(plain().ring_kv(0), is_empty, &["capacity of the ring"]);
+    for fits in [plain().ragged_q(1 << 29), plain().ragged_kv(1 << 29), plain().ring_kv(1 << 29)] {
+        fits.build().unwrap();
+    }
 }
 
 #[test]
@@ -167,6 +216,26 @@ fn planning() {
     let error = plan(problem.clone(), small).unwrap_err();
     assert!(matches!(error, PlanError::TooLarge { .. }));
     assert_says(&error, &["255", "max_storage_buffer_binding_size"]);
+
+    // A slice begins at a multiple of 256 bytes: two rows of 16 numbers, 2048 bytes apart.
+    let attention = |bytes| {
+        let mut tight = caps;
+        tight.binding_bytes = bytes;
+        Attention::with_caps(&device, tight)
+    };
+    let merge = Merge::builder(shape(), 3).build().unwrap();
+    attention(2 * 4096 + 256).plan_merge(&merge).unwrap();
+    let error = attention(2 * 4096 + 63).plan_merge(&merge).unwrap_err();
+    let (operand, need, granted) = (Operand::PairOut, 2 * 4096 + 64, 2 * 4096 + 63);
+    assert_eq!(error, PlanError::StackTooLarge { operand, pairs: 3, need, granted });
+    assert_says(&error, &["3 pairs in `pair_out`", "8256", "8255", "fewer pairs at a time", "side by side"]);
+    let alone = Merge::builder(shape(), 1).build().unwrap();
+    let error = attention(15).plan_merge(&alone).unwrap_err();
+    assert_eq!(error, PlanError::TooLarge { operand: Operand::PairOut, need: 16, granted: 15 });
+    let error = Attention::with_caps(&device, brief).plan_merge(&Merge::builder(shape(), 497).build().unwrap());
+    let error = error.unwrap_err();
+    assert!(matches!(error, PlanError::TooManyPairs { pairs: 497, most: 496, .. }), "{error:?}");
+    assert_says(&error, &["497 pairs", "up to 496", "fewer pairs at a time"]);
 
     let mut hasty = caps;
     hasty.dispatch_flop = 1;
@@ -255,6 +324,12 @@ fn binding() {
     assert_eq!(error, BindError::Aliased { output: Operand::Out, other: Operand::Q });
     plan.bind(&complete()).unwrap();
 
+    let merge = Merge::builder(shape(), 3).build().unwrap();
+    let error = merge.pair(Operand::PairOut, 3, q).unwrap_err();
+    assert_eq!(error, BindError::NoSuchPair { n: 3, pairs: 3 });
+    assert_says(&error, &["no pair 3", "has 3"]);
+    assert_eq!(merge.pair(Operand::Out, 0, q).unwrap_err(), BindError::Unused { operand: Operand::Out });
+
     let attention = Attention::new(&device);
     let (binding, first) = attention.binding_at(q, 1000, 4).unwrap();
     assert_eq!((binding.offset, binding.size, first), (768, None, 58));
@@ -296,6 +371,15 @@ fn host_slices() {
     let error = Inputs { mask: Some(&[true]), ..right }.check(&problem).unwrap_err();
     assert_eq!(error, BindError::Unused { operand: Operand::Mask });
     assert!(reference::attention(&problem, &Inputs { q: &short, ..right }).is_err());
+    let words = vec![0; 1024];
+    let error = Inputs { k_words: Some(&words), ..right }.check(&problem).unwrap_err();
+    assert_eq!(error, BindError::UnusedWords { operand: Operand::K });
+    assert_says(&error, &["`k_words`", "kv_quantized"]);
+    let quantized = Problem::builder(shape()).kv_quantized(Quantization::Int8).build().unwrap();
+    let error = Inputs { k_words: Some(&words), ..right }.check(&quantized).unwrap_err();
+    assert_eq!(error, BindError::MissingWords { operand: Operand::V });
+    assert_says(&error, &["`v_words`", "Quantization"]);
+    Inputs { k_words: Some(&words), v_words: Some(&words), ..right }.check(&quantized).unwrap();
     for at in [[2, 0, 0], [0, 4, 0], [0, 0, 8]] {
         let error = reference::row(&problem, &right, at).unwrap_err();
         assert_eq!(error, BindError::NoSuchRow { at, extent: [2, 4, 8] });

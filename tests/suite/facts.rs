@@ -67,8 +67,17 @@ fn adapter(name: &str) -> Caps {
 }
 
 /// What every device runs.
-const EVERYWHERE: [&str; 7] =
-    ["tiled x4", "tiled x1", "weights x4", "weights x1", "block_mask x4", "merge x4", "merge x1"];
+const EVERYWHERE: [&str; 9] = [
+    "tiled x4",
+    "tiled x1",
+    "weights x4",
+    "weights x1",
+    "block_mask x4",
+    "merge x4",
+    "merge x1",
+    "combine x4",
+    "combine x1",
+];
 /// What the devices run in addition that do not get the kernels for CPUs.
 const DECODE: [&str; 2] = ["decode x4", "decode x1"];
 /// What devices run in addition if their subgroups have eight lanes or more.

@@ -3,7 +3,8 @@
 //! In reading order: shared problems ([`case`]), whose inputs and expected results come from `truth`; which wrong results
 //! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]).
 //!
-//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`chosen_weights`], what changes as a cache grows ([`growing`]), and random problems ([`fuzz`]); the
+//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`sequences`], [`chosen_weights`], what changes
+//! as a cache grows ([`growing`]), random problems ([`fuzz`]), and [`merging`] results; the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
 //! units; tuning ([`tune`]) and what is awaited while an app runs ([`submitting`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
 //! other adapters, recording ([`record`]), and every one of the [`errors`].
@@ -32,6 +33,7 @@ mod host;
 mod house;
 mod laws;
 mod matrix;
+mod merging;
 mod mutants;
 mod mutations;
 mod programs;

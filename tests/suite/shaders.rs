@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Multiplier, Problem, ProblemBuilder,
+    Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Merge, Multiplier, Problem, ProblemBuilder,
     ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
 };
 
@@ -132,6 +132,11 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         for dim in [5, 32] {
             let problem = Problem::builder(Shape::new(1, 2, 8, dim).kv_len(2048)).dtype(q).kv_dtype(kv).out_dtype(out);
             take_kernels(&mut variants, &devices, &problem.lse().build().unwrap());
+            let merge = Merge::builder(Shape::new(1, 2, 8, dim), 3).dtype(kv).out_dtype(out);
+            for merge in [merge.clone(), merge.lse()] {
+                let merges = testing::merge(&merge.build().unwrap(), devices[0].caps()).unwrap();
+                variants.insert(merges.to_string(), merges);
+            }
         }
     }
     variants
