@@ -8,8 +8,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use truth::{Case, Expected, Fill, Host, Outputs, indices, stored};
 use wgpu::BufferUsages;
 use wgpu_attention::{
-    Attention, Caps, Dtype, Layout, Merge, MergeBuilder, MergePlan, Operand, Operands, Problem, ProblemBuilder,
-    Readback, ScoreLayout, Shape, View, reference, testing,
+    Attention, BindError, Caps, Dtype, Layout, Merge, MergeBuilder, MergePlan, Operand, Operands, Problem,
+    ProblemBuilder, Readback, ScoreLayout, Shape, View, reference, testing,
 };
 
 use crate::case::drawn;
@@ -402,6 +402,50 @@ fn no_description_of_a_merge_panics() {
         }
     }
     assert!(planned > 200 && refused > 200, "{planned} planned, {refused} refused");
+}
+
+#[test]
+fn what_a_merge_binds_is_checked() {
+    let (device, _queue) = noop();
+    let merge = Merge::builder(shape(8), 3).dtype(Dtype::F16).lse().build().unwrap();
+    let plan = Attention::new(&device).plan_merge(&merge).unwrap();
+    let buffer = |size| {
+        let usage = BufferUsages::STORAGE;
+        device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+    };
+    // 30 rows: a pair's output takes 480 bytes of 512, its log-sum-exp 120 of 256.
+    let sizes = [(Operand::PairOut, 1504), (Operand::PairLse, 632), (Operand::Out, 480), (Operand::Lse, 120)];
+    let right = sizes.map(|(operand, size)| {
+        assert_eq!(merge.size_bytes(operand), Some(size));
+        (operand, buffer(size))
+    });
+    let whole = wgpu::Buffer::as_entire_buffer_binding;
+    let call = plan.bind(&operands(&right)).unwrap();
+    for (operand, need) in sizes {
+        let short = buffer(need - 4);
+        let too_small = Err(BindError::TooSmall { operand, need, got: need - 4 });
+        assert_eq!(plan.bind(&operands(&right).with(operand, whole(&short))).map(drop), too_small);
+        assert_eq!(call.rebound(operand, whole(&short)).map(drop), too_small);
+        call.rebound(operand, whole(&buffer(need))).unwrap();
+        let others: Vec<_> = right.iter().filter(|(other, _)| *other != operand).cloned().collect();
+        assert_eq!(plan.bind(&operands(&others)).map(drop), Err(BindError::Missing { operand }));
+    }
+    let unused = plan.bind(&operands(&right).with(Operand::Q, whole(&right[0].1))).map(drop);
+    assert_eq!(unused, Err(BindError::Unused { operand: Operand::Q }));
+    let (output, other) = (Operand::Out, Operand::PairOut);
+    let shared = plan.bind(&operands(&right).with(output, whole(&right[0].1))).map(drop);
+    assert_eq!(shared, Err(BindError::Aliased { output, other }));
+    // Results may share a buffer where they are apart.
+    let both = buffer(1024);
+    let at = |offset| wgpu::BufferBinding { buffer: &both, offset, size: None };
+    plan.bind(&operands(&right).with(Operand::Out, at(0)).with(Operand::Lse, at(512))).unwrap();
+    let overlapping = plan.bind(&operands(&right).with(Operand::Out, at(0)).with(Operand::Lse, at(256))).map(drop);
+    assert_eq!(overlapping, Err(BindError::Aliased { output: Operand::Out, other: Operand::Lse }));
+    // The places of pairs.
+    for (operand, offset, size) in [(Operand::PairOut, 1024, 480), (Operand::PairLse, 512, 120)] {
+        let binding = merge.pair(operand, 2, &both).unwrap();
+        assert_eq!((binding.offset, binding.size.map(u64::from)), (offset, Some(size)));
+    }
 }
 
 fn bind_all(device: &wgpu::Device, plan: &MergePlan) {
