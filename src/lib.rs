@@ -157,6 +157,7 @@ pub use plan::merge::MergePlan;
 pub use plan::scratch::{Scratch, ScratchSize};
 pub use plan::{Attention, Plan};
 pub use problem::Problem;
+pub use problem::append::{Append, Rotary, RotaryPairs};
 pub use problem::block_mask::BlockMask;
 pub use problem::builder::{ProblemBuilder, Slopes};
 pub use problem::dtype::Dtype;

@@ -1,2 +1,2 @@
 // Results as f32; every row starts at a multiple of four elements.
-fn store_out(at: u32, count: u32, x: vec4<f32>) { out[at >> 2u] = x; }
+fn store(at: u32, count: u32, x: vec4<f32>) { DATA[at >> 2u] = x; }

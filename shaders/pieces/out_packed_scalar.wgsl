@@ -3,10 +3,10 @@
 
 fn store_half(at: u32, x: f32) {
     let shift = (at & 1u) << 4u;
-    atomicAnd(&out[at >> 1u], 0xffff0000u >> shift);
-    atomicOr(&out[at >> 1u], narrow(x) << shift);
+    atomicAnd(&DATA[at >> 1u], 0xffff0000u >> shift);
+    atomicOr(&DATA[at >> 1u], narrow(x) << shift);
 }
-fn store_out(at: u32, count: u32, x: vec4<f32>) {
+fn store(at: u32, count: u32, x: vec4<f32>) {
     store_half(at, x.x);
     if (count > 1u) { store_half(at + 1u, x.y); }
     if (count > 2u) { store_half(at + 2u, x.z); }

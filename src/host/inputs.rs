@@ -54,7 +54,7 @@ impl Inputs<'_> {
     /// [`BindError`] names the operand.
     pub fn check(&self, problem: &Problem) -> Result<(), BindError> {
         let outputs = Operand::ALL.into_iter().filter(|operand| operand.is_output());
-        self.check_for(problem, |operand| problem.uses(operand), &outputs.collect::<Vec<_>>())
+        self.check_for(problem, |operand| problem.uses(operand) && !operand.is_appended(), &outputs.collect::<Vec<_>>())
     }
 
     /// Like [`check`](Self::check), for work that reads some operands of a problem; `outputs` are not given.
@@ -101,7 +101,16 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
-            Operand::Out | Operand::Lse | Operand::Weights | Operand::PairOut | Operand::PairLse => None,
+            // What is appended or merged is not an input of attention.
+            Operand::Out
+            | Operand::Lse
+            | Operand::Weights
+            | Operand::PairOut
+            | Operand::PairLse
+            | Operand::NewQ
+            | Operand::NewK
+            | Operand::NewV
+            | Operand::RotaryTable => None,
         }
     }
 
@@ -130,7 +139,7 @@ impl Inputs<'_> {
     /// [`BindError`] if the inputs do not fit the problem, or the device is lost.
     pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
         self.check(problem)?;
-        self.upload_views(device, problem, problem.views())
+        self.upload_views(device, problem, problem.views().filter(|view| !view.operand.is_appended()))
     }
 
     /// Creates buffers for some operands of a problem, whose inputs were checked.
@@ -176,7 +185,16 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
-            Operand::Out | Operand::Lse | Operand::Weights | Operand::PairOut | Operand::PairLse => None,
+            // What is appended or merged is not an input of attention.
+            Operand::Out
+            | Operand::Lse
+            | Operand::Weights
+            | Operand::PairOut
+            | Operand::PairLse
+            | Operand::NewQ
+            | Operand::NewK
+            | Operand::NewV
+            | Operand::RotaryTable => None,
         }
     }
 }

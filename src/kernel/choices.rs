@@ -3,6 +3,7 @@
 use crate::kernel::MAX_DIM;
 use crate::kernel::record::Counts;
 use crate::problem::Problem;
+use crate::problem::append::RotaryPairs;
 use crate::problem::builder::Sharing;
 use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
@@ -47,6 +48,8 @@ pub(crate) struct Choices {
     pub(crate) programs: Programs,
     /// Whether these programs read `aux`.
     pub(crate) aux: bool,
+    /// What is appended to a cache, if anything is.
+    pub(crate) append: Option<Appended>,
     /// Where the results are written.
     pub(crate) results: Results,
     /// Whether operands may be parts of the same buffers.
@@ -95,7 +98,7 @@ impl Storage {
 
     pub(crate) fn elements(self, operand: Operand) -> Elements {
         match operand {
-            Operand::Q => Elements::Of(self.q),
+            Operand::Q | Operand::NewQ | Operand::NewK | Operand::NewV => Elements::Of(self.q),
             Operand::K | Operand::V | Operand::PairOut => self.kv,
             _ => Elements::Of(self.out),
         }
@@ -165,6 +168,21 @@ impl Keys {
     }
 }
 
+/// What a kernel appends, and how it rotates it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Appended {
+    pub(crate) rows: NewRows,
+    pub(crate) rotary: Option<RotaryPairs>,
+}
+
+/// The new rows that a kernel moves. One kernel moves all of them if a device binds enough buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NewRows {
+    All,
+    Keys,
+    Queries,
+}
+
 /// Where a kernel writes the results of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Results {
@@ -212,6 +230,7 @@ impl Choices {
             sinks: problem.uses(Operand::Sinks),
             programs: problem.programs().clone(),
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
+            append: None,
             results: Results::Whole,
             sharing: problem.sharing(),
         }
@@ -238,6 +257,7 @@ impl Choices {
             sinks: false,
             programs: Programs::default(),
             aux: false,
+            append: None,
             results: Results::Whole,
             sharing: Sharing::Apart,
         }
@@ -309,6 +329,18 @@ impl std::fmt::Display for Choices {
             Keys::Paged(size) => write!(f, ".page{size}"),
             Keys::Ring => f.write_str(".ring"),
         }?;
+        if let Some(Appended { rows, rotary }) = self.append {
+            f.write_str(match rows {
+                NewRows::All => "",
+                NewRows::Keys => ".keys",
+                NewRows::Queries => ".queries",
+            })?;
+            f.write_str(match rotary {
+                None => "",
+                Some(RotaryPairs::Halves) => ".halves",
+                Some(RotaryPairs::Neighbours) => ".neighbours",
+            })?;
+        }
         let flags = [
             (self.queries == Queries::Lengths, ".q-lengths"),
             (self.queries == Queries::Ragged, ".ragged-q"),

@@ -90,6 +90,9 @@ pub enum PlanError {
         /// The largest number of dispatches.
         most: usize,
     },
+    /// The problem appends nothing.
+    #[error("the problem appends nothing to its cache; call `ProblemBuilder::append`")]
+    NoAppend,
     /// The problem has no block mask to compute.
     #[error("the problem has no block mask; add one with `ProblemBuilder::block_mask`")]
     NoBlockMask,

@@ -13,6 +13,7 @@ pub(crate) mod record;
 pub(crate) mod slots;
 pub(crate) mod text;
 
+mod append;
 mod block_mask;
 mod combine;
 mod decode;

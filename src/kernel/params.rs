@@ -48,6 +48,10 @@ params! {
     /// Pairs to merge: the first of each row.
     pair_out: [u32; 4] = "vec4<u32>",
     pair_lse: [u32; 4] = "vec4<u32>",
+    /// What is appended.
+    new_q: [u32; 4] = "vec4<u32>",
+    new_k: [u32; 4] = "vec4<u32>",
+    new_v: [u32; 4] = "vec4<u32>",
     /// Query rows of this dispatch, or keys if it stages them. Ragged queries are not counted by it.
     len_q: u32 = "u32",
     len_kv: u32 = "u32",
@@ -63,6 +67,8 @@ params! {
     dim_v: u32 = "u32",
     /// The first column of the values that this dispatch uses.
     first_column: u32 = "u32",
+    /// Elements of a query or a key that are rotated.
+    rotary_dims: u32 = "u32",
     /// Query heads per KV head. A dispatch starts at the first head of a group, or stays within one group.
     group: u32 = "u32",
     /// The first query row of this dispatch, within the sequence.
@@ -98,5 +104,5 @@ params! {
     /// Strides from pair to pair.
     pair_out_stride: u32 = "u32",
     pair_lse_stride: u32 = "u32",
-    padding: [u32; 2] = "vec2<u32>",
+    padding: u32 = "u32",
 }

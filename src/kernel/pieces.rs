@@ -73,7 +73,7 @@ impl Pieces {
     }
 
     /// Adds the functions that read queries, keys or values: `load_q` and so on.
-    pub(super) fn inputs<const N: usize>(&mut self, operands: [Operand; N], choices: &Choices, form: Form) {
+    pub(super) fn inputs(&mut self, operands: impl IntoIterator<Item = Operand>, choices: &Choices, form: Form) {
         for operand in operands {
             self.input(operand, choices, form);
         }
@@ -125,26 +125,41 @@ impl Pieces {
         self.slots.push(Slot::of(operand, "array<u32>"));
     }
 
+    /// Adds the function that writes a whole row of queries, keys or values, which may be quantized: `store_row_q` and so
+    /// on.
+    pub(super) fn row(&mut self, operand: Operand, choices: &Choices) {
+        let (rows, numbers, dtype, wgsl) = match choices.storage.elements(operand) {
+            Elements::Of(dtype) => {
+                let (text, wgsl) = stored(dtype, Form::Wide, choices.access);
+                (include_str!("../../shaders/pieces/row_float.wgsl"), text, Some(dtype), wgsl)
+            }
+            Elements::Quantized(Quantization::Int8) => {
+                let numbers = include_str!("../../shaders/pieces/numbers_int8.wgsl");
+                (include_str!("../../shaders/pieces/row_int8.wgsl"), numbers, None, "array<u32>")
+            }
+            Elements::Quantized(Quantization::Int4) => {
+                let numbers = include_str!("../../shaders/pieces/numbers_int4.wgsl");
+                (include_str!("../../shaders/pieces/row_int4.wgsl"), numbers, None, "array<u32>")
+            }
+            Elements::Quantized(Quantization::Fp8E4m3) => {
+                let numbers = include_str!("../../shaders/pieces/numbers_fp8.wgsl");
+                (include_str!("../../shaders/pieces/row_fp8.wgsl"), numbers, None, "array<u32>")
+            }
+        };
+        self.source.files.push(File { text: rows, of: Some(operand), dtype: None });
+        if dtype.is_some() {
+            self.source.files.push(File { text: numbers, of: Some(operand), dtype });
+        } else if !self.source.files.iter().any(|file| file.text == numbers) {
+            self.file(numbers);
+        }
+        self.slots.push(Slot::made(operand, wgsl));
+    }
+
     /// Adds the function that writes the output or the weights: `store_out`.
     pub(super) fn output(&mut self, operand: Operand, choices: &Choices, form: Form) {
         let dtype = choices.storage.out;
-        let (text, wgsl) = match (dtype, form, choices.access) {
-            (Dtype::F32, _, Access::Vec4 | Access::Words) => {
-                (include_str!("../../shaders/pieces/out_f32_vec4.wgsl"), "array<vec4<f32>>")
-            }
-            (Dtype::F32, _, Access::Scalar) => (include_str!("../../shaders/pieces/out_f32_scalar.wgsl"), "array<f32>"),
-            (_, _, Access::Vec4 | Access::Words) => {
-                (include_str!("../../shaders/pieces/out_packed_vec4.wgsl"), "array<vec2<u32>>")
-            }
-            (_, Form::Wide, Access::Scalar) => {
-                (include_str!("../../shaders/pieces/out_packed_scalar.wgsl"), "array<atomic<u32>>")
-            }
-            // Without atomics: naga declares their scope wrongly beside matrices.
-            (_, Form::Half, Access::Scalar) => {
-                (include_str!("../../shaders/pieces/out_half_scalar.wgsl"), "array<f16>")
-            }
-        };
-        self.file_for(dtype, text);
+        let (text, wgsl) = stored(dtype, form, choices.access);
+        self.source.files.push(File { text, of: Some(Operand::Out), dtype: Some(dtype) });
         self.slots.push(Slot::of(operand, wgsl));
     }
 
@@ -321,5 +336,23 @@ impl Pieces {
         self.output(Operand::Out, choices, Form::Wide);
         self.lse(choices);
         self.file(include_str!("../../shaders/pieces/finish.wgsl"));
+    }
+}
+
+/// The file that stores elements, and the type of the binding.
+const fn stored(dtype: Dtype, form: Form, access: Access) -> (&'static str, &'static str) {
+    match (dtype, form, access) {
+        (Dtype::F32, _, Access::Vec4 | Access::Words) => {
+            (include_str!("../../shaders/pieces/out_f32_vec4.wgsl"), "array<vec4<f32>>")
+        }
+        (Dtype::F32, _, Access::Scalar) => (include_str!("../../shaders/pieces/out_f32_scalar.wgsl"), "array<f32>"),
+        (_, _, Access::Vec4 | Access::Words) => {
+            (include_str!("../../shaders/pieces/out_packed_vec4.wgsl"), "array<vec2<u32>>")
+        }
+        (_, Form::Wide, Access::Scalar) => {
+            (include_str!("../../shaders/pieces/out_packed_scalar.wgsl"), "array<atomic<u32>>")
+        }
+        // Without atomics: naga declares their scope wrongly beside matrices.
+        (_, Form::Half, Access::Scalar) => (include_str!("../../shaders/pieces/out_half_scalar.wgsl"), "array<f16>"),
     }
 }

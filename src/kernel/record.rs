@@ -35,7 +35,7 @@ pub(crate) struct Source {
 pub(crate) struct File {
     pub(crate) text: &'static str,
     /// The operand that the file is copied for: `DATA` becomes that operand's binding, `load` becomes `load_` and the
-    /// operand's name, and `FIRST` the first column of its rows that the dispatch uses.
+    /// operand's name, as `store` does, and `FIRST` the first column of its rows that the dispatch uses.
     pub(crate) of: Option<Operand>,
     /// The element type that the file is copied for: `widen`, `narrow` and `halves` get its name as a suffix.
     pub(crate) dtype: Option<Dtype>,

@@ -8,7 +8,7 @@ use crate::kernel::matrix::Matrix;
 use crate::kernel::record::Kernel;
 use crate::kernel::streams::Streams;
 use crate::kernel::tiled::{Exchange, Tiled};
-use crate::kernel::{DIM_STEP, block_mask, combine, lanes, matrix, merge, stage, tiled};
+use crate::kernel::{DIM_STEP, append, block_mask, combine, lanes, matrix, merge, stage, tiled};
 
 /// A schedule with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +36,8 @@ pub(crate) enum Schedule {
     BlockMask,
     /// Merges pairs of the caller.
     Combine,
+    /// Appends new keys and values to a cache.
+    Append,
 }
 
 impl Schedule {
@@ -52,6 +54,7 @@ impl Schedule {
             Self::Merge => merge::kernel(choices),
             Self::BlockMask => block_mask::kernel(choices),
             Self::Combine => combine::kernel(choices),
+            Self::Append => append::kernel(choices),
         }
     }
 
@@ -68,6 +71,7 @@ impl Schedule {
             Self::Merge => "merge",
             Self::BlockMask => "block_mask",
             Self::Combine => "combine",
+            Self::Append => "append",
         }
     }
 
@@ -78,9 +82,13 @@ impl Schedule {
             Self::Streams(streams) => format!("{}{}", self.name(), streams.size),
             Self::Matrix(matrix) => matrix.kind(),
             Self::Tiled(tiled) => tiled.kind(),
-            Self::Lanes { .. } | Self::Weights | Self::Stage | Self::Merge | Self::BlockMask | Self::Combine => {
-                self.to_string()
-            }
+            Self::Lanes { .. }
+            | Self::Weights
+            | Self::Stage
+            | Self::Merge
+            | Self::BlockMask
+            | Self::Combine
+            | Self::Append => self.to_string(),
         }
     }
 
@@ -125,7 +133,9 @@ impl std::fmt::Display for Schedule {
             Self::Streams(streams) => write!(f, "{streams}"),
             Self::Lanes { size } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
-            Self::Weights | Self::Stage | Self::Merge | Self::BlockMask | Self::Combine => f.write_str(self.name()),
+            Self::Weights | Self::Stage | Self::Merge | Self::BlockMask | Self::Combine | Self::Append => {
+                f.write_str(self.name())
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which variants run a problem on a device, best first: a pure function over a table.
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::VALUE_COLUMNS;
+use crate::kernel::choices::{Access, NewRows, VALUE_COLUMNS};
 use crate::kernel::decode::Decode;
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Kernel, Keys};
@@ -146,6 +146,9 @@ fn is_decode(schedule: &Schedule, exchange: Exchange) -> bool {
     matches!(schedule, Schedule::Decode(decode) if decode.exchange == exchange)
 }
 
+/// The limit on what a kernel binds.
+const STORAGE_BUFFERS: &str = "max_storage_buffers_per_shader_stage";
+
 /// Query rows per KV head up to which a matrix unit saves no time, because reading K and V takes most of it.
 const ROWS_OF_A_THREAD: u32 = 4;
 
@@ -231,6 +234,29 @@ pub(crate) fn weights_candidates(problem: &Problem, caps: &Caps) -> Result<Vec<V
     runnable([Schedule::Weights].into_iter(), problem, caps)
 }
 
+/// The variants that append to the cache of `problem`, in any order: one for all new rows, or one for keys with values and
+/// one for queries if the device binds too few buffers for both.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run them, or if the problem appends nothing.
+pub(crate) fn append_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    match append_variant(problem, NewRows::All, caps) {
+        Err(PlanError::Limit { limit: STORAGE_BUFFERS, .. }) if problem.rotary().is_some() => {
+            [NewRows::Keys, NewRows::Queries].map(|rows| append_variant(problem, rows, caps)).into_iter().collect()
+        }
+        all => Ok(vec![all?]),
+    }
+}
+
+fn append_variant(problem: &Problem, rows: NewRows, caps: &Caps) -> Result<Variant, PlanError> {
+    head_sizes(problem)?;
+    let of = |access| Variant::of_append(problem, rows, access).ok_or(PlanError::NoAppend);
+    let in_fours = of(Access::Vec4)?;
+    let variant = if in_fours.suits(&in_fours.kernel(), problem) { in_fours } else { of(Access::Scalar)? };
+    check(&variant, &variant.kernel(), problem, caps)?;
+    Ok(variant)
+}
+
 /// The variant that computes the block mask of `problem`.
 ///
 /// # Errors
@@ -311,7 +337,7 @@ fn most_keys(kernel: &Kernel, caps: &Caps) -> u32 {
 fn check_limits(variant: &Variant, kernel: &Kernel, caps: &Caps) -> Result<(), PlanError> {
     let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
     let limits = [
-        ("max_storage_buffers_per_shader_stage", buffers, caps.storage_buffers),
+        (STORAGE_BUFFERS, buffers, caps.storage_buffers),
         ("max_compute_workgroup_storage_size", kernel.needs.workgroup_bytes, caps.workgroup_bytes),
         ("max_compute_invocations_per_workgroup", kernel.block.threads, caps.invocations),
         ("max_compute_workgroups_per_dimension", 1, caps.workgroups),

@@ -40,7 +40,9 @@ pub(crate) fn assemble(name: &str, source: &Source, declared: &str) -> String {
 fn copied(file: &File) -> String {
     let mut text = file.text.to_owned();
     if let Some(operand) = file.of {
-        text = replace_word(&text, "load", &format!("load_{operand}"));
+        for name in ["load", "store", "store_half", "store_row"] {
+            text = replace_word(&text, name, &format!("{name}_{operand}"));
+        }
         text = replace_word(&text, "DATA", operand.name());
         let first = if operand == Operand::V { "params.first_column" } else { "0u" };
         text = replace_word(&text, "FIRST", first);

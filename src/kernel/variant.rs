@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Choices, Results, Storage};
+use crate::kernel::choices::{Access, Appended, Choices, NewRows, Results, Storage};
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
-use crate::kernel::{block_mask, stage, text};
+use crate::kernel::{MAX_DIM, block_mask, stage, text};
 use crate::problem::Problem;
 use crate::problem::builder::Sharing;
 use crate::problem::merge::Merge;
@@ -57,6 +57,18 @@ impl Variant {
         let moved = [Operand::PairOut, Operand::Out].into_iter().filter_map(|operand| merge.stack(operand));
         let access = if moved.into_iter().all(|stack| stack.is_in_fours()) { Access::Vec4 } else { Access::Scalar };
         Self::new(Schedule::Combine, Choices::of_merge(merge, access))
+    }
+
+    /// The variant that appends some of the new rows of a problem by `access`, if the problem appends.
+    pub(super) fn of_append(problem: &Problem, rows: NewRows, access: Access) -> Option<Self> {
+        let all = Choices::of(problem, access, Schedule::Append.dim_step());
+        let append = Some(Appended { rows, rotary: problem.appends()?.rotary.map(|rotary| rotary.pairs) });
+        let Choices { kv_lengths, queries, keys, .. } = all;
+        // All columns of the values, which are not cut.
+        let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(Schedule::Append.dim_step());
+        let storage = Storage { out: all.storage.q, ..all.storage };
+        let moved = Choices { storage, dim_v, append, ..all.of_elements() };
+        Some(Self::new(Schedule::Append, Choices { kv_lengths, queries, keys, ..moved }))
     }
 
     /// The kernel itself.
@@ -162,7 +174,8 @@ impl Variant {
             is_in_words || problem.view(operand).is_none_or(|view| view.is_in_fours())
         };
         let are_elements = |operand: &Operand| {
-            matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::Out | Operand::Weights)
+            use Operand::{K, NewK, NewQ, NewV, Out, Q, V, Weights};
+            matches!(operand, Q | K | V | NewQ | NewK | NewV | Out | Weights)
         };
         !self.choices().access.is_in_fours() || kernel.operands().filter(are_elements).all(in_fours)
     }

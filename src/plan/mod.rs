@@ -21,7 +21,7 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
-use crate::kernel::select::{block_mask_variant, candidates, weights_candidates};
+use crate::kernel::select::{append_variants, block_mask_variant, candidates, weights_candidates};
 use crate::kernel::slots::{Space, Usage};
 use crate::kernel::variant::Variant;
 use crate::problem::Problem;
@@ -194,23 +194,42 @@ impl Attention {
     /// # Errors
     /// As for [`plan`](Self::plan), and [`PlanError::NoBlockMask`] if the problem has none.
     pub fn plan_block_mask(&self, problem: &Problem) -> Result<Plan, PlanError> {
-        let variant = block_mask_variant(problem, &self.caps)?;
-        let split = Split::of(&variant.kernel(), problem, &self.caps);
-        let bound = variant
-            .kernel()
-            .slots
-            .iter()
-            .filter_map(|slot| {
-                let view = problem.view(slot.operand()?)?;
-                Some(Bound { view, usage: slot.usage })
-            })
-            .collect();
-        self.assemble(problem, &variant, &[(variant.clone(), split)], bound)
+        self.build_alone(problem, &[block_mask_variant(problem, &self.caps)?])
+    }
+
+    /// Compiles and sizes the kernel that appends new keys and values to the cache of `problem`, as a separate plan: see
+    /// [`Append`](crate::Append). Its calls read [`Operand::NewK`] and [`Operand::NewV`], and write [`Operand::K`] and
+    /// [`Operand::V`] where the new keys lie. With a rotary embedding, they also write the rotated [`Operand::NewQ`] to
+    /// [`Operand::Q`]. Record them before the attention, in the same pass. It takes one dispatch, or two on a device that
+    /// binds too few buffers for a rotary embedding beside pages or lengths of queries.
+    ///
+    /// What has no place in the cache is not written. A sequence's lengths may say so only on the device; its attention
+    /// then sees the keys that there is room for.
+    ///
+    /// # Errors
+    /// As for [`plan`](Self::plan), and [`PlanError::NoAppend`] if the problem appends nothing.
+    pub fn plan_append(&self, problem: &Problem) -> Result<Plan, PlanError> {
+        self.build_alone(problem, &append_variants(problem, &self.caps)?)
+    }
+
+    /// A plan of these kernels, which binds only what they do. There is at least one.
+    fn build_alone(&self, problem: &Problem, variants: &[Variant]) -> Result<Plan, PlanError> {
+        let mut bound: Vec<Bound> = Vec::new();
+        for slot in variants.iter().flat_map(|variant| variant.kernel().slots) {
+            let view = slot.operand().and_then(|operand| problem.view(operand));
+            if let Some(view) = view.filter(|view| bound.iter().all(|other| other.view != *view)) {
+                bound.push(Bound { view, usage: slot.usage });
+            }
+        }
+        let split = |variant: &Variant| Split::of(&variant.kernel(), problem, &self.caps);
+        let kernels: Vec<_> = variants.iter().map(|variant| (variant.clone(), split(variant))).collect();
+        self.assemble(problem, &variants[0], &kernels, bound.into())
     }
 
     fn build(&self, problem: &Problem, variant: &Variant) -> Result<Plan, PlanError> {
         let usage = |view: &View| Usage::of(view.operand, problem.sharing());
-        let bound = problem.views().map(|view| Bound { view, usage: usage(&view) }).collect();
+        let views = problem.views().filter(|view| !view.operand.is_appended());
+        let bound = views.map(|view| Bound { view, usage: usage(&view) }).collect();
         self.assemble(problem, variant, &kernels(problem, variant, &self.caps)?, bound)
     }
 
@@ -326,6 +345,9 @@ impl Plan {
     /// As for [`ProblemBuilder::build`](crate::ProblemBuilder::build) and [`Attention::plan`].
     pub fn resized(&self, len_q: u32, len_kv: u32) -> Result<Self, ResizeError> {
         let problem = self.problem.clone().to_builder().lengths(len_q, len_kv).build()?;
+        if self.operands.iter().any(|bound| bound.view.operand == Operand::NewK) {
+            return Ok(self.attention.plan_append(&problem)?);
+        }
         if self.operands.iter().any(|bound| bound.view.operand == Operand::BlockMask && bound.usage == Usage::Write) {
             return Ok(self.attention.plan_block_mask(&problem)?);
         }

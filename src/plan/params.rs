@@ -29,6 +29,7 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         dim_qk: shape.dim_qk,
         dim_v: count(&piece.columns),
         first_column: piece.columns.start,
+        rotary_dims: problem.rotary().map_or(0, |rotary| rotary.dims),
         group: shape.group(),
         first_row,
         first_batch: piece.batch.start,
@@ -93,8 +94,12 @@ pub(super) fn set_view(params: &mut Params, slice: &Slice) {
             | Operand::CuSeqlensQ
             | Operand::CuSeqlensK
             | Operand::BlockTable
+            | Operand::RotaryTable
             | Operand::Aux,
         ) => {}
+        Resource::Operand(Operand::NewQ) => params.new_q = view,
+        Resource::Operand(Operand::NewK) => params.new_k = view,
+        Resource::Operand(Operand::NewV) => params.new_v = view,
         Resource::Operand(Operand::PairOut) => params.pair_out = view,
         Resource::Operand(Operand::PairLse) => params.pair_lse = view,
         Resource::Space(Space::Partial) => params.part = view,

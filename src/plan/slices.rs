@@ -85,7 +85,8 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
             };
             [batch, heads, rows, columns]
         }
-        Operand::Q | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
+        Operand::NewK | Operand::NewV => [batch, kv_heads(problem, &heads), query_rows, all_columns],
+        Operand::Q | Operand::NewQ | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
             let chosen = problem.weight_rows().filter(|_| view.operand == Operand::Weights);
             let [heads, rows] =
                 chosen.map_or([query_heads.clone(), query_rows.clone()], |it| it.places(&query_heads, &query_rows));
@@ -94,7 +95,7 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
         // Indexed by batch and head only.
         Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],
         Operand::Sinks => [0..1, query_heads, 0..1, 0..1],
-        Operand::BlockTable => [all_batches, 0..1, 0..1, all_columns],
+        Operand::BlockTable | Operand::RotaryTable => [all_batches, 0..1, 0..1, all_columns],
         Operand::KvLengths
         | Operand::QLengths
         | Operand::CuSeqlensQ

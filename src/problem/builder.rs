@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::problem::append::Append;
 use crate::problem::block_mask::BlockMask;
 use crate::problem::dtype::Dtype;
 use crate::problem::layout::{Layout, ScoreLayout};
@@ -40,6 +41,7 @@ pub struct ProblemBuilder {
     pub(super) kv_lengths: bool,
     pub(super) queries: Queries,
     pub(super) keys: Keys,
+    pub(super) append: Option<Append>,
     pub(super) lse: bool,
     pub(super) lse_layout: Option<Layout>,
     pub(super) weights: bool,
@@ -94,6 +96,7 @@ impl ProblemBuilder {
             kv_lengths: false,
             queries: Queries::All,
             keys: Keys::Dense,
+            append: None,
             lse: false,
             lse_layout: None,
             weights: false,
@@ -148,7 +151,10 @@ impl ProblemBuilder {
             Operand::K | Operand::V => Some(self.kv_dtype.unwrap_or(self.dtype)),
             Operand::Out | Operand::Weights => Some(self.out_dtype.unwrap_or(self.dtype)),
             Operand::Bias => self.bias.map(|(dtype, _)| dtype),
-            Operand::Lse | Operand::AlibiSlopes | Operand::Sinks | Operand::Aux => Some(Dtype::F32),
+            Operand::NewQ | Operand::NewK | Operand::NewV => Some(self.dtype),
+            Operand::Lse | Operand::AlibiSlopes | Operand::Sinks | Operand::Aux | Operand::RotaryTable => {
+                Some(Dtype::F32)
+            }
             Operand::Mask
             | Operand::BlockMask
             | Operand::KvLengths
@@ -287,6 +293,14 @@ impl ProblemBuilder {
     pub fn ring_kv(mut self, capacity: u32) -> Self {
         self.keys = Keys::Ring { capacity };
         self.kv_lengths = true;
+        self
+    }
+
+    /// The keys and values of the queries' tokens are appended to the cache, by the plan that
+    /// [`Attention::plan_append`](crate::Attention::plan_append) makes of this problem. The plan of the attention ignores
+    /// this.
+    pub fn append(mut self, append: Append) -> Self {
+        self.append = Some(append);
         self
     }
 

@@ -1,6 +1,7 @@
 //! Checks a description of a problem.
 
 use crate::problem::Problem;
+use crate::problem::append::{Append, Rotary};
 use crate::problem::block_mask::BlockMask;
 use crate::problem::builder::ProblemBuilder;
 use crate::problem::error::ProblemError;
@@ -41,6 +42,7 @@ impl ProblemBuilder {
         self.programs.check(self.aux.is_some())?;
         self.check_block_mask()?;
         self.check_sequences()?;
+        self.check_append()?;
         self.weights_of.as_ref().map_or(Ok(()), |chosen| chosen.check(self.shape))?;
         let problem = Problem { spec: self.clone() };
         for view in problem.views() {
@@ -157,6 +159,24 @@ impl ProblemBuilder {
             }
             Keys::Ragged { .. } | Keys::Paged(_) | Keys::Ring { .. } => Ok(()),
         }
+    }
+
+    /// New rows fit the cache, and a rotary embedding its head size and its table.
+    fn check_append(&self) -> Result<(), ProblemError> {
+        let Some(Append { rotary, .. }) = self.append else { return Ok(()) };
+        let Shape { len_q, len_kv, dim_qk, .. } = self.shape;
+        if len_q > len_kv {
+            return Err(ProblemError::CacheTooShort { len_q, len_kv });
+        }
+        let Some(Rotary { dims, pairs, positions }) = rotary else { return Ok(()) };
+        let step = pairs.step();
+        if dims == 0 || dims > dim_qk || !dims.is_multiple_of(step) {
+            return Err(ProblemError::RotaryDims { dims, step, dim_qk });
+        }
+        if positions < len_kv {
+            return Err(ProblemError::RotaryPositions { positions, len_kv });
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), ProblemError> {

@@ -91,6 +91,34 @@ pub enum ProblemError {
         /// The method of `BlockMask` that gives each batch or head its own tiles.
         remedy: &'static str,
     },
+    /// More keys are appended than the cache can hold.
+    #[error("{len_q} keys are appended to a cache of len_kv = {len_kv}; append fewer at a time, or give it more room")]
+    CacheTooShort {
+        /// Queries, and so keys to append.
+        len_q: u32,
+        /// Keys that the cache can hold.
+        len_kv: u32,
+    },
+    /// A rotary embedding does not fit the head size.
+    #[error(
+        "the rotary embedding rotates {dims} elements; it must be a multiple of {step}, from {step} to dim_qk = {dim_qk}"
+    )]
+    RotaryDims {
+        /// The elements to rotate.
+        dims: u32,
+        /// Their number must be a multiple of this.
+        step: u32,
+        /// The head size of queries and keys.
+        dim_qk: u32,
+    },
+    /// The table of a rotary embedding is too short.
+    #[error("the rotary table has {positions} positions, fewer than len_kv = {len_kv}; make it that long")]
+    RotaryPositions {
+        /// Positions in the table.
+        positions: u32,
+        /// Keys that the cache can hold.
+        len_kv: u32,
+    },
     /// Two settings cannot be combined.
     #[error("`{one}` cannot be combined with `{other}`; {remedy}")]
     Combined {

@@ -1,5 +1,6 @@
 //! The description of an attention problem: plain data, checked once, without a GPU.
 
+pub(crate) mod append;
 pub(crate) mod block_mask;
 pub(crate) mod builder;
 mod check;
@@ -18,6 +19,7 @@ pub(crate) mod sequences;
 pub(crate) mod shape;
 pub(crate) mod weight_rows;
 
+use append::{Append, Rotary};
 use block_mask::BlockMask;
 use builder::{ProblemBuilder, Sharing, Slopes};
 use dtype::Dtype;
@@ -162,12 +164,12 @@ impl Problem {
             let ScoreLayout { offset, stride, .. } = layout;
             View { operand, offset, extent: shape.scores(), stride, element_bytes }
         };
-        let queries = |layout: Option<Layout>, dim| {
+        let queries = |layout: Option<Layout>, heads, dim| {
             let usual = match self.spec.queries {
-                Queries::All | Queries::Lengths => Layout::bhld(heads_q, rows_q, dim),
-                Queries::Ragged { .. } => Layout::blhd(heads_q, rows_q, dim),
+                Queries::All | Queries::Lengths => Layout::bhld(heads, rows_q, dim),
+                Queries::Ragged { .. } => Layout::blhd(heads, rows_q, dim),
             };
-            rows(layout.unwrap_or(usual), [batches_q, rows_q], heads_q, dim)
+            rows(layout.unwrap_or(usual), [batches_q, rows_q], heads, dim)
         };
         let keys = |layout: Option<Layout>, dim| {
             let dim = self.spec.quantization.map_or(dim, |quantization| quantization.row_words(dim));
@@ -181,10 +183,10 @@ impl Problem {
         let [ragged_q, ragged_kv] =
             [matches!(self.spec.queries, Queries::Ragged { .. }), matches!(self.spec.keys, Keys::Ragged { .. })];
         match operand {
-            Operand::Q => Some(queries(self.spec.q, dim_qk)),
+            Operand::Q => Some(queries(self.spec.q, heads_q, dim_qk)),
             Operand::K => Some(keys(self.spec.k, dim_qk)),
             Operand::V => Some(keys(self.spec.v, dim_v)),
-            Operand::Out => Some(queries(self.spec.out, dim_v)),
+            Operand::Out => Some(queries(self.spec.out, heads_q, dim_v)),
             Operand::Lse => self.spec.lse.then(|| {
                 let layout = self.spec.lse_layout.unwrap_or(Layout::bhld(heads_q, rows_q, 1));
                 rows(layout, [batches_q, rows_q], heads_q, 1)
@@ -242,6 +244,18 @@ impl Problem {
                     element_bytes,
                 }
             }),
+            Operand::NewQ => {
+                self.rotary().map(|_| queries(self.spec.append.and_then(|append| append.q), heads_q, dim_qk))
+            }
+            Operand::NewK => self.spec.append.map(|append| queries(append.k, heads_kv, dim_qk)),
+            Operand::NewV => self.spec.append.map(|append| queries(append.v, heads_kv, dim_v)),
+            Operand::RotaryTable => self.rotary().map(|rotary| View {
+                operand,
+                offset: 0,
+                extent: [rotary.positions, 1, 1, rotary.dims],
+                stride: [rotary.dims.into(), 0, 0, 1],
+                element_bytes,
+            }),
             Operand::PairOut | Operand::PairLse => None,
         }
     }
@@ -265,6 +279,15 @@ impl Problem {
 
     pub(crate) fn band(&self) -> Band {
         band(self.spec.diagonal, self.spec.causal, self.spec.window)
+    }
+
+    /// What is appended to the cache, if anything is.
+    pub const fn appends(&self) -> Option<Append> {
+        self.spec.append
+    }
+
+    pub(crate) fn rotary(&self) -> Option<Rotary> {
+        self.spec.append.and_then(|append| append.rotary)
     }
 
     pub(crate) const fn queries(&self) -> Queries {

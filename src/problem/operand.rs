@@ -29,6 +29,14 @@ pub enum Operand {
     CuSeqlensK,
     /// The pages of each sequence (B, ⌈Lk / page size⌉), u32.
     BlockTable,
+    /// Queries to rotate (B, Hq, Lq, Dqk): see [`Append`](crate::Append).
+    NewQ,
+    /// Keys to append (B, Hkv, Lq, Dqk).
+    NewK,
+    /// Values to append (B, Hkv, Lq, Dv).
+    NewV,
+    /// Cosines and sines of a rotary embedding (positions, rotated elements / 2, 2), f32.
+    RotaryTable,
     /// `ALiBi` slopes (H) or (B, H), f32.
     AlibiSlopes,
     /// One learned logit per query head (H), f32.
@@ -46,7 +54,7 @@ pub enum Operand {
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::Q,
         Self::K,
         Self::V,
@@ -60,6 +68,10 @@ impl Operand {
         Self::CuSeqlensQ,
         Self::CuSeqlensK,
         Self::BlockTable,
+        Self::NewQ,
+        Self::NewK,
+        Self::NewV,
+        Self::RotaryTable,
         Self::AlibiSlopes,
         Self::Sinks,
         Self::Aux,
@@ -84,6 +96,10 @@ impl Operand {
             Self::CuSeqlensQ => "cu_seqlens_q",
             Self::CuSeqlensK => "cu_seqlens_k",
             Self::BlockTable => "block_table",
+            Self::NewQ => "new_q",
+            Self::NewK => "new_k",
+            Self::NewV => "new_v",
+            Self::RotaryTable => "rotary_table",
             Self::AlibiSlopes => "alibi_slopes",
             Self::Sinks => "sinks",
             Self::Aux => "aux",
@@ -96,6 +112,11 @@ impl Operand {
     /// Whether attention, or a merge, writes this operand.
     pub const fn is_output(self) -> bool {
         matches!(self, Self::Out | Self::Lse | Self::Weights)
+    }
+
+    /// Whether only plans that append use this operand.
+    pub(crate) const fn is_appended(self) -> bool {
+        matches!(self, Self::NewQ | Self::NewK | Self::NewV | Self::RotaryTable)
     }
 
     /// The shape, for the comments beside the declarations in a kernel's text.
@@ -112,6 +133,10 @@ impl Operand {
             Self::KvLengths | Self::QLengths => "(B)",
             Self::CuSeqlensQ | Self::CuSeqlensK => "(B + 1)",
             Self::BlockTable => "(B, pages of a sequence)",
+            Self::NewQ => "(B, Hq, Lq, Dqk)",
+            Self::NewK => "(B, Hkv, Lq, Dqk)",
+            Self::NewV => "(B, Hkv, Lq, Dv)",
+            Self::RotaryTable => "(positions, rotated / 2): cosine, sine",
             Self::AlibiSlopes => "(B, Hq), broadcast by a stride of 0",
             Self::Sinks => "(Hq)",
             Self::Aux => "the user's",

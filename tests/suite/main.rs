@@ -20,6 +20,7 @@ mod device;
 mod facts;
 mod rejects;
 
+mod appending;
 mod block_masks;
 mod blocking;
 mod chosen_weights;

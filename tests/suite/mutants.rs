@@ -202,13 +202,18 @@ pub const ATTENTION: &[Mutation] = &[
     // Elements that do not come in fours, or are not 32 bits wide.
     mutation(&[(", COMPONENTS < vec4(count))", ", COMPONENTS < vec4(9u))")], odd_f32),
     mutation(&[("if (count > 3u) { out[at + 3u] = x.w; }", "out[at + 3u] = x.w;")], || gappy(Dtype::F32)),
-    mutation(&[("if (count > 3u) { store_half(at + 3u, x.w); }", "store_half(at + 3u, x.w);")], || gappy(Dtype::F16)),
+    mutation(&[("if (count > 3u) { store_half_out(at + 3u, x.w); }", "store_half_out(at + 3u, x.w);")], || {
+        gappy(Dtype::F16)
+    }),
     mutation(&[("atomicAnd(&out[at >> 1u], 0xffff0000u >> shift)", "atomicAnd(&out[at >> 1u], 0u)")], odd_f16),
     mutation(&[("atomicAnd(&out[at >> 1u], 0xffff0000u >> shift);", "")], odd_bf16),
     mutation(&[("let shift = (at & 1u) << 4u;", "let shift = 0u;")], odd_f16),
     mutation(&[("((i & vec4(1u)) << vec4(4u))", "vec4(0u)")], odd_bf16),
     mutation(
-        &[("vec4(widen_f16(q[at >> 2u].x), widen_f16(q[at >> 2u].y))", "vec4(widen_f16(q[at >> 2u].y), vec2(0.0))")],
+        &[(
+            "vec4(widen_f16(q[(row + dim) >> 2u].x), widen_f16(q[(row + dim) >> 2u].y))",
+            "vec4(widen_f16(q[(row + dim) >> 2u].y), vec2(0.0))",
+        )],
         even_f16,
     ),
     // The bindings, and the parameters.
@@ -312,8 +317,8 @@ pub const STAGE: &[Mutation] = &[
 pub const DECODE: &[Mutation] = &[
     mutation(
         &[(
-            "select(vec4(0.0), load_k(at + d, params.dim_qk - d), dim < params.dim_qk)",
-            "load_k(at + d, params.dim_qk - d)",
+            "select(vec4(0.0), load_k(at, d, params.dim_qk - d), dim < params.dim_qk)",
+            "load_k(at, d, params.dim_qk - d)",
         )],
         infinite_key,
     ),
