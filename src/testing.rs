@@ -28,6 +28,14 @@ pub fn block_mask(problem: &Problem, caps: &Caps) -> Result<Variant, PlanError> 
     select::block_mask_variant(problem, caps)
 }
 
+/// The variants that append to the cache of a problem.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run them.
+pub fn append(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    select::append_variants(problem, caps)
+}
+
 /// The variant that merges pairs.
 ///
 /// # Errors

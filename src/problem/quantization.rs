@@ -163,7 +163,7 @@ mod tests {
         for (quantization, words) in [(Quantization::Int8, 3), (Quantization::Int4, 2), (Quantization::Fp8E4m3, 3)] {
             let row = [1.5, -3.0, 0.25, 0.0, 2.0];
             let encoded = quantization.encode(&row);
-            assert_eq!((encoded.len(), quantization.row_words(5)), (words, words as u32));
+            assert_eq!((encoded.len(), quantization.row_words(5) as usize), (words, words));
             // The largest distance between neighbouring numbers.
             let step = 3.0 * if quantization == Quantization::Int8 { 1.0 / 127.0 } else { 1.0 / 7.0 };
             for (x, decoded) in row.iter().zip(quantization.decode(&encoded, 5)) {

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
-    Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Merge, MergeBuilder, Operand, Operands,
-    Pages, PlanError, Problem, ProblemBuilder, ProblemError, Quantization, Readback, ReadbackError, ResizeError,
-    ScoreLayout, Shape, reference, testing,
+    Append, Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Merge, MergeBuilder, Operand,
+    Operands, Pages, PlanError, Problem, ProblemBuilder, ProblemError, Quantization, Readback, ReadbackError,
+    ResizeError, Rotary, RotaryPairs, ScoreLayout, Shape, reference, testing,
 };
 
 use crate::record::{buffers, noop, operands};
@@ -140,6 +140,7 @@ fn describing() {
     let narrow = Merge::builder(shape(), 2).lse_in(Layout::strided([8, 2, 1]));
     merge_refused(narrow, |error| matches!(error, E::Overlapping { .. }), &["`lse`", "overlap", "[8, 2, 1, 1]"]);
     sequences(&problem);
+    appending(&problem);
     let overlapping = problem.out(Layout { row: 8, ..Layout::bhld(4, 8, 16) });
     refused(
         overlapping,
@@ -175,6 +176,25 @@ fn sequences(problem: &ProblemBuilder) {
     }
 }
 
+/// Caches that are too short, and rotary embeddings that do not fit.
+fn appending(problem: &ProblemBuilder) {
+    use ProblemError as E;
+    let with = |rotary| problem.clone().append(Append { rotary, ..Append::default() });
+    let short = with(None).lengths(9, 8);
+    refused(short, |e| matches!(e, E::CacheTooShort { len_q: 9, len_kv: 8 }), &["9 keys", "len_kv = 8", "room"]);
+    let halves = Rotary { dims: 16, pairs: RotaryPairs::Halves, positions: 8 };
+    for dims in [0, 4, 12, 24] {
+        let is_wide = |e: &E| matches!(e, E::RotaryDims { step: 8, dim_qk: 16, .. });
+        refused(with(Some(Rotary { dims, ..halves })), is_wide, &[&dims.to_string(), "multiple of 8", "dim_qk = 16"]);
+    }
+    let neighbours = Rotary { dims: 12, pairs: RotaryPairs::Neighbours, positions: 8 };
+    let few = |e: &E| matches!(e, E::RotaryPositions { positions: 7, len_kv: 8 });
+    refused(with(Some(Rotary { positions: 7, ..neighbours })), few, &["7 positions", "len_kv = 8"]);
+    for rotary in [None, Some(halves), Some(neighbours)] {
+        with(rotary).build().unwrap();
+    }
+}
+
 #[test]
 fn planning() {
     let (device, _queue) = noop();
@@ -188,6 +208,9 @@ fn planning() {
     let plain = Problem::builder(shape()).build().unwrap();
     let no_tiles = Attention::new(&device).plan_block_mask(&plain).unwrap_err();
     assert_eq!(no_tiles, PlanError::NoBlockMask);
+    let nothing_new = Attention::new(&device).plan_append(&plain).unwrap_err();
+    assert_eq!(nothing_new, PlanError::NoAppend);
+    assert_says(&nothing_new, &["appends nothing", "ProblemBuilder::append"]);
     assert_says(&no_tiles, &["no block mask", "ProblemBuilder::block_mask"]);
     assert_says(&error, &["dim_qk = 577", "1 to 576"]);
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Merge, Multiplier, Problem, ProblemBuilder,
-    ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
+    Append, Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Merge, Multiplier, Pages, Problem,
+    ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -65,6 +65,27 @@ fn kinds_of_matrix_unit() -> [Attention; 4] {
         caps.workgroup_bytes = WORKGROUP_BYTES_BESIDE_MATRICES;
         Attention::with_caps(attention.device(), caps)
     })
+}
+
+/// Sequences of every kind, each storage that a cache may have, and what appends to it.
+fn sequences() -> Vec<ProblemBuilder> {
+    let pages = Pages { count: 9, size: 5 };
+    let halves = Rotary { dims: 16, pairs: RotaryPairs::Halves, positions: 2048 };
+    let neighbours = Rotary { pairs: RotaryPairs::Neighbours, ..halves };
+    let mut problems = Vec::new();
+    for dim in [32, 37] {
+        let plain = || Problem::builder(Shape::new(1, 2, 8, dim).kv_len(2048));
+        let queries = [plain(), plain().q_lengths(), plain().ragged_q(9)];
+        for (queries, rotary) in queries.into_iter().zip([None, Some(halves), Some(neighbours)]) {
+            let append = Append { rotary, ..Append::default() };
+            let all = || queries.clone().append(append);
+            let keys =
+                [all(), all().kv_lengths(), all().ragged_kv(9), all().paged_kv(pages).kv_lengths(), all().ring_kv(9)];
+            problems.extend(keys.iter().map(|problem| problem.clone().dtype(Dtype::F16)));
+            problems.extend(Quantization::ALL.into_iter().zip(keys).map(|(how, problem)| problem.kv_quantized(how)));
+        }
+    }
+    problems
 }
 
 /// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
@@ -125,6 +146,15 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
         take_kernels(&mut variants, &devices, &problem.build().unwrap());
         if dtype == Dtype::F16 {
             take_kernels(&mut variants, &on_matrices, &problem.build().unwrap());
+        }
+    }
+    for problem in sequences() {
+        let problem = problem.build().unwrap();
+        take_kernels(&mut variants, &devices, &problem);
+        if problem.appends().is_some() {
+            for append in testing::append(&problem, devices[0].caps()).unwrap() {
+                variants.insert(append.to_string(), append);
+            }
         }
     }
     for types in 0..27 {

@@ -84,13 +84,14 @@ fn quantized_keys_are_their_numbers_times_the_scale() {
     let fp8 = |n: i8| {
         let size = f32::from(n).abs();
         let magnitude = if size == 0.0 { 0 } else { (size.to_bits() - (120 << 23)) >> 20 };
-        magnitude as u8 | if n < 0 { 0x80 } else { 0 }
+        magnitude.to_le_bytes()[0] | if n < 0 { 0x80 } else { 0 }
     };
     let stored = |name, dtype| {
         let (shape, bytes) = match dtype {
             Dtype::I8 => (vec![1, 2, 3, 4], numbers.iter().map(|&n| n.to_le_bytes()[0]).collect()),
             Dtype::U8 => {
-                let pairs = numbers.chunks(2).map(|pair| (pair[0] + 8) as u8 | ((pair[1] + 8) as u8) << 4);
+                let pairs =
+                    numbers.chunks(2).map(|pair| (pair[0] + 8).cast_unsigned() | (pair[1] + 8).cast_unsigned() << 4);
                 (vec![1, 2, 3, 2], pairs.collect())
             }
             _ => (vec![1, 2, 3, 4], numbers.iter().map(|&n| fp8(n)).collect::<Vec<u8>>()),
