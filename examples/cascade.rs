@@ -36,10 +36,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let to_own = Problem::builder(own).causal(Diagonal::BottomRight).q(tokens).out(tokens).lse_in(ones).build()?;
     let merge = Merge::builder(own, 2).pair_out(tokens).pair_lse(ones).out(tokens).build()?;
 
-    let numbers = |n: u32, seed: f32| -> Vec<f32> { (0..n).map(|i| (i as f32 * seed).sin()).collect() };
-    let q = numbers(rows * HEADS * DIM, 0.7);
-    let prompt = [0.9, 1.1].map(|seed| numbers(KV_HEADS * PROMPT * DIM, seed));
-    let own = [1.3, 1.7].map(|seed| numbers(SEQUENCES * KV_HEADS * OWN * DIM, seed));
+    // From −1 to 1; the queries are larger, so that some keys count far more than others.
+    let numbers = |n: u32, factor: u32| -> Vec<f32> {
+        (0..n).map(|i| (i.wrapping_mul(factor) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+    };
+    let q: Vec<f32> = numbers(rows * HEADS * DIM, 0x9e37_79b1).iter().map(|x| 8.0 * x).collect();
+    let prompt = [0x85eb_ca6b, 0xc2b2_ae35].map(|factor| numbers(KV_HEADS * PROMPT * DIM, factor));
+    let own = [0x27d4_eb2f, 0x1656_67b1].map(|factor| numbers(SEQUENCES * KV_HEADS * OWN * DIM, factor));
     let buffer = |size: Option<u64>| {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let size = size.unwrap_or_default();

@@ -28,11 +28,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
     let attention = Attention::new(&device);
 
-    // All heads share the keys. They are in the host's memory here; they might come from a file.
+    // All heads share the keys. They are in the host's memory here; they might come from a file. The queries are larger, so
+    // that some keys count far more than others.
     let numbers = |n: u32, factor: u32| -> Vec<f32> {
         (0..n).map(|i| (i.wrapping_mul(factor) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
     };
-    let q: Vec<f32> = numbers(HEADS * QUERIES * DIM, 0x9e37_79b1).iter().map(|x| 3.0 * x).collect();
+    let q: Vec<f32> = numbers(HEADS * QUERIES * DIM, 0x9e37_79b1).iter().map(|x| 8.0 * x).collect();
     let (k, v) = (numbers(KEYS * DIM, 0x85eb_ca6b), numbers(KEYS * DIM, 0xc2b2_ae35));
     let bytes = 4 * (k.len() + v.len()) as u64;
     assert_eq!(bytes, 4 * device.limits().max_buffer_size, "four times what a buffer holds");
