@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use truth::{Case, Fill};
 use wgpu_attention::{
-    BlockMask, Caps, Diagonal, Dtype, MaskFormat, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Variant, testing,
+    BlockMask, Caps, Diagonal, Dtype, MaskFormat, Pages, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape,
+    Slopes, Variant, testing,
 };
 
 /// `decode` reads 64 keys per loop iteration. This many keys take several iterations, and the last one is not full.
@@ -26,7 +27,7 @@ fn drawn(problem: &ProblemBuilder, fill: Fill, seed: u64) -> Case {
 /// The cases by name. Each call gives the same numbers.
 ///
 /// Rows of 32 elements, and of 132 weights, are moved four at a time; rows of 30 elements one at a time.
-pub(crate) fn all() -> [(&'static str, Case); 10] {
+pub(crate) fn all() -> [(&'static str, Case); 12] {
     // Selection prefers `decode` for few query rows and `tiled` for many, but each kernel can run either.
     let few = |len_kv, dim| Problem::builder(Shape::new(1, 4, 2, dim).kv_heads(1).kv_len(len_kv));
     let many = |dim| Shape::new(2, 2, 40, dim).kv_heads(1).kv_len(132);
@@ -45,6 +46,10 @@ pub(crate) fn all() -> [(&'static str, Case); 10] {
     let shared = Problem::builder(many(32)).mask_as(MaskFormat::WordsHide, scores).kv_lengths().shared_buffers();
     // Random tiles: some are empty, some are full, and in some the mask decides.
     let tiles = Problem::builder(many(30)).mask(scores).block_mask(BlockMask::new(12, 32).per_batch().per_head());
+    // Barriers depend on the lengths and the bounds, and keys on a table.
+    let ragged = Problem::builder(many(32)).causal(Diagonal::BottomRight).ragged_q(70);
+    let ragged = ragged.paged_kv(Pages { count: 40, size: 7 }).kv_lengths();
+    let ring = few(SEVERAL_ROUNDS, 32).kv_quantized(Quantization::Int8).ring_kv(100);
     [
         ("tiled, weights", drawn(&tiled.weights(), Fill::Normal, 1)),
         ("decode", drawn(&few(SEVERAL_ROUNDS, 32), Fill::Staircase, 2)),
@@ -55,6 +60,8 @@ pub(crate) fn all() -> [(&'static str, Case); 10] {
         ("programs, ALiBi and sinks", programs),
         ("block mask", drawn(&tiles, Fill::Normal, 8)),
         ("shared buffers", drawn(&shared.lse(), Fill::Normal, 9).lengths(&[130, 97])),
+        ("ragged queries over pages", drawn(&ragged.lse(), Fill::Normal, 11)),
+        ("a ring of int8", drawn(&ring, Fill::Normal, 12).lengths(&[250])),
         ("an f16 cache beside f32", drawn(&few(SEVERAL_ROUNDS, 32).kv_dtype(Dtype::F16), Fill::Normal, 10)),
     ]
 }

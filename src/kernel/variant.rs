@@ -63,7 +63,8 @@ impl Variant {
     pub(super) fn of_append(problem: &Problem, rows: NewRows, access: Access) -> Option<Self> {
         let all = Choices::of(problem, access, Schedule::Append.dim_step());
         let append = Some(Appended { rows, rotary: problem.appends()?.rotary.map(|rotary| rotary.pairs) });
-        let Choices { kv_lengths, queries, keys, .. } = all;
+        let Choices { kv_lengths, queries, .. } = all;
+        let keys = if rows == NewRows::Queries { all.keys.without_places() } else { all.keys };
         // All columns of the values, which are not cut.
         let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(Schedule::Append.dim_step());
         let storage = Storage { out: all.storage.q, ..all.storage };
