@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use wgpu_attention::{
-    Append, Attention, Diagonal, Dtype, Inputs, Operand, Operands, Pages, Problem, ProblemBuilder, Quantization,
-    Rotary, RotaryPairs, Shape,
+    Append, Attention, Diagonal, Dtype, Inputs, Layout, Operand, Operands, Pages, Problem, ProblemBuilder,
+    Quantization, Rotary, RotaryPairs, Shape,
 };
 use wgpu_attention_bench::{Gpu, WANTED};
 
@@ -62,9 +62,9 @@ fn lines() -> Vec<Line> {
         |size| Work::of(decode(4096).kv_lengths().paged_kv(Pages { count: 4 * 4096 / size, size })).lengths(&all);
     let quantized = |how| Work::of(decode(4096).kv_lengths().kv_quantized(how)).lengths(&all);
     let mut lines = vec![
-        Line { name: "decode, pages of 16, to one range", this: paged(16), other: cache() },
-        Line { name: "decode, pages of 64, to one range", this: paged(64), other: cache() },
-        Line { name: "decode, pages of 256, to one range", this: paged(256), other: cache() },
+        Line { name: "decode, pages of 16, to one range", this: paged(16), other: contiguous() },
+        Line { name: "decode, pages of 64, to one range", this: paged(64), other: contiguous() },
+        Line { name: "decode, pages of 256, to one range", this: paged(256), other: contiguous() },
         Line { name: "decode, f16 cache to f32", this: in_f16(), other: cache() },
         Line { name: "decode, int8 cache to f16", this: quantized(Quantization::Int8), other: in_f16() },
         Line { name: "decode, 4-bit cache to f16", this: quantized(Quantization::Int4), other: in_f16() },

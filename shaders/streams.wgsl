@@ -190,8 +190,9 @@ fn finish(site: Site, rows: ptr<function, Rows>, first: u32, lane: u32, o: ptr<f
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let site = site_of(workgroup);
-    if (is_idle(site)) { return; }
+    var site = site_of(workgroup);
+    // No return: see lanes.wgsl.
+    if (is_idle(site)) { site.rows = 0u; }
     let first = site.first;
     let final_row = min(first + ROWS, site.rows) - 1u;
 
@@ -199,12 +200,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     var q = load_queries(&rows, lane);
     var o = Output();
     // A step is one key per lane; a tile is RUN steps. Both count from the start of the part.
-    let range = keys_of(site, row_of(site, first), row_of(site, final_row), 1u);
+    var range = keys_of(site, row_of(site, first), row_of(site, final_row), 1u);
+    if (site.rows == 0u) { range.y = 0u; }
     let last_step = (max(range.y, site.begin) - site.begin + TILE - 1u) / TILE * RUN;
     for (var step = (range.x - site.begin) / TILE * RUN; step < last_step; step++) {
         let key = site.begin + step / RUN * TILE + lane * RUN + step % RUN;
-        let taken = take_in(key, products(k_address(site, key), &q), &rows);
-        accumulate_values(v_address(site, key), taken, &o);
+        let place = place_at(site, key);
+        let taken = take_in(key, products(address(params.k, place.batch, site.kv_head, place.row), &q), &rows);
+        accumulate_values(address(params.v, place.batch, site.kv_head, place.row), taken, &o);
     }
     finish(site, &rows, first, lane, &o);
 }

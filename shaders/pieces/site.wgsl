@@ -106,10 +106,14 @@ fn within_row(dim: u32, dims: u32) -> u32 { return min(dim, (dims - 1u) / 4u * 4
 
 fn q_address(row: Row) -> u32 { return address(params.q, row.batch, row.head, row.at); }
 
-fn k_address(site: Site, key: u32) -> u32 { return place_address(params.k, site, key); }
-fn v_address(site: Site, key: u32) -> u32 { return place_address(params.v, site, key); }
+// Where a key lies, or a readable one in its place.
+fn place_at(site: Site, key: u32) -> Place { return place_of(site.batch, site.keys_at, readable(site, key)); }
 
-fn place_address(view: View, site: Site, key: u32) -> u32 {
-    let place = place_of(site.batch, site.keys_at, readable(site, key));
-    return address(view, place.batch, site.kv_head, place.row);
+fn k_address(site: Site, key: u32) -> u32 {
+    let place = place_at(site, key);
+    return address(params.k, place.batch, site.kv_head, place.row);
+}
+fn v_address(site: Site, key: u32) -> u32 {
+    let place = place_at(site, key);
+    return address(params.v, place.batch, site.kv_head, place.row);
 }
