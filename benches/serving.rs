@@ -60,6 +60,9 @@ fn lines() -> Vec<Line> {
     let in_f16 = || Work::of(decode(4096).kv_lengths().kv_dtype(Dtype::F16)).lengths(&all);
     let paged =
         |size| Work::of(decode(4096).kv_lengths().paged_kv(Pages { count: 4 * 4096 / size, size })).lengths(&all);
+    // In the order that pages have by default, in which the heads of a token are neighbours.
+    let by_token = Layout::blhd(4, 4096, 128);
+    let contiguous = || Work::of(decode(4096).kv_lengths().k(by_token).v(by_token)).lengths(&all);
     let quantized = |how| Work::of(decode(4096).kv_lengths().kv_quantized(how)).lengths(&all);
     let mut lines = vec![
         Line { name: "decode, pages of 16, to one range", this: paged(16), other: contiguous() },

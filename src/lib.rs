@@ -63,6 +63,11 @@
 //! | a block mask | part of the mask: an empty tile hides every pair; in a full tile the mask and the `mask_mod` are ignored; in a partial tile they decide for each pair |
 //! | ALiBi | `− slope[h] · \|i + offset − j\|`, measured from the [`Diagonal`] |
 //! | a sink | one extra logit per head in the softmax, without a value; the LSE includes it, and it is the LSE of a row that sees no key |
+//! | lengths | a number above `len_kv` or `len_q` means that many; [`Diagonal::BottomRight`] is measured from each sequence's own lengths |
+//! | rows past a sequence's queries | output 0; LSE −∞, even with a sink; weights 0 |
+//! | rows of no sequence, in a ragged batch | not written |
+//! | pages, rows and table entries past a sequence's keys | never read |
+//! | a ring | keys from `length − capacity` on can be seen |
 //! | causal, window | measured from the [`Diagonal`]; combined with the mask, `mask_mod` and the lengths by "and" |
 //! | window | inclusive: row `i`, standing at key `d`, sees `d − left ..= d + right` |
 //! | a row that sees no key | output exactly 0; LSE −∞, or the sink if there is one; weights 0 |
@@ -78,9 +83,20 @@
 //! | LSE | natural logarithm, f32 |
 //! | grouped queries | query head `h` reads KV head `h / (heads_q / heads_kv)` |
 //! | head sizes | 1 to 576; values may have a different size than keys |
+//! | quantized keys and values | the numbers times the row's scale, in f32: see [`Quantization`] |
 //! | element types | f32, f16, bf16 storage, none of which needs a device feature; queries, keys with values, the output and a bias each have their own; softmax and accumulation in f32 |
 //! | determinism | the same inputs, shape and adapter give the same bits; a row's bits do not depend on the contents of other rows and batches |
 //! | size | a problem that exceeds the device's binding size, 65 535 workgroups or the driver's time limit is split into several dispatches, or fails with an error that says why it cannot be |
+//!
+//! # Serving
+//!
+//! Sequences of a batch may have their own lengths on the device ([`ProblemBuilder::kv_lengths`],
+//! [`q_lengths`](ProblemBuilder::q_lengths)), follow one another without padding
+//! ([`ragged_q`](ProblemBuilder::ragged_q), [`ragged_kv`](ProblemBuilder::ragged_kv)), and keep their keys in pages
+//! ([`paged_kv`](ProblemBuilder::paged_kv)), in rings ([`ring_kv`](ProblemBuilder::ring_kv)), in another type
+//! ([`kv_dtype`](ProblemBuilder::kv_dtype)) or quantized ([`kv_quantized`](ProblemBuilder::kv_quantized)).
+//! [`Attention::plan_append`] writes new keys and values into such a cache, rotated by their positions. One plan and one
+//! bound call serve all steps, whose lengths the device reads.
 //!
 //! # Merging
 //!

@@ -150,7 +150,7 @@ impl Queries {
 }
 
 impl Keys {
-    const fn of(problem: &Problem) -> Self {
+    pub(crate) const fn of(problem: &Problem) -> Self {
         match problem.keys() {
             sequences::Keys::Dense => Self::Dense,
             sequences::Keys::Ragged { .. } => Self::Ragged,

@@ -111,6 +111,11 @@ impl Schedule {
         }
     }
 
+    /// Whether it reads keys and values that another kernel has staged.
+    pub(super) const fn reads_staged_keys(self) -> bool {
+        matches!(self, Self::Lanes { .. })
+    }
+
     /// Whether it multiplies on a matrix unit.
     pub(super) const fn is_on_matrix_unit(self) -> bool {
         matches!(self, Self::Matrix(_))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Appended, Choices, NewRows, Results, Storage};
+use crate::kernel::choices::{Access, Appended, Choices, Keys, NewRows, Results, Storage};
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
@@ -36,6 +36,8 @@ impl Variant {
     /// The variant of a schedule for `problem` that moves elements by `access`.
     pub(super) fn of(schedule: Schedule, access: Access, problem: &Problem) -> Self {
         let choices = Choices::of(problem, access, schedule.dim_step());
+        let keys = if schedule.reads_staged_keys() { choices.keys.without_places() } else { choices.keys };
+        let choices = Choices { keys, ..choices };
         let results = schedule.results(access);
         if schedule == Schedule::Weights {
             // It writes no output.
@@ -131,7 +133,7 @@ impl Variant {
     /// The kernel that stages what this one reads, if any.
     pub(crate) fn prepared_by(&self, problem: &Problem) -> Option<Self> {
         let storage = self.choices().storage.of_keys();
-        let &Choices { kv_lengths, keys, .. } = self.choices();
+        let (kv_lengths, keys) = (self.choices().kv_lengths, Keys::of(problem));
         let stage = Self::new(Schedule::Stage, Choices { storage, kv_lengths, keys, ..self.choices().of_elements() });
         self.kernel().binds(Space::StagedK).then(|| stage.with_access_of(problem))
     }

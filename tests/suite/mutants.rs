@@ -9,7 +9,7 @@ use wgpu_attention::Dtype;
 use crate::matrix::in_f16;
 use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, empty_tiles,
-    even_f16, forty_columns, gappy, hidden_by_bias, huge_first, huge_past_lengths, infinite_key, large, large_q,
+    even_f16, forty_columns, gappy, hidden_by_bias, huge_behind_band, huge_first, infinite_key, large, large_q,
     left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias,
     long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, masked_by_hiding_words, nan_behind_band,
     nan_behind_bias, nearly_full, odd_bf16, odd_f16, odd_f32, padded, paged, plain, ragged, ring, softcapped,
@@ -156,7 +156,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("v, weight > 0.0)", "v, true)")], nan_behind_bias),
     mutation(&[("let full = !HAS", "let full = true || !HAS")], nan_behind_band),
     mutation(&[("let full = !HAS_HIDING_SCORES &&", "let full =")], nan_behind_bias),
-    mutation(&[("select(vec4(LOWEST), scores.s, scores.seen)", "scores.s")], huge_past_lengths),
+    mutation(&[("select(vec4(LOWEST), scores.s, scores.seen)", "scores.s")], huge_behind_band),
     // A short row's last vector is read again for the dimensions after it.
     mutation(&[("select(vec4(0.0), x[1u], dim < params.dim_qk)", "x[1u]")], odd_f32),
     mutation(
@@ -176,7 +176,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("batch * view.y", "0u")], plain),
     mutation(&[("head * view.z", "0u")], plain),
     mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),
-    mutation(&[("sequence.block * BLOCK_ROWS", "0u")], plain),
+    mutation(&[("sequence.block * BLOCK_ROWS", "0u")], tall),
     mutation(&[("x = transpose(x);", "")], plain),
     mutation(&[("P_AT + key / P_KEYS * DOWN + thread / ACROSS", "P_AT + key / P_KEYS * DOWN + thread % DOWN")], plain),
     mutation(&[("tile[q_group + 8u / Q_DIMS * DOWN]", "tile[q_group]")], plain),

@@ -179,9 +179,9 @@ pub fn huge_first(key: u32) -> Case {
     case.edited(Operand::V, |[_, _, j, _], v| if j == key { 100.0 } else { v })
 }
 
-/// Keys past the valid ones, which are far larger.
-pub fn huge_past_lengths() -> Case {
-    let mut case = some_lengths();
+/// Keys behind the diagonal of all rows, in a tile with keys that are seen, which are far larger.
+pub fn huge_behind_band() -> Case {
+    let mut case = filled(Problem::builder(shape()).causal(Diagonal::Offset(-20)), Fill::Normal);
     poison_hidden(&mut case, 1e30);
     case
 }
