@@ -6,6 +6,7 @@ use crate::plan::upload::filled;
 use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
+use crate::problem::sequences::Pages;
 use crate::record::error::BindError;
 use crate::record::operands::Operands;
 
@@ -54,7 +55,49 @@ impl Inputs<'_> {
     /// [`BindError`] names the operand.
     pub fn check(&self, problem: &Problem) -> Result<(), BindError> {
         let outputs = Operand::ALL.into_iter().filter(|operand| operand.is_output());
-        self.check_for(problem, |operand| problem.uses(operand) && !operand.is_appended(), &outputs.collect::<Vec<_>>())
+        self.check_for(
+            problem,
+            |operand| problem.uses(operand) && !operand.is_appended(),
+            &outputs.collect::<Vec<_>>(),
+        )?;
+        self.check_bounds(problem)?;
+        self.check_pages(problem)
+    }
+
+    /// Checks that ragged sequences lie within the rows of their tensors.
+    fn check_bounds(&self, problem: &Problem) -> Result<(), BindError> {
+        for (operand, of, bounds) in
+            [(Operand::CuSeqlensQ, Operand::Q, self.cu_seqlens_q), (Operand::CuSeqlensK, Operand::K, self.cu_seqlens_k)]
+        {
+            let total = problem.view(of).map_or(0, |view| view.extent[2]);
+            let mut before = 0;
+            let count = problem.shape().batch as usize + 1;
+            for (at, &bound) in (0..).zip(bounds.unwrap_or_default().iter().take(count)) {
+                if bound < before || bound > total {
+                    return Err(BindError::Bound { operand, at, bound, total });
+                }
+                before = bound;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the block table lists pages that exist, for the keys that the sequences have.
+    fn check_pages(&self, problem: &Problem) -> Result<(), BindError> {
+        let (Some(Pages { count: pages, size }), Some(table)) = (problem.pages(), self.block_table) else {
+            return Ok(());
+        };
+        let (shape, row) = (problem.shape(), problem.table_row());
+        for (sequence, pages_of) in (0..shape.batch).zip(table.chunks((row as usize).max(1))) {
+            let given = self.kv_lengths.and_then(|lengths| lengths.get(sequence as usize));
+            let used = given.map_or(shape.len_kv, |&length| length.min(shape.len_kv)).div_ceil(size);
+            for (nth, &page) in (0..used).zip(pages_of) {
+                if page >= pages {
+                    return Err(BindError::NoSuchPage { sequence, nth, page, pages });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Like [`check`](Self::check), for work that reads some operands of a problem; `outputs` are not given.

@@ -42,6 +42,34 @@ pub enum BindError {
         /// Elements in the slice.
         got: u64,
     },
+    /// The bounds of ragged sequences do not ascend, or end past the rows there are.
+    #[error(
+        "`{operand}` is {bound} at [{at}]; it must be at least the number before it and at most {total}, the rows there are"
+    )]
+    Bound {
+        /// The bounds of queries or of keys.
+        operand: Operand,
+        /// The index of the bound.
+        at: u32,
+        /// The bound.
+        bound: u32,
+        /// The rows of the queries or of the keys.
+        total: u32,
+    },
+    /// A block table lists a page that does not exist, within the keys of a sequence.
+    #[error(
+        "`block_table` is {page} at [{sequence}, {nth}], within the keys of the sequence, but there are {pages} pages"
+    )]
+    NoSuchPage {
+        /// The sequence.
+        sequence: u32,
+        /// The index in its row of the table.
+        nth: u32,
+        /// The page.
+        page: u32,
+        /// How many pages there are.
+        pages: u32,
+    },
     /// The problem's keys and values are quantized, but were not given as words.
     #[error("`{operand}` is quantized: give `{operand}_words`, rows as `Quantization` describes them")]
     MissingWords {

@@ -394,6 +394,21 @@ fn host_slices() {
     let error = Inputs { mask: Some(&[true]), ..right }.check(&problem).unwrap_err();
     assert_eq!(error, BindError::Unused { operand: Operand::Mask });
     assert!(reference::attention(&problem, &Inputs { q: &short, ..right }).is_err());
+    let ragged = Problem::builder(shape()).ragged_q(16).ragged_kv(16).build().unwrap();
+    let bounds =
+        |q: &'static [u32], k: &'static [u32]| Inputs { cu_seqlens_q: Some(q), cu_seqlens_k: Some(k), ..right };
+    bounds(&[0, 8, 16], &[3, 3, 16]).check(&ragged).unwrap();
+    let error = bounds(&[0, 8, 17], &[0, 8, 16]).check(&ragged).unwrap_err();
+    assert_eq!(error, BindError::Bound { operand: Operand::CuSeqlensQ, at: 2, bound: 17, total: 16 });
+    assert_says(&error, &["`cu_seqlens_q`", "17 at [2]", "at most 16"]);
+    let error = bounds(&[0, 8, 16], &[1, 0, 16]).check(&ragged).unwrap_err();
+    assert_eq!(error, BindError::Bound { operand: Operand::CuSeqlensK, at: 1, bound: 0, total: 16 });
+    let paged = Problem::builder(shape()).paged_kv(Pages { count: 4, size: 4 }).kv_lengths().build().unwrap();
+    let table = |table: &'static [u32]| Inputs { block_table: Some(table), kv_lengths: Some(&[8, 4]), ..right };
+    table(&[3, 0, 1, 9]).check(&paged).unwrap();
+    let error = table(&[3, 4, 1, 9]).check(&paged).unwrap_err();
+    assert_eq!(error, BindError::NoSuchPage { sequence: 0, nth: 1, page: 4, pages: 4 });
+    assert_says(&error, &["`block_table` is 4 at [0, 1]", "4 pages"]);
     let words = vec![0; 1024];
     let error = Inputs { k_words: Some(&words), ..right }.check(&problem).unwrap_err();
     assert_eq!(error, BindError::UnusedWords { operand: Operand::K });
