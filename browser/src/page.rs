@@ -97,7 +97,7 @@ async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, varian
             _ => outputs.out = values,
         }
     }
-    outputs
+    outputs.owned(case)
 }
 
 /// The elements of an output in order.

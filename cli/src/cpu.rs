@@ -125,7 +125,11 @@ mod tests {
             let rounded = |values: &mut dyn Iterator<Item = &f64>| stored(problem, &narrowed(values));
             let got = truth::Outputs::of(&case, &outputs);
             assert_eq!(got.out, rounded(&mut rows.iter().flat_map(|row| &row.out)), "{name}");
-            let weights = rounded(&mut rows.iter().flat_map(|row| &row.weights));
+            // Only chosen rows may have weights, in an order of their own.
+            let mut order: Vec<_> =
+                case.rows().zip(&rows).filter_map(|(at, row)| Some((problem.weights_at(at)?, row))).collect();
+            order.sort_by_key(|&(place, _)| place);
+            let weights = rounded(&mut order.iter().flat_map(|(_, row)| &row.weights));
             assert_eq!(got.weights, problem.uses(Operand::Weights).then_some(weights), "{name}");
             let lse = narrowed(&mut rows.iter().map(|row| &row.lse));
             assert_eq!(got.lse, problem.uses(Operand::Lse).then_some(lse), "{name}");

@@ -1,4 +1,4 @@
-// Quantized rows: a word with the row's scale, f32, and then 8-bit floats, four per word: a sign, 4 bits of exponent, 3 of.
+// Quantized rows: a word with the row's scale, f32, and then 8-bit floats, four per word: a sign, 4 bits of exponent, 3 of
 // mantissa (E4M3: no infinities; NaN if all but the sign are set).
 
 // Four elements of a row, from `dim` on; those past `count` are zero.

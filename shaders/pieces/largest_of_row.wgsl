@@ -14,5 +14,8 @@ fn largest_of_row(thread: u32, row_cells: Cells) -> f32 {
     return most;
 }
 
-// The scale with which the largest magnitude is the largest number.
-fn scale_of(largest: f32, range: f32) -> f32 { return select(1.0, largest / range, largest > 0.0); }
+// The scale with which the largest magnitude is the largest number. A subnormal one could be 0.
+fn scale_of(largest: f32, range: f32) -> f32 { return select(1.0, largest / range, largest / range >= 1.1754944e-38); }
+
+// Whether elements are NaN, which compilers may assume they are not.
+fn are_nan(x: vec4<f32>) -> vec4<bool> { return (bitcast<vec4<u32>>(x) & vec4(0x7fffffffu)) > vec4(0x7f800000u); }

@@ -6,6 +6,6 @@ fn numbers(x: vec4<f32>) -> u32 {
     // f32 has 120 more in its exponent. Below 2⁻⁶, floats of 8 bits are multiples of 2⁻⁹.
     let normal = ((bits + vec4(0x7ffffu) + ((bits >> vec4(20u)) & vec4(1u))) >> vec4(20u)) - vec4(960u);
     let magnitude = select(normal, vec4<u32>(round(size * 512.0)), size < vec4(0.015625));
-    let bytes = magnitude | select(vec4(0u), vec4(0x80u), x < vec4(0.0));
+    let bytes = select(magnitude, vec4(0x7fu), are_nan(x)) | select(vec4(0u), vec4(0x80u), x < vec4(0.0));
     return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
 }

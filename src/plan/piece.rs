@@ -71,6 +71,9 @@ pub(super) fn blocks(problem: &Problem, block: Block) -> Option<u32> {
         Counts::GroupedRows => problem.shape().group(),
         Counts::Keys | Counts::MaskRows => return None,
     };
+    if total == 0 {
+        return Some(0);
+    }
     // The description was checked not to overflow.
     Some(total.saturating_mul(group) / block.rows).map(|full| full.saturating_add(problem.shape().batch))
 }

@@ -35,12 +35,15 @@ impl Split {
         // Each has a row of the output, whose elements 63 bits can count.
         let busy = (x * y * z).max(1);
         let idle = u32::try_from(u64::from(caps.workgroups_to_fill) / busy).unwrap_or(u32::MAX);
-        let wanted = idle.min(len_kv / SHORTEST_PART).min(caps.workgroups).max(1);
+        // What a ring holds may begin within a part, and so lie in one part more.
+        let is_ring = problem.ring().is_some();
+        let most = if is_ring { caps.workgroups.saturating_sub(1) } else { caps.workgroups };
+        let wanted = idle.min(len_kv / SHORTEST_PART).min(most).max(1);
         let longest = rounds.most_keys(caps.loop_iterations).max(rounds.tile);
         let keys = len_kv.div_ceil(wanted).next_multiple_of(rounds.tile).clamp(rounds.tile, longest);
         let parts = len_kv.div_ceil(keys).max(1);
         match problem.keys() {
-            sequences::Keys::Ring { .. } if parts == 1 && len_kv < longest => {
+            sequences::Keys::Ring { .. } if parts == 1 && len_kv.saturating_add(rounds.tile) <= longest => {
                 // One part has every key, whichever the ring holds.
                 Self { keys: problem.shape().len_kv.next_multiple_of(rounds.tile).max(rounds.tile), parts: 1 }
             }

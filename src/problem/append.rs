@@ -9,7 +9,8 @@ use crate::problem::layout::Layout;
 /// that appends shares its lengths, block table and bounds with the attention that follows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Append {
-    /// The layout of [`Operand::NewK`](crate::Operand::NewK); laid out like `q`'s rows, with Hkv heads, unless given.
+    /// The layout of [`Operand::NewK`](crate::Operand::NewK); contiguous (B, Hkv, Lq, Dqk) unless given, or (T, Hkv, Dqk) if
+    /// the queries are ragged, whatever the layout of `q` is.
     pub k: Option<Layout>,
     /// The layout of [`Operand::NewV`](crate::Operand::NewV), likewise.
     pub v: Option<Layout>,

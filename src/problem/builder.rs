@@ -257,8 +257,8 @@ impl ProblemBuilder {
 
     /// The queries of all sequences follow one another, as (T, Hq, D) unless `q` and the output have other layouts, and
     /// `total` is T, the rows that the buffers have. [`Operand::CuSeqlensQ`](crate::Operand::CuSeqlensQ), (B + 1), says
-    /// where each sequence begins; the log-sum-exp is (Hq, T). `len_q` is the most queries that a sequence may have: of a
-    /// longer one, the others are not computed.
+    /// where each sequence begins; the log-sum-exp is (Hq, T). `len_q` is the most queries that a sequence may have: a
+    /// longer one is taken for one of its first `len_q` queries.
     ///
     /// No work is done for padding, so a batch may be as uneven as it likes. Rows of no sequence are not written. Masks
     /// and biases are still (B, Hq, Lq, Lk), counted within the sequence.
@@ -292,7 +292,6 @@ impl ProblemBuilder {
     /// window: the keys that the first of these queries sees must still be there.
     pub fn ring_kv(mut self, capacity: u32) -> Self {
         self.keys = Keys::Ring { capacity };
-        self.kv_lengths = true;
         self
     }
 
@@ -398,8 +397,8 @@ impl ProblemBuilder {
     ///
     /// WebGPU does not let a dispatch read a buffer and write it, even in different ranges, unless all of its bindings
     /// may write. So kernels then declare their inputs as read-write, and [`Plan::bind`](crate::Plan::bind) checks that
-    /// the elements of the outputs are apart from all others. The lengths and the block mask are still read-only, and may
-    /// share a buffer only with each other.
+    /// the elements of the outputs are apart from all others. The lengths, the bounds, the block table and the block mask are
+    /// still read-only, and may share a buffer only with each other.
     ///
     /// Browsers also compare the bindings themselves. There, begin each operand at a multiple of the binding alignment,
     /// end its binding where it ends, and do not interleave or share `q`, `k` and `v`.

@@ -53,7 +53,12 @@ impl ProblemBuilder {
             if view.checked_end().is_none() {
                 return Err(ProblemError::Unaddressable { operand });
             }
-            if operand.is_output() && !view.is_injective() {
+            let is_written = match operand {
+                Operand::K | Operand::V => self.append.is_some(),
+                Operand::Q => problem.rotary().is_some(),
+                _ => operand.is_output(),
+            };
+            if is_written && !view.is_injective() {
                 return Err(ProblemError::Overlapping { operand, stride, extent });
             }
         }
@@ -153,9 +158,10 @@ impl ProblemBuilder {
             Keys::Ring { capacity } if capacity > LONGEST => {
                 Err(ProblemError::TooLong { axis: "capacity of the ring", value: capacity, most: LONGEST })
             }
-            Keys::Ring { .. } if self.weights => {
+            Keys::Ring { .. } if self.weights || self.block_mask.is_some() => {
+                let one = if self.weights { "weights" } else { "block_mask" };
                 let remedy = "compute them from a cache that keeps every key";
-                Err(ProblemError::Combined { one: "weights", other: "ring_kv", remedy })
+                Err(ProblemError::Combined { one, other: "ring_kv", remedy })
             }
             Keys::Ragged { .. } | Keys::Paged(_) | Keys::Ring { .. } => Ok(()),
         }

@@ -141,7 +141,7 @@ pub enum ProblemError {
         /// A description of the error.
         message: String,
     },
-    /// Two elements of an output share an index in its buffer.
+    /// Two elements of an output, or of a cache that is appended to, share an index in its buffer.
     #[error(
         "the layout of `{operand}` lets elements overlap (strides {stride:?} over extents {extent:?}); each element of an output needs its own place"
     )]

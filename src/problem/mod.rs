@@ -230,7 +230,7 @@ impl Problem {
                 let stride = [of_batch, if tiles.per_head { head } else { 0 }, columns.into(), 1];
                 View { operand, offset: 0, extent: [batches, heads, rows, columns], stride, element_bytes }
             }),
-            Operand::KvLengths => self.spec.kv_lengths.then(|| numbers(batch)),
+            Operand::KvLengths => (self.spec.kv_lengths || self.ring().is_some()).then(|| numbers(batch)),
             Operand::QLengths => (self.spec.queries == Queries::Lengths).then(|| numbers(batch)),
             Operand::CuSeqlensQ => ragged_q.then(|| numbers(batch.saturating_add(1))),
             Operand::CuSeqlensK => ragged_kv.then(|| numbers(batch.saturating_add(1))),

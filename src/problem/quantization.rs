@@ -39,7 +39,8 @@ impl Quantization {
     }
 
     /// Quantizes a row. The scale is the one with which its largest element is the largest number, so that none is clamped.
-    /// An element is rounded to the nearest number. NaN becomes 0 where the numbers are integers.
+    /// An element is rounded to the nearest number. NaN becomes 0 where the numbers are integers; ∞ makes the row's other
+    /// elements NaN.
     pub fn encode(self, row: &[f32]) -> Vec<u32> {
         let largest = row.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
         let range = match self {
@@ -47,7 +48,8 @@ impl Quantization {
             Self::Int4 => 7.0,
             Self::Fp8E4m3 => LARGEST_FP8,
         };
-        let scale = if largest > 0.0 { largest / range } else { 1.0 };
+        // A subnormal scale could be 0, and so divide by 0.
+        let scale = if largest / range >= f32::MIN_POSITIVE { largest / range } else { 1.0 };
         let numbers: Vec<u32> = row.iter().map(|&x| self.number(x / scale)).collect();
         self.pack(scale, &numbers)
     }
@@ -171,5 +173,6 @@ mod tests {
             }
         }
         assert_eq!(Quantization::Int8.encode(&[0.0; 3]), [1.0_f32.to_bits(), 0]);
+        assert_eq!(Quantization::Fp8E4m3.encode(&[1e-43, 0.0]), [1.0_f32.to_bits(), 0]);
     }
 }

@@ -9,6 +9,7 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
+use crate::coverage;
 use crate::device::{Device, all, contents, elements};
 
 /// What is appended to the cache of a case, f32 whatever the type.
@@ -89,6 +90,7 @@ fn run(device: &Device, case: &Case, new: &New) -> [Vec<u8>; 4] {
     let problem = &case.problem;
     let attention = &device.attention;
     let (append, attend) = (attention.plan_append(problem).unwrap(), attention.plan(problem).unwrap());
+    coverage::ran(device, append.variants());
     let buffers: HashMap<Operand, wgpu::Buffer> = problem
         .views()
         .map(|view| {

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use wgpu_attention::testing::{self, kind, weights_candidates};
-use wgpu_attention::{BlockMask, Caps, Dtype, Merge, Problem, Shape, Variant, candidates};
+use wgpu_attention::{Append, BlockMask, Caps, Dtype, Merge, Problem, Shape, Variant, candidates};
 
 use crate::device::{Device, all, with_matrix_units};
 use crate::facts;
@@ -35,7 +35,12 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
     let tiles = Problem::builder(Shape::new(1, 2, 64, 32)).block_mask(BlockMask::new(32, 32)).build().unwrap();
     let merges = [5, 64].map(|dim| Merge::builder(Shape::new(1, 2, 8, dim), 3).build().unwrap());
     let others = merges.iter().map(|merge| testing::merge(merge, caps)).chain([testing::block_mask(&tiles, caps)]);
-    kernels.extend(others.map(Result::unwrap).filter(tried).map(|variant| kind(&variant)));
+    let appends = [5, 64].map(|dim| {
+        let problem = Problem::builder(Shape::new(1, 2, 8, dim)).append(Append::default());
+        testing::append(&problem.build().unwrap(), caps)
+    });
+    let others = others.map(Result::unwrap).chain(appends.into_iter().flat_map(Result::unwrap));
+    kernels.extend(others.filter(tried).map(|variant| kind(&variant)));
     kernels
 }
 

@@ -161,6 +161,7 @@ fn sequences(problem: &ProblemBuilder) {
     combined(plain().ragged_q(9).block_mask(BlockMask::new(32, 32)), "block_mask", "ragged_q", &["q_lengths"]);
     combined(plain().ragged_kv(9).kv_lengths(), "kv_lengths", "ragged_kv", &["cu_seqlens_k"]);
     combined(plain().ring_kv(9).weights(), "weights", "ring_kv", &["keeps every key"]);
+    combined(plain().ring_kv(9).block_mask(BlockMask::new(32, 32)), "block_mask", "ring_kv", &["keeps every key"]);
     let is_long = |e: &E| matches!(e, E::TooLong { .. });
     let long = (1 << 29) + 1;
     refused(plain().ragged_q(long), is_long, &["total of the ragged queries", "536870913", "536870912"]);
@@ -193,6 +194,13 @@ fn appending(problem: &ProblemBuilder) {
     for rotary in [None, Some(halves), Some(neighbours)] {
         with(rotary).build().unwrap();
     }
+    // What is written must not overlap, though it may be read so.
+    let one_head = Layout { head: 0, ..Layout::bhld(4, 8, 16) };
+    problem.clone().q(one_head).k(one_head).build().unwrap();
+    with(None).q(one_head).build().unwrap();
+    let overlaps = |e: &E| matches!(e, E::Overlapping { .. });
+    refused(with(None).k(one_head), overlaps, &["`k`", "overlap"]);
+    refused(with(Some(halves)).q(one_head), overlaps, &["`q`", "overlap"]);
 }
 
 #[test]

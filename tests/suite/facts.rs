@@ -67,7 +67,7 @@ fn adapter(name: &str) -> Caps {
 }
 
 /// What every device runs.
-const EVERYWHERE: [&str; 9] = [
+const EVERYWHERE: [&str; 11] = [
     "tiled x4",
     "tiled x1",
     "weights x4",
@@ -77,6 +77,8 @@ const EVERYWHERE: [&str; 9] = [
     "merge x1",
     "combine x4",
     "combine x1",
+    "append x4",
+    "append x1",
 ];
 /// What the devices run in addition that do not get the kernels for CPUs.
 const DECODE: [&str; 2] = ["decode x4", "decode x1"];

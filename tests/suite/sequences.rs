@@ -2,12 +2,14 @@
 
 use truth::{Case, Fill, Host, Sequences, indices};
 use wgpu_attention::{
-    Diagonal, Dtype, Operand, Pages, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape, Slopes, Window,
+    Attention, Caps, Diagonal, Dtype, Operand, Pages, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape,
+    Slopes, Window,
 };
 
 use crate::case::drawn;
 use crate::device::{Device, all, each_variant_once, verify_once};
 use crate::questions::with_poisoned_rest;
+use crate::record::{buffers, noop, operands, without_error};
 
 /// Runs `case` and `same`, a case of another problem that has the same queries and keys, as every variant, each on one adapter.
 /// Checks that each row of `case` has the bits of the same row of `same`.
@@ -175,4 +177,37 @@ fn quantized_keys_are_right_in_every_kernel() {
     let pages = Pages { count: 12, size: 8 };
     let paged = Problem::builder(Shape::new(2, 4, 9, 32).kv_heads(2).kv_len(45)).paged_kv(pages).kv_lengths();
     verify_once(&drawn(paged.kv_quantized(Quantization::Int8), Fill::Normal, 10));
+}
+
+/// A step in which no sequence has a token, on a device that splits keys. There is no scratch for it.
+#[test]
+fn a_ragged_step_may_be_empty() {
+    let (device, _queue) = noop();
+    let mut caps = Caps::of(&device);
+    caps.workgroups_to_fill = 1 << 20;
+    for problem in [0, 1].map(|total| Problem::builder(Shape::new(2, 8, 1, 64).kv_len(8192)).ragged_q(total)) {
+        let plan = Attention::with_caps(&device, caps).plan(&problem.build().unwrap()).unwrap();
+        let buffers = buffers(&device, plan.problem());
+        without_error(&device, || {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            plan.bind(&operands(&buffers)).unwrap().encode(&mut encoder);
+            encoder.finish()
+        });
+        assert_eq!(plan.dispatches() > 0, plan.problem().ragged_queries() == Some(1));
+    }
+}
+
+/// A ring never needs more parts than a grid counts.
+#[test]
+fn the_parts_of_a_ring_fit_the_grid() {
+    let (device, _queue) = noop();
+    let mut caps = Caps::of(&device);
+    caps.workgroups_to_fill = 1 << 20;
+    for (workgroups, parts) in [(1, 1), (2, 1), (4, 4)] {
+        caps.workgroups = workgroups;
+        let problem = Problem::builder(Shape::new(1, 1, 1, 32).kv_len(1 << 20)).ring_kv(100_000).build().unwrap();
+        let plan = Attention::with_caps(&device, caps).plan(&problem).unwrap();
+        // The last one holds what begins within a part.
+        assert_eq!(plan.parts(), parts, "{workgroups}");
+    }
 }
