@@ -1,4 +1,7 @@
 // How rows are quantized: see elements_fp8.wgsl.
+const RANGE = 448.0;
+const PER_WORD = 4u;
+
 // Four elements, which are divided by the scale, as the floats of 8 bits nearest to them, in a tie the even ones.
 fn numbers(x: vec4<f32>) -> u32 {
     let size = min(abs(x), vec4(448.0));

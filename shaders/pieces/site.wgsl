@@ -4,6 +4,9 @@
 // KV head is query n / group of the group's head n mod group. If not, row n of a query head is query n. BLOCK_ROWS, the rows
 // of a workgroup.
 //
+// The grid along x counts the blocks of a sequence; with ragged queries those of all sequences, ⌊T / BLOCK_ROWS⌋ + B, and there
+// are no batches along z.
+//
 // queries_*.wgsl say which queries a sequence has, lengths_*.wgsl how many keys, and keys_*.wgsl where the keys lie.
 
 // The sequence of a workgroup, and which block of its rows the workgroup computes.

@@ -135,25 +135,10 @@ impl Inputs<'_> {
             Operand::V => Some(self.v_words.map_or(self.v.len(), <[_]>::len)),
             Operand::Mask => self.mask.map(<[_]>::len),
             Operand::Bias => self.bias.map(<[_]>::len),
-            Operand::KvLengths
-            | Operand::QLengths
-            | Operand::CuSeqlensQ
-            | Operand::CuSeqlensK
-            | Operand::BlockTable
-            | Operand::BlockMask => self.numbers(operand).map(<[_]>::len),
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
-            // What is appended or merged is not an input of attention.
-            Operand::Out
-            | Operand::Lse
-            | Operand::Weights
-            | Operand::PairOut
-            | Operand::PairLse
-            | Operand::NewQ
-            | Operand::NewK
-            | Operand::NewV
-            | Operand::RotaryTable => None,
+            other => self.numbers(other).map(<[_]>::len),
         }
     }
 
@@ -163,7 +148,7 @@ impl Inputs<'_> {
         Some(bytemuck::cast_slice(words?).to_vec())
     }
 
-    /// The input of an operand that holds u32.
+    /// The input of an operand that holds u32; `None` for outputs, and for what is appended or merged.
     const fn numbers(&self, operand: Operand) -> Option<&[u32]> {
         match operand {
             Operand::KvLengths => self.kv_lengths,
@@ -219,25 +204,10 @@ impl Inputs<'_> {
             Operand::V => self.words(operand).or_else(|| encoded(self.v)),
             Operand::Mask => Some(problem.mask_format()?.encode(self.mask?)),
             Operand::Bias => encoded(self.bias?),
-            Operand::KvLengths
-            | Operand::QLengths
-            | Operand::CuSeqlensQ
-            | Operand::CuSeqlensK
-            | Operand::BlockTable
-            | Operand::BlockMask => Some(bytemuck::cast_slice(self.numbers(operand)?).to_vec()),
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
-            // What is appended or merged is not an input of attention.
-            Operand::Out
-            | Operand::Lse
-            | Operand::Weights
-            | Operand::PairOut
-            | Operand::PairLse
-            | Operand::NewQ
-            | Operand::NewK
-            | Operand::NewV
-            | Operand::RotaryTable => None,
+            other => Some(bytemuck::cast_slice(self.numbers(other)?).to_vec()),
         }
     }
 }

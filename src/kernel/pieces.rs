@@ -133,17 +133,13 @@ impl Pieces {
                 let (text, wgsl) = stored(dtype, Form::Wide, choices.access);
                 (include_str!("../../shaders/pieces/row_float.wgsl"), text, Some(dtype), wgsl)
             }
-            Elements::Quantized(Quantization::Int8) => {
-                let numbers = include_str!("../../shaders/pieces/numbers_int8.wgsl");
-                (include_str!("../../shaders/pieces/row_int8.wgsl"), numbers, None, "array<u32>")
-            }
-            Elements::Quantized(Quantization::Int4) => {
-                let numbers = include_str!("../../shaders/pieces/numbers_int4.wgsl");
-                (include_str!("../../shaders/pieces/row_int4.wgsl"), numbers, None, "array<u32>")
-            }
-            Elements::Quantized(Quantization::Fp8E4m3) => {
-                let numbers = include_str!("../../shaders/pieces/numbers_fp8.wgsl");
-                (include_str!("../../shaders/pieces/row_fp8.wgsl"), numbers, None, "array<u32>")
+            Elements::Quantized(quantization) => {
+                let numbers = match quantization {
+                    Quantization::Int8 => include_str!("../../shaders/pieces/numbers_int8.wgsl"),
+                    Quantization::Int4 => include_str!("../../shaders/pieces/numbers_int4.wgsl"),
+                    Quantization::Fp8E4m3 => include_str!("../../shaders/pieces/numbers_fp8.wgsl"),
+                };
+                (include_str!("../../shaders/pieces/row_quantized.wgsl"), numbers, None, "array<u32>")
             }
         };
         self.source.files.push(File { text: rows, of: Some(operand), dtype: None });

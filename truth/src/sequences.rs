@@ -18,26 +18,14 @@ impl<'a> Sequences<'a> {
 
     /// The number of queries of a sequence.
     pub fn queries(&self, sequence: u32) -> u32 {
-        let host = &self.case.host;
-        let n = sequence as usize;
-        let given = match (&host.q_lengths, &host.cu_seqlens_q) {
-            (Some(lengths), _) => lengths[n],
-            (_, Some(bounds)) => bounds[n + 1] - bounds[n],
-            _ => u32::MAX,
-        };
-        given.min(self.case.problem.shape().len_q)
+        let Case { problem, host } = self.case;
+        length(host.q_lengths.as_deref(), host.cu_seqlens_q.as_deref(), sequence).min(problem.shape().len_q)
     }
 
     /// The number of keys of a sequence.
     pub fn keys(&self, sequence: u32) -> u32 {
-        let host = &self.case.host;
-        let n = sequence as usize;
-        let given = match (&host.kv_lengths, &host.cu_seqlens_k) {
-            (Some(lengths), _) => lengths[n],
-            (_, Some(bounds)) => bounds[n + 1] - bounds[n],
-            _ => u32::MAX,
-        };
-        given.min(self.case.problem.shape().len_kv)
+        let Case { problem, host } = self.case;
+        length(host.kv_lengths.as_deref(), host.cu_seqlens_k.as_deref(), sequence).min(problem.shape().len_kv)
     }
 
     /// The first key of a sequence that a ring has not overwritten.
@@ -77,5 +65,15 @@ impl<'a> Sequences<'a> {
             }
             _ => [sequence, key],
         }
+    }
+}
+
+/// The length of a sequence by its own number or by its bounds; without either, it has as many rows as there is room for.
+fn length(lengths: Option<&[u32]>, bounds: Option<&[u32]>, sequence: u32) -> u32 {
+    let n = sequence as usize;
+    match (lengths, bounds) {
+        (Some(lengths), _) => lengths[n],
+        (None, Some(bounds)) => bounds[n + 1] - bounds[n],
+        (None, None) => u32::MAX,
     }
 }
