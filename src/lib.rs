@@ -156,6 +156,15 @@ pub mod programs;
 #[doc(hidden)]
 pub mod testing;
 
+/// The definition: attention and its gradients in f64, as the formulas say, one row at a time. It uses no tiling and no online
+/// softmax, and shares nothing with the kernels. It is slow by design; check your integration against it.
+pub mod reference {
+    pub use crate::host::reference::{
+        At, Merged, Programs, Reference, Row, attention, attention_with, block_mask, merge, row, row_with,
+    };
+    pub use crate::host::reference_gradients::{ReferenceGradients, gradients};
+}
+
 pub use wgpu;
 
 pub use device::caps::Caps;
@@ -163,7 +172,6 @@ pub use device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 #[cfg(not(target_arch = "wasm32"))]
 pub use host::blocking;
 pub use host::inputs::{Buffers, Inputs};
-pub use host::reference;
 pub use host::submitting;
 pub use kernel::error::PlanError;
 pub use kernel::select::candidates;
@@ -179,6 +187,7 @@ pub use problem::builder::{ProblemBuilder, Slopes};
 pub use problem::dtype::Dtype;
 pub use problem::error::ProblemError;
 pub use problem::function::Function;
+pub use problem::gradients::{Gradients, GradientsBuilder};
 pub use problem::layout::{Layout, ScoreLayout, View};
 pub use problem::mask::MaskFormat;
 pub use problem::merge::{Merge, MergeBuilder};

@@ -9,6 +9,7 @@ use crate::kernel::slots::{Slot, Usage, binding};
 use crate::kernel::variant::Variant;
 use crate::plan::{self, Attention};
 use crate::problem::Problem;
+use crate::problem::gradients::Gradients;
 use crate::problem::merge::Merge;
 use crate::problem::program::BUILTINS;
 
@@ -34,6 +35,14 @@ pub fn block_mask(problem: &Problem, caps: &Caps) -> Result<Variant, PlanError> 
 /// [`PlanError`] if the device cannot run them.
 pub fn append(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     select::append_variants(problem, caps)
+}
+
+/// The variants that compute gradients.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run them.
+pub fn gradients(gradients: &Gradients, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    select::gradient_variants(gradients.problem(), caps)
 }
 
 /// The variant that merges pairs.
@@ -68,10 +77,10 @@ pub fn describe(variant: &Variant) -> String {
         Usage::Write => "!",
     };
     let slots: Vec<String> = slots.iter().map(|slot| format!("{}{}", slot.name(), usage(slot))).collect();
-    let Block { counts, rows, threads, computes_values } = block;
+    let Block { counts, rows, threads, columns } = block;
     let features: Vec<&str> = needs.features.iter_names().map(|(name, _)| name).collect();
     format!(
-        "{} files; {}; {}, {buffers} buffers; {rows} {counts:?} by {threads} threads in {} bytes, values {computes_values}; {}; {work:?}",
+        "{} files; {}; {}, {buffers} buffers; {rows} {counts:?} by {threads} threads in {} bytes, columns {columns:?}; {}; {work:?}",
         source.files.len(),
         constants.join(", "),
         slots.join(" "),

@@ -9,7 +9,10 @@ struct Block {
     final_row: u32,
 }
 
-fn block_of(site: Site) -> Block { return Block(site, site.first, min(site.first + BLOCK_ROWS, site.rows) - 1u); }
+fn block_of(site: Site) -> Block { return block_at(site, site.first); }
+
+// The block of a site's rows from `first` on.
+fn block_at(site: Site, first: u32) -> Block { return Block(site, first, min(first + BLOCK_ROWS, site.rows) - 1u); }
 
 // Row `n` of the block, or its last row if `n` is past the end.
 fn block_row(block: Block, n: u32) -> Row { return row_of(block.site, min(block.first + n, block.final_row)); }

@@ -2,7 +2,9 @@
 const RAGGED = false;
 const PADDED = true;
 
-fn sequence_of(workgroup: vec3<u32>) -> Sequence {
-    let queries = min(q_lengths[params.first_batch + workgroup.z], params.all_queries);
-    return Sequence(workgroup.z, workgroup.x, queries, params.len_q, 0u);
+fn sequence_of(workgroup: vec3<u32>) -> Sequence { return sequence(workgroup.z, workgroup.x); }
+
+fn sequence(batch: u32, block: u32) -> Sequence {
+    let queries = min(q_lengths[params.first_batch + batch], params.all_queries);
+    return Sequence(batch, block, queries, params.len_q, 0u);
 }

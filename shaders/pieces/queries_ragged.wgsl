@@ -18,7 +18,11 @@ fn sequence_of(workgroup: vec3<u32>) -> Sequence {
         if (first_block(first + half) <= block) { first += half; }
         count -= half;
     }
-    let at = cu_seqlens_q[first];
-    let queries = min(max(cu_seqlens_q[first + 1u], at) - at, params.all_queries);
-    return Sequence(first, block - first_block(first), queries, queries, at);
+    return sequence(first, block - first_block(first));
+}
+
+fn sequence(batch: u32, block: u32) -> Sequence {
+    let at = cu_seqlens_q[params.first_batch + batch];
+    let queries = min(max(cu_seqlens_q[params.first_batch + batch + 1u], at) - at, params.all_queries);
+    return Sequence(batch, block, queries, queries, at);
 }

@@ -9,15 +9,6 @@
 //
 // queries_*.wgsl say which queries a sequence has, lengths_*.wgsl how many keys, and keys_*.wgsl where the keys lie.
 
-// The sequence of a workgroup, and which block of its rows the workgroup computes.
-struct Sequence {
-    batch: u32,
-    block: u32,
-    queries: u32,   // its queries; later rows see nothing
-    rows: u32,      // the queries and later rows of this dispatch that have results
-    at: u32,        // the row of `q` where its queries begin
-}
-
 // What a workgroup works on.
 struct Site {
     batch: u32,
@@ -41,9 +32,13 @@ fn site_of(workgroup: vec3<u32>) -> Site {
 
 // The site of one part of the keys, for a workgroup whose number along z is its batch.
 fn site_at(workgroup: vec3<u32>, part: u32) -> Site {
-    let sequence = sequence_of(workgroup);
-    let kv_head = select(workgroup.y / params.group, workgroup.y, GROUPED);
-    let head = select(workgroup.y, workgroup.y * params.group, GROUPED);
+    return site_in(sequence_of(workgroup), workgroup.y, part);
+}
+
+// The site of one part of the keys of a sequence, for a query head, or for a KV head if GROUPED.
+fn site_in(sequence: Sequence, n: u32, part: u32) -> Site {
+    let kv_head = select(n / params.group, n, GROUPED);
+    let head = select(n, n * params.group, GROUPED);
     let rows = sequence.rows * select(1u, params.group, GROUPED);
     let queries = min(max(sequence.queries, params.first_row) - params.first_row, sequence.rows);
     let valid = valid_keys(sequence.batch);

@@ -10,12 +10,13 @@ use wgpu::PollType;
 use crate::device::matrix_unit::MatrixUnit;
 use crate::host::inputs::Inputs;
 pub use crate::host::probe::NoMatrixUnit;
-pub use crate::host::run::{Outputs, RunError};
+pub use crate::host::run::{GradientOutputs, Outputs, RunError};
 use crate::host::submitting;
 pub use crate::host::tune::Tuning;
 use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
+use crate::problem::gradients::Gradients;
 
 /// **Blocks and submits.** Uploads the inputs, runs the best variant, waits, and reads the results back.
 ///
@@ -42,6 +43,19 @@ pub fn attention_with(
     variant: &Variant,
 ) -> Result<Outputs, RunError> {
     wait(attention.device(), submitting::attention_with(attention, queue, problem, inputs, variant))
+}
+
+/// **Blocks and submits.** Runs the forward pass and its [`Gradients`]: see [`submitting::gradients`].
+///
+/// # Errors
+/// [`RunError`] if the problem or its gradients cannot be planned, bound, run or read back.
+pub fn gradients(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    gradients: &Gradients,
+    inputs: &Inputs<'_>,
+) -> Result<GradientOutputs, RunError> {
+    wait(attention.device(), submitting::gradients(attention, queue, gradients, inputs))
 }
 
 /// **Blocks and submits.** Computes the [block mask](crate::BlockMask) of `problem`: see [`submitting::block_mask`].

@@ -46,6 +46,10 @@ pub struct Inputs<'a> {
     pub aux: Option<&'a [f32]>,
     /// One number per tile of the block mask: see [`BlockMask`](crate::BlockMask).
     pub block_mask: Option<&'a [u32]>,
+    /// The gradient of the output, for [`Gradients`](crate::Gradients).
+    pub dout: Option<&'a [f32]>,
+    /// The gradient of the log-sum-exp, if the gradients take one.
+    pub dlse: Option<&'a [f32]>,
 }
 
 impl Inputs<'_> {
@@ -138,6 +142,8 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
+            Operand::Dout => self.dout.map(<[_]>::len),
+            Operand::Dlse => self.dlse.map(<[_]>::len),
             other => self.numbers(other).map(<[_]>::len),
         }
     }
@@ -207,6 +213,8 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
+            Operand::Dout => encoded(self.dout?),
+            Operand::Dlse => encoded(self.dlse?),
             other => Some(bytemuck::cast_slice(self.numbers(other)?).to_vec()),
         }
     }
@@ -222,6 +230,14 @@ impl Buffers {
     /// The operand's buffer, if the problem uses it.
     pub fn get(&self, operand: Operand) -> Option<&wgpu::Buffer> {
         self.buffers.iter().find_map(|(other, buffer)| (*other == operand).then_some(buffer))
+    }
+
+    /// The buffers of the operands that a problem uses, as operands to bind.
+    pub(crate) fn operands_of(&self, problem: &Problem) -> Operands<'_> {
+        let used = self.buffers.iter().filter(|(operand, _)| problem.uses(*operand));
+        used.fold(Operands::default(), |operands, (operand, buffer)| {
+            operands.with(*operand, buffer.as_entire_buffer_binding())
+        })
     }
 
     /// All buffers, as operands to bind.

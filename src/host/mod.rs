@@ -1,7 +1,8 @@
 //! The host-side interface: slices instead of buffers, functions that submit or block, and the reference.
 
 pub(crate) mod inputs;
-pub mod reference;
+pub(crate) mod reference;
+pub(crate) mod reference_gradients;
 mod run;
 mod stopwatch;
 mod tune;

@@ -59,22 +59,30 @@ pub struct Programs<'a> {
     pub score_mod: Option<&'a (dyn Fn(f64, At) -> f64 + Sync)>,
     /// The `mask_mod`: whether the query sees the key.
     pub mask_mod: Option<&'a (dyn Fn(At) -> bool + Sync)>,
+    /// The `score_mod_grad`: the gradient of the score, from the score, its position and the gradient of the new score.
+    pub score_mod_grad: Option<&'a (dyn Fn(f64, At, f64) -> f64 + Sync)>,
 }
 
 impl std::fmt::Debug for Programs<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { score_mod, mask_mod } = self;
-        write!(f, "Programs {{ score_mod: {}, mask_mod: {} }}", score_mod.is_some(), mask_mod.is_some())
+        let Self { score_mod, mask_mod, score_mod_grad } = self;
+        let [score_mod, mask_mod] = [score_mod.is_some(), mask_mod.is_some()];
+        write!(
+            f,
+            "Programs {{ score_mod: {score_mod}, mask_mod: {mask_mod}, score_mod_grad: {} }}",
+            score_mod_grad.is_some()
+        )
     }
 }
 
 impl Programs<'_> {
     /// Checks that these are the programs that the problem has.
-    fn check(&self, problem: &Problem) -> Result<(), BindError> {
+    pub(super) fn check(&self, problem: &Problem) -> Result<(), BindError> {
         let wanted = problem.programs();
         for (function, wanted, given) in [
             (Function::ScoreMod, wanted.score_mod.is_some(), self.score_mod.is_some()),
             (Function::MaskMod, wanted.mask_mod.is_some(), self.mask_mod.is_some()),
+            (Function::ScoreModGrad, wanted.score_mod_grad.is_some(), self.score_mod_grad.is_some()),
         ] {
             match (wanted, given) {
                 (true, false) => return Err(BindError::MissingProgram { function }),
@@ -242,20 +250,46 @@ pub fn merge(merge: &Merge, pair_out: &[f32], pair_lse: &[f32]) -> Result<Merged
     Ok(merged)
 }
 
-fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, [batch, head, i]: [u32; 3]) -> Row {
+/// The score of a key that a row sees.
+pub(super) struct Scored {
+    pub(super) at: At,
+    /// After the scale.
+    pub(super) product: f64,
+    /// After the softcap, which a `score_mod` receives.
+    pub(super) capped: f64,
+    pub(super) score: f64,
+}
+
+/// A number of a head, such as its sink.
+pub(super) fn number(
+    problem: &Problem,
+    operand: Operand,
+    values: Option<&[f32]>,
+    [batch, head]: [u32; 2],
+) -> Option<f64> {
+    let view = problem.view(operand)?;
+    Some(f64::from(values?[place(&view, [batch, head, 0, 0])]))
+}
+
+/// The sink of a row. Rows past a sequence's queries have none.
+pub(super) fn sink(problem: &Problem, inputs: &Inputs<'_>, [batch, head, i]: [u32; 3]) -> Option<f64> {
+    let is_query = i < queries(problem, inputs, batch);
+    number(problem, Operand::Sinks, inputs.sinks, [batch, head]).filter(|_| is_query)
+}
+
+/// The scores of the keys that a row sees.
+pub(super) fn scores(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    programs: &Programs<'_>,
+    [batch, head, i]: [u32; 3],
+) -> Vec<Scored> {
     let shape = problem.shape();
     let kv_head = head / (shape.heads_q / shape.heads_kv);
     let [q_batch, q_row] = query_place(problem, inputs, batch, i);
     let q = vector(problem, Operand::Q, inputs.q, [q_batch, head, q_row]);
-    let number = |operand, values: Option<&[f32]>| {
-        let view = problem.view(operand)?;
-        Some(f64::from(values?[place(&view, [batch, head, 0, 0])]))
-    };
-    let (slope, sink) = (number(Operand::AlibiSlopes, inputs.alibi_slopes), number(Operand::Sinks, inputs.sinks));
+    let slope = number(problem, Operand::AlibiSlopes, inputs.alibi_slopes, [batch, head]);
     let diagonal = i64::from(i) + diagonal_offset(problem, inputs, batch);
-    // Rows past a sequence's queries see nothing, and have no sink either.
-    let is_query = i < queries(problem, inputs, batch);
-    let sink = sink.filter(|_| is_query);
 
     let mut scores = Vec::new();
     for j in 0..shape.len_kv {
@@ -265,10 +299,12 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
         }
         let [k_batch, k_row] = key_place(problem, inputs, batch, j);
         let k = key_vector(problem, inputs, Operand::K, [k_batch, kv_head, k_row]);
-        let mut score = q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * f64::from(problem.scale());
+        let product = q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * f64::from(problem.scale());
+        let mut score = product;
         if let Some(cap) = problem.softcap().map(f64::from) {
             score = cap * (score / cap).tanh();
         }
+        let capped = score;
         if let Some(score_mod) = programs.score_mod {
             score = score_mod(score, at);
             if score == f64::NEG_INFINITY {
@@ -281,19 +317,31 @@ fn compute_row(problem: &Problem, inputs: &Inputs<'_>, programs: &Programs<'_>, 
         if let Some(slope) = slope {
             score -= slope * (f64::from(at.diagonal) - f64::from(j)).abs();
         }
-        scores.push((j, score));
+        scores.push(Scored { at, product, capped, score });
     }
+    scores
+}
 
+pub(super) fn compute_row(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    programs: &Programs<'_>,
+    [batch, head, i]: [u32; 3],
+) -> Row {
+    let shape = problem.shape();
+    let sink = sink(problem, inputs, [batch, head, i]);
+    let scores = scores(problem, inputs, programs, [batch, head, i]);
     let mut row =
         Row { out: vec![0.0; shape.dim_v as usize], lse: f64::NEG_INFINITY, weights: vec![0.0; shape.len_kv as usize] };
     if scores.is_empty() {
         row.lse = sink.unwrap_or(row.lse);
         return row;
     }
-    let largest = scores.iter().map(|&(_, score)| score).chain(sink).fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = scores.iter().map(|&(_, score)| score).chain(sink).map(|score| (score - largest).exp()).sum();
+    let all = || scores.iter().map(|scored| scored.score).chain(sink);
+    let largest = all().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = all().map(|score| (score - largest).exp()).sum();
     row.lse = largest + total.ln();
-    for (j, score) in scores {
+    for Scored { at: At { key: j, kv_head, .. }, score, .. } in scores {
         let weight = (score - largest).exp() / total;
         row.weights[j as usize] = weight;
         let [v_batch, v_row] = key_place(problem, inputs, batch, j);
@@ -315,7 +363,7 @@ fn valid_keys(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
 }
 
 /// The number of queries of a batch.
-fn queries(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
+pub(super) fn queries(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
     let len_q = problem.shape().len_q;
     match (inputs.q_lengths, inputs.cu_seqlens_q) {
         (Some(lengths), _) => lengths[batch as usize].min(len_q),
@@ -338,7 +386,7 @@ fn oldest_key(problem: &Problem, inputs: &Inputs<'_>, batch: u32) -> u32 {
 }
 
 /// The batch and the row of `q` where query `i` of a sequence lies. For a row past its queries, there may be none.
-fn query_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, i: u32) -> [u32; 2] {
+pub(super) fn query_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, i: u32) -> [u32; 2] {
     match (problem.queries(), inputs.cu_seqlens_q) {
         (Queries::Ragged { total }, Some(bounds)) => {
             [0, bounds[batch as usize].saturating_add(i).min(total.saturating_sub(1))]
@@ -348,7 +396,7 @@ fn query_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, i: u32) -> [u
 }
 
 /// The batch and the row of `k` and `v` where key `j` of a sequence lies.
-fn key_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, j: u32) -> [u32; 2] {
+pub(super) fn key_place(problem: &Problem, inputs: &Inputs<'_>, batch: u32, j: u32) -> [u32; 2] {
     match (problem.keys(), inputs.cu_seqlens_k, inputs.block_table) {
         (Keys::Ragged { .. }, Some(bounds), _) => [0, bounds[batch as usize] + j],
         (Keys::Paged(pages), _, Some(table)) => {
@@ -417,7 +465,12 @@ fn visible(problem: &Problem, inputs: &Inputs<'_>, at: [u32; 4]) -> bool {
 }
 
 /// A row of `k` or `v`, which may be quantized.
-fn key_vector(problem: &Problem, inputs: &Inputs<'_>, operand: Operand, at @ [batch, head, row]: [u32; 3]) -> Vec<f64> {
+pub(super) fn key_vector(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    operand: Operand,
+    at @ [batch, head, row]: [u32; 3],
+) -> Vec<f64> {
     let shape = problem.shape();
     let (values, words, dim) = if operand == Operand::K {
         (inputs.k, inputs.k_words, shape.dim_qk)
@@ -433,11 +486,11 @@ fn key_vector(problem: &Problem, inputs: &Inputs<'_>, operand: Operand, at @ [ba
     }
 }
 
-fn vector(problem: &Problem, operand: Operand, values: &[f32], [batch, head, row]: [u32; 3]) -> Vec<f64> {
+pub(super) fn vector(problem: &Problem, operand: Operand, values: &[f32], [batch, head, row]: [u32; 3]) -> Vec<f64> {
     let Some(view) = problem.view(operand) else { return Vec::new() };
     (0..view.extent[3]).map(|d| f64::from(values[place(&view, [batch, head, row, d])])).collect()
 }
 
-fn place(view: &View, at: [u32; 4]) -> usize {
+pub(super) fn place(view: &View, at: [u32; 4]) -> usize {
     usize::try_from(view.index(at)).expect("a slice that was long enough holds it")
 }

@@ -5,6 +5,7 @@ use crate::kernel::error::PlanError;
 use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
+use crate::problem::gradients::Gradients;
 use crate::problem::operand::Operand;
 use crate::record::call::Call;
 use crate::record::error::{BindError, ReadbackError};
@@ -19,6 +20,23 @@ pub struct Outputs {
     pub lse: Option<Vec<f32>>,
     /// Attention weights (B, Hq, Lq, Lk), if the problem requests them.
     pub weights: Option<Vec<f32>>,
+}
+
+/// The gradients that were read back from the device, and the results of the forward pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GradientOutputs {
+    /// The results of the forward pass.
+    pub forward: Outputs,
+    /// The gradient of the queries, laid out as the [`Gradients`] say, if it is wanted.
+    pub dq: Option<Vec<f32>>,
+    /// The gradient of the keys, if it is wanted.
+    pub dk: Option<Vec<f32>>,
+    /// The gradient of the values, if it is wanted.
+    pub dv: Option<Vec<f32>>,
+    /// The gradient of the bias, if it is wanted.
+    pub dbias: Option<Vec<f32>>,
+    /// The gradient of the sinks, if it is wanted.
+    pub dsinks: Option<Vec<f32>>,
 }
 
 /// Any error of the functions that run attention from host slices to host vectors.
@@ -86,9 +104,32 @@ pub async fn attention_with(
     let submitted = refusals_as_errors(device, || {
         let plan = attention.plan_variant(problem, variant)?;
         let buffers = inputs.upload(device, problem)?;
-        submit(device, queue, &plan.bind(&buffers.operands())?, &buffers)
+        submit(device, queue, &[plan.bind(&buffers.operands())?], &buffers)
     });
     submitted.await?.outputs(problem).await
+}
+
+/// **Submits.** Uploads the inputs and [`Inputs::dout`], runs the forward pass by its best variant and then the gradients, and
+/// reads the results of both back.
+///
+/// # Errors
+/// [`RunError`] if the problem or its gradients cannot be planned, bound, run or read back.
+pub async fn gradients(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    gradients: &Gradients,
+    inputs: &Inputs<'_>,
+) -> Result<GradientOutputs, RunError> {
+    let (device, problem) = (attention.device(), gradients.problem());
+    inputs.check(problem)?;
+    fit_buffers(device, problem)?;
+    let submitted = refusals_as_errors(device, || {
+        let (forward, backward) = (attention.plan(gradients.forward())?, attention.plan_gradients(gradients)?);
+        let buffers = inputs.upload(device, problem)?;
+        let own = buffers.operands_of(gradients.forward());
+        submit(device, queue, &[forward.bind(&own)?, backward.bind(&buffers.operands())?], &buffers)
+    });
+    submitted.await?.gradients(problem).await
 }
 
 /// **Submits.** Computes the [block mask](crate::BlockMask) of `problem` from its mask and its `mask_mod`,
@@ -124,39 +165,56 @@ pub async fn block_mask(
     Ok(tiles)
 }
 
-/// The outputs of a call that was submitted.
+/// The outputs of calls that were submitted.
 struct Submitted {
-    out: Option<Readback>,
-    lse: Option<Readback>,
-    weights: Option<Readback>,
+    outputs: Vec<(Operand, Readback)>,
 }
 
-/// Records a call with the readbacks of its outputs, and submits it.
-fn submit(device: &wgpu::Device, queue: &wgpu::Queue, call: &Call, buffers: &Buffers) -> Result<Submitted, RunError> {
+/// Records calls with the readbacks of their outputs, and submits them.
+fn submit(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    calls: &[Call],
+    buffers: &Buffers,
+) -> Result<Submitted, RunError> {
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    call.encode(&mut encoder);
-    let mut read = |operand| {
-        let source = buffers.get(operand).map(wgpu::Buffer::as_entire_buffer_binding);
-        source.map(|source| Readback::record(device, &mut encoder, source)).transpose()
-    };
-    let submitted = Submitted { out: read(Operand::Out)?, lse: read(Operand::Lse)?, weights: read(Operand::Weights)? };
+    calls.iter().for_each(|call| call.encode(&mut encoder));
+    let written = Operand::ALL.into_iter().filter(|operand| operand.is_output());
+    let sources = written.filter_map(|operand| Some((operand, buffers.get(operand)?.as_entire_buffer_binding())));
+    let outputs = sources.map(|(operand, source)| Ok((operand, Readback::record(device, &mut encoder, source)?)));
+    let submitted = Submitted { outputs: outputs.collect::<Result<_, ReadbackError>>()? };
     queue.submit([encoder.finish()]);
     Ok(submitted)
 }
 
 impl Submitted {
-    async fn outputs(self, problem: &Problem) -> Result<Outputs, RunError> {
-        let values = async |operand, readback: Option<Readback>| -> Result<Option<Vec<f32>>, RunError> {
-            let (Some(readback), Some(view)) = (readback, problem.view(operand)) else { return Ok(None) };
-            let mut values = readback.values(problem.dtype(operand).unwrap_or_default()).await?;
-            values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
-            Ok(Some(values))
-        };
+    async fn outputs(mut self, problem: &Problem) -> Result<Outputs, RunError> {
         Ok(Outputs {
-            out: values(Operand::Out, self.out).await?.unwrap_or_default(),
-            lse: values(Operand::Lse, self.lse).await?,
-            weights: values(Operand::Weights, self.weights).await?,
+            out: self.values(problem, Operand::Out).await?.unwrap_or_default(),
+            lse: self.values(problem, Operand::Lse).await?,
+            weights: self.values(problem, Operand::Weights).await?,
         })
+    }
+
+    async fn gradients(mut self, problem: &Problem) -> Result<GradientOutputs, RunError> {
+        Ok(GradientOutputs {
+            dq: self.values(problem, Operand::Dq).await?,
+            dk: self.values(problem, Operand::Dk).await?,
+            dv: self.values(problem, Operand::Dv).await?,
+            dbias: self.values(problem, Operand::Dbias).await?,
+            dsinks: self.values(problem, Operand::Dsinks).await?,
+            forward: self.outputs(problem).await?,
+        })
+    }
+
+    /// The values of an output, if it was written.
+    async fn values(&mut self, problem: &Problem, operand: Operand) -> Result<Option<Vec<f32>>, RunError> {
+        let at = self.outputs.iter().position(|(other, _)| *other == operand);
+        let (Some(at), Some(view)) = (at, problem.view(operand)) else { return Ok(None) };
+        let (_, readback) = self.outputs.swap_remove(at);
+        let mut values = readback.values(problem.dtype(operand).unwrap_or_default()).await?;
+        values.truncate(usize::try_from(view.end()).unwrap_or(usize::MAX));
+        Ok(Some(values))
     }
 }
 

@@ -14,5 +14,5 @@
 //! Natively, the futures are `Send`, and may be polled on any thread. In a browser they are not, as wgpu's types are not.
 
 pub use crate::host::probe::{NoMatrixUnit, matrix_unit, try_matrix_unit};
-pub use crate::host::run::{Outputs, RunError, attention, attention_with, block_mask};
+pub use crate::host::run::{GradientOutputs, Outputs, RunError, attention, attention_with, block_mask, gradients};
 pub use crate::host::tune::{Tuning, tune};

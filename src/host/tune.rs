@@ -189,6 +189,8 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
         sinks: problem.uses(Operand::Sinks).then_some(&numbers[..length(Operand::Sinks)]),
         aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),
         block_mask: problem.uses(Operand::BlockMask).then_some(&partial),
+        dout: None,
+        dlse: None,
     };
     Ok(inputs.upload(device, problem)?)
 }

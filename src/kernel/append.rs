@@ -2,7 +2,7 @@
 
 use crate::kernel::choices::{Appended, Choices, Elements, NewRows};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Kernel, Keys, Needs, Work};
 use crate::kernel::slots::Slot;
 use crate::problem::append::RotaryPairs;
 use crate::problem::operand::Operand;
@@ -51,7 +51,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows: 1, threads: THREADS, computes_values: false },
+        block: Block { counts: Counts::Rows, rows: 1, threads: THREADS, columns: Columns::None },
         needs: Needs { features: choices.access.features(), workgroup_bytes },
         work: Work { cost: Cost::Copies, keys: Keys::None, speed: 1 },
     }

@@ -2,7 +2,7 @@
 
 use crate::kernel::choices::{Access, Choices, Keys, Queries, Storage};
 use crate::kernel::pieces::Pieces;
-use crate::kernel::record::{self, Block, Cost, Counts, Iterations, Kernel, Needs, TILE_KEYS, Work};
+use crate::kernel::record::{self, Block, Columns, Cost, Counts, Iterations, Kernel, Needs, TILE_KEYS, Work};
 use crate::kernel::slots::Slot;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
@@ -12,7 +12,7 @@ const THREADS: u32 = 64;
 
 /// The choices that concern the masks of a problem, and no others.
 pub(super) fn choices(all: &Choices) -> Choices {
-    let programs = Programs { score_mod: None, ..all.programs.clone() };
+    let programs = Programs { score_mod: None, score_mod_grad: None, ..all.programs.clone() };
     let (mask, block_mask, aux) = (all.mask, all.block_mask, all.aux && programs.has_any());
     // A `mask_mod` that uses the diagonal needs the lengths, since the diagonal may be measured from the valid keys.
     let uses_diagonal = programs.mask_mod.as_deref().is_some_and(|text| mentions(text, "diagonal"));
@@ -40,7 +40,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::MaskRows, rows, threads: THREADS, computes_values: false },
+        block: Block { counts: Counts::MaskRows, rows, threads: THREADS, columns: Columns::None },
         needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 4 },
         work: Work { cost: Cost::Masks, keys: record::Keys::AllAtOnce(Iterations::of_tile(iterations)), speed: 1 },
     }

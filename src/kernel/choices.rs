@@ -48,6 +48,8 @@ pub(crate) struct Choices {
     pub(crate) programs: Programs,
     /// Whether these programs read `aux`.
     pub(crate) aux: bool,
+    /// Whether a gradient of the log-sum-exp comes in.
+    pub(crate) dlse: bool,
     /// What is appended to a cache, if anything is.
     pub(crate) append: Option<Appended>,
     /// Where the results are written.
@@ -98,8 +100,8 @@ impl Storage {
 
     pub(crate) fn elements(self, operand: Operand) -> Elements {
         match operand {
-            Operand::Q | Operand::NewQ | Operand::NewK | Operand::NewV => Elements::Of(self.q),
-            Operand::K | Operand::V | Operand::PairOut => self.kv,
+            Operand::Q | Operand::NewQ | Operand::NewK | Operand::NewV | Operand::Dq => Elements::Of(self.q),
+            Operand::K | Operand::V | Operand::PairOut | Operand::Dk | Operand::Dv => self.kv,
             _ => Elements::Of(self.out),
         }
     }
@@ -230,6 +232,7 @@ impl Choices {
             sinks: problem.uses(Operand::Sinks),
             programs: problem.programs().clone(),
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
+            dlse: false,
             append: None,
             results: Results::Whole,
             sharing: problem.sharing(),
@@ -257,6 +260,7 @@ impl Choices {
             sinks: false,
             programs: Programs::default(),
             aux: false,
+            dlse: false,
             append: None,
             results: Results::Whole,
             sharing: Sharing::Apart,
@@ -268,7 +272,9 @@ impl Choices {
         let Some([mask_rows, _]) = self.block_mask else { return 0 };
         match counts {
             // The rows of tiles, those at the ends of the block, and the iterations in which the loops end.
-            Counts::Rows | Counts::Keys | Counts::MaskRows => rows / mask_rows + 6,
+            Counts::Rows | Counts::Keys | Counts::MaskRows | Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads => {
+                rows / mask_rows + 6
+            }
             // Heads times rows of tiles: at most twice the rows, and per head the same extra iterations as above.
             Counts::GroupedRows => rows * 8 + 6,
         }
@@ -349,12 +355,13 @@ impl std::fmt::Display for Choices {
             (self.aux, ".aux"),
             (self.kv_lengths, ".lengths"),
             (self.lse, ".lse"),
+            (self.dlse, ".dlse"),
             (self.results == Results::Partial, ".part"),
             (self.sharing == Sharing::Shared, ".shared"),
         ];
         flags.iter().filter(|(on, _)| *on).try_for_each(|(_, name)| f.write_str(name))?;
-        let Programs { score_mod, mask_mod } = &self.programs;
-        for (name, text) in [("score", score_mod), ("mask", mask_mod)] {
+        let Programs { score_mod, mask_mod, score_mod_grad } = &self.programs;
+        for (name, text) in [("score", score_mod), ("mask", mask_mod), ("grad", score_mod_grad)] {
             if let Some(text) = text {
                 write!(f, ".{name}-{:08x}", fingerprint(text))?;
             }

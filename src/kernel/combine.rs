@@ -2,7 +2,7 @@
 
 use crate::kernel::choices::Choices;
 use crate::kernel::pieces::Pieces;
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
 
 /// Vectors of four columns per workgroup, one per thread.
 const THREADS: u32 = 64;
@@ -14,7 +14,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows: THREADS, threads: THREADS, computes_values: true },
+        block: Block { counts: Counts::Rows, rows: THREADS, threads: THREADS, columns: Columns::Values },
         needs: Needs { features: choices.access.features(), workgroup_bytes: 0 },
         // Two loops over the pairs, which take the place of keys; and what the driver's counting may add, which is
         // measured, not documented.

@@ -4,7 +4,7 @@ use crate::device::caps::Caps;
 use crate::kernel::MAX_DIM;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::tiled::Exchange;
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -90,7 +90,7 @@ impl Decode {
         Kernel {
             source: pieces.source,
             slots: pieces.slots,
-            block: Block { counts: Counts::GroupedRows, rows, threads, computes_values: true },
+            block: Block { counts: Counts::GroupedRows, rows, threads, columns: Columns::Values },
             needs: Needs { features: exchange.features(), workgroup_bytes: rows * threads * 16 },
             work: Work { cost: Cost::Scores, keys: Keys::InParts(self.iterations(choices)), speed: 1 },
         }

@@ -55,6 +55,18 @@ pub enum PlanError {
         /// The most keys that the kernel can process.
         most: u32,
     },
+    /// The driver would end the loops of a gradient's kernel early, and the result would be wrong.
+    #[error(
+        "a workgroup of {variant} visits {rows} rows, but this software driver ends loops early: it is correct up to {most}; use shorter sequences or smaller batches, or another driver"
+    )]
+    TooManyRows {
+        /// The kernel.
+        variant: Variant,
+        /// Rows that one workgroup visits.
+        rows: u64,
+        /// The most rows that one can visit.
+        most: u32,
+    },
     /// The pairs of a merge cannot be sliced small enough to bind.
     #[error(
         "the {pairs} pairs in `{operand}` need {need} bytes in one binding even for a single row, but the device binds at most {granted}; request a larger `max_storage_buffer_binding_size`, merge fewer pairs at a time and then their results, or lay the pairs of a row side by side"

@@ -2,7 +2,7 @@
 
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::slots::{Space, Usage};
 use crate::kernel::stage;
 use crate::problem::operand::Operand;
@@ -54,7 +54,7 @@ pub(super) fn kernel(choices: &Choices, size: u32) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows: size * rows, threads: size, computes_values: true },
+        block: Block { counts: Counts::Rows, rows: size * rows, threads: size, columns: Columns::Values },
         needs: Needs { features, workgroup_bytes: 0 },
         work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: 1 },
     }

@@ -5,7 +5,7 @@ use crate::device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 use crate::kernel::DIM_QK_KEPT;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
@@ -138,7 +138,7 @@ pub(super) fn kernel(choices: &Choices, matrix: Matrix) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::GroupedRows, rows: matrix.rows(), threads, computes_values: true },
+        block: Block { counts: Counts::GroupedRows, rows: matrix.rows(), threads, columns: Columns::Values },
         needs: Needs { features: unit.features(), workgroup_bytes },
         work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: SPEED },
     }

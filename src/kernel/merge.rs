@@ -2,7 +2,7 @@
 
 use crate::kernel::choices::Choices;
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Kernel, Keys, Needs, Work};
 use crate::kernel::slots::{Space, Usage};
 
 const THREADS: u32 = 64;
@@ -20,7 +20,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows, threads: THREADS, computes_values: true },
+        block: Block { counts: Counts::Rows, rows, threads: THREADS, columns: Columns::Values },
         needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 0 },
         work: Work { cost: Cost::Parts, keys: Keys::None, speed: 1 },
     }

@@ -17,6 +17,7 @@ mod append;
 mod block_mask;
 mod combine;
 mod decode;
+mod gradient;
 mod lanes;
 mod matrix;
 mod merge;

@@ -52,6 +52,17 @@ params! {
     new_q: [u32; 4] = "vec4<u32>",
     new_k: [u32; 4] = "vec4<u32>",
     new_v: [u32; 4] = "vec4<u32>",
+    /// Gradients, and each row's statistics that they share.
+    dout: [u32; 4] = "vec4<u32>",
+    dlse: [u32; 4] = "vec4<u32>",
+    dq: [u32; 4] = "vec4<u32>",
+    dk: [u32; 4] = "vec4<u32>",
+    dv: [u32; 4] = "vec4<u32>",
+    dbias: [u32; 4] = "vec4<u32>",
+    dsinks: [u32; 4] = "vec4<u32>",
+    sums: [u32; 4] = "vec4<u32>",
+    /// How many batches, heads, blocks of rows and tiles of keys share an element of the bias.
+    shared_by: [u32; 4] = "vec4<u32>",
     /// Query rows of this dispatch, or keys if it stages them. Ragged queries are not counted by it.
     len_q: u32 = "u32",
     len_kv: u32 = "u32",
@@ -104,5 +115,13 @@ params! {
     /// Strides from pair to pair.
     pair_out_stride: u32 = "u32",
     pair_lse_stride: u32 = "u32",
-    padding: u32 = "u32",
+    /// The first key, block of ragged keys or row of the bias whose gradient this dispatch computes.
+    gradient_begin: u32 = "u32",
+    /// Columns of the gradient that this dispatch computes, from `first_column` on.
+    columns: u32 = "u32",
+    /// Tiles of keys along the gradient of the bias, and its stride along the keys.
+    key_tiles: u32 = "u32",
+    dbias_key: u32 = "u32",
+    /// The factor on Q Kᵀ.
+    gradient_scale: f32 = "f32",
 }

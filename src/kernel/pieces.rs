@@ -51,12 +51,12 @@ impl Pieces {
     }
 
     pub(super) fn file(&mut self, text: &'static str) {
-        self.source.files.push(File { text, of: None, dtype: None });
+        self.source.files.push(File { text, of: None, dtype: None, renamed: &[] });
     }
 
     /// Adds a file that converts elements of this type.
     fn file_for(&mut self, dtype: Dtype, text: &'static str) {
-        self.source.files.push(File { text, of: None, dtype: Some(dtype) });
+        self.source.files.push(File { text, of: None, dtype: Some(dtype), renamed: &[] });
     }
 
     pub(super) fn constants<const N: usize>(&mut self, values: [(&'static str, u32); N]) {
@@ -65,6 +65,11 @@ impl Pieces {
 
     pub(super) fn flag(&mut self, name: &'static str, value: bool) {
         self.source.constants.push((name, Constant::Bool(value)));
+    }
+
+    /// Adds a file in which these names change.
+    pub(super) fn renamed(&mut self, text: &'static str, renamed: &'static [(&'static str, &'static str)]) {
+        self.source.files.push(File { text, of: None, dtype: None, renamed });
     }
 
     /// Binds scratch memory.
@@ -110,8 +115,8 @@ impl Pieces {
                 (include_str!("../../shaders/pieces/elements_packed_scalar.wgsl"), "array<u32>")
             }
         };
-        self.source.files.push(File { text, of: Some(operand), dtype: Some(dtype) });
-        self.slots.push(Slot::of(operand, wgsl));
+        self.source.files.push(File { text, of: Some(operand), dtype: Some(dtype), renamed: &[] });
+        self.slots.push(Slot::read(operand, wgsl));
     }
 
     /// Adds the function that reads quantized keys or values, in single words whatever the access.
@@ -121,7 +126,7 @@ impl Pieces {
             Quantization::Int4 => include_str!("../../shaders/pieces/elements_int4.wgsl"),
             Quantization::Fp8E4m3 => include_str!("../../shaders/pieces/elements_fp8.wgsl"),
         };
-        self.source.files.push(File { text, of: Some(operand), dtype: None });
+        self.source.files.push(File { text, of: Some(operand), dtype: None, renamed: &[] });
         self.slots.push(Slot::of(operand, "array<u32>"));
     }
 
@@ -142,9 +147,9 @@ impl Pieces {
                 (include_str!("../../shaders/pieces/row_quantized.wgsl"), numbers, None, "array<u32>")
             }
         };
-        self.source.files.push(File { text: rows, of: Some(operand), dtype: None });
+        self.source.files.push(File { text: rows, of: Some(operand), dtype: None, renamed: &[] });
         if dtype.is_some() {
-            self.source.files.push(File { text: numbers, of: Some(operand), dtype });
+            self.source.files.push(File { text: numbers, of: Some(operand), dtype, renamed: &[] });
         } else if !self.source.files.iter().any(|file| file.text == numbers) {
             self.file(numbers);
         }
@@ -155,7 +160,7 @@ impl Pieces {
     pub(super) fn output(&mut self, operand: Operand, choices: &Choices, form: Form) {
         let dtype = choices.storage.out;
         let (text, wgsl) = stored(dtype, form, choices.access);
-        self.source.files.push(File { text, of: Some(Operand::Out), dtype: Some(dtype) });
+        self.source.files.push(File { text, of: Some(Operand::Out), dtype: Some(dtype), renamed: &[] });
         self.slots.push(Slot::of(operand, wgsl));
     }
 
@@ -200,6 +205,13 @@ impl Pieces {
     /// Adds the positions of rows and keys, and what they depend on: which queries and keys a sequence has.
     pub(super) fn sites(&mut self, choices: &Choices) {
         self.file(include_str!("../../shaders/pieces/site.wgsl"));
+        self.queries(choices);
+        self.keys(choices);
+    }
+
+    /// Adds which queries a sequence has, and where they lie.
+    pub(super) fn queries(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/sequence.wgsl"));
         match choices.queries {
             Queries::All => self.file(include_str!("../../shaders/pieces/queries_all.wgsl")),
             Queries::Lengths => {
@@ -211,7 +223,6 @@ impl Pieces {
                 self.slots.push(Slot::of(Operand::CuSeqlensQ, "array<u32>"));
             }
         }
-        self.keys(choices);
     }
 
     /// Adds how many keys a sequence has, and where they lie.
@@ -313,6 +324,35 @@ impl Pieces {
         self.lse(choices);
         self.total(choices);
         self.file(include_str!("../../shaders/pieces/result_whole.wgsl"));
+    }
+
+    /// Adds the function that writes a gradient: `store_dq` and so on.
+    pub(super) fn gradient(&mut self, operand: Operand, choices: &Choices) {
+        let (dtype, access) = match (operand, choices.storage.elements(operand)) {
+            // Rows of a bias may have any length.
+            (Operand::Dbias, _) => (choices.bias.unwrap_or_default(), Access::Scalar),
+            (_, Elements::Of(dtype)) => (dtype, choices.access),
+            // Quantized keys have no gradient.
+            (_, Elements::Quantized(_)) => (Dtype::F32, choices.access),
+        };
+        let (text, wgsl) = stored(dtype, Form::Wide, access);
+        self.source.files.push(File { text, of: Some(operand), dtype: Some(dtype), renamed: &[] });
+        self.slots.push(Slot::of(operand, wgsl));
+    }
+
+    /// Adds how the gradient of a score becomes that of its product.
+    pub(super) fn slopes(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/slopes.wgsl"));
+        self.file(if choices.softcap {
+            include_str!("../../shaders/pieces/slope_tanh.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/slope_none.wgsl")
+        });
+        self.file(if choices.programs.score_mod_grad.is_some() {
+            include_str!("../../shaders/pieces/score_mod_grad_program.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/score_mod_grad_none.wgsl")
+        });
     }
 
     /// Adds the function that writes the log-sum-exp: `store_lse`.

@@ -39,6 +39,8 @@ pub(crate) struct File {
     pub(crate) of: Option<Operand>,
     /// The element type that the file is copied for: `widen`, `narrow` and `halves` get its name as a suffix.
     pub(crate) dtype: Option<Dtype>,
+    /// Other names that change, each with the new one.
+    pub(crate) renamed: &'static [(&'static str, &'static str)],
 }
 
 /// A value of a generated `const`.
@@ -67,8 +69,21 @@ pub(crate) struct Block {
     pub(crate) rows: u32,
     /// Threads per workgroup.
     pub(crate) threads: u32,
-    /// Whether it computes columns of the values, which may need several dispatches.
-    pub(crate) computes_values: bool,
+    /// Whether it computes wide rows, which may need several dispatches.
+    pub(crate) columns: Columns,
+}
+
+/// The rows of columns that a kernel computes, of which one dispatch computes a limited number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// It computes no such rows.
+    None,
+    /// Of the values, and so of the output.
+    Values,
+    /// Of the gradient of queries or keys.
+    OfProducts,
+    /// Of the gradient of the values.
+    OfValues,
 }
 
 /// What the rows of a block, and so the boxes that a problem is cut into, count.
@@ -82,6 +97,12 @@ pub(crate) enum Counts {
     Keys,
     /// The query rows of a head of the block mask.
     MaskRows,
+    /// The keys of a KV head, each with the query rows that may see it.
+    SeenKeys,
+    /// The rows of the gradient of the bias, each with this many keys per workgroup.
+    BiasRows(u32),
+    /// One for all rows of a query head.
+    Heads,
 }
 
 /// What a kernel needs from a device.
@@ -113,6 +134,8 @@ pub(crate) enum Cost {
     Copies,
     /// Two per column of each part of the keys.
     Parts,
+    /// The products of a gradient with every key, or with every row.
+    Gradients,
 }
 
 /// How a kernel's loops iterate over the keys.
@@ -122,6 +145,8 @@ pub(crate) enum Keys {
     InParts(Iterations),
     /// One workgroup processes them all.
     AllAtOnce(Iterations),
+    /// It iterates over query rows instead, of which one workgroup processes this many times as many as a head has.
+    Rows(Iterations),
     /// It has no loop over the keys.
     None,
 }

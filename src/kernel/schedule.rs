@@ -4,11 +4,12 @@
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::decode::Decode;
+use crate::kernel::gradient::Target;
 use crate::kernel::matrix::Matrix;
 use crate::kernel::record::Kernel;
 use crate::kernel::streams::Streams;
 use crate::kernel::tiled::{Exchange, Tiled};
-use crate::kernel::{DIM_STEP, append, block_mask, combine, lanes, matrix, merge, stage, tiled};
+use crate::kernel::{DIM_STEP, append, block_mask, combine, gradient, lanes, matrix, merge, stage, tiled};
 
 /// A schedule with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,12 @@ pub(crate) enum Schedule {
     Combine,
     /// Appends new keys and values to a cache.
     Append,
+    /// Computes what the gradients need of each row.
+    RowSums,
+    /// Computes the gradient of queries, keys, values or the bias.
+    Gradient(Target),
+    /// Computes the gradient of the sinks.
+    GradientOfSinks,
 }
 
 impl Schedule {
@@ -55,6 +62,9 @@ impl Schedule {
             Self::BlockMask => block_mask::kernel(choices),
             Self::Combine => combine::kernel(choices),
             Self::Append => append::kernel(choices),
+            Self::RowSums => gradient::row_sums(choices),
+            Self::Gradient(target) => gradient::kernel(choices, target),
+            Self::GradientOfSinks => gradient::sinks(choices),
         }
     }
 
@@ -72,6 +82,12 @@ impl Schedule {
             Self::BlockMask => "block_mask",
             Self::Combine => "combine",
             Self::Append => "append",
+            Self::RowSums => "row_sums",
+            Self::Gradient(Target::Queries) => "gradient_queries",
+            Self::Gradient(Target::Keys) => "gradient_keys",
+            Self::Gradient(Target::Values) => "gradient_values",
+            Self::Gradient(Target::Bias) => "gradient_bias",
+            Self::GradientOfSinks => "gradient_sinks",
         }
     }
 
@@ -88,7 +104,10 @@ impl Schedule {
             | Self::Merge
             | Self::BlockMask
             | Self::Combine
-            | Self::Append => self.to_string(),
+            | Self::Append
+            | Self::RowSums
+            | Self::Gradient(_)
+            | Self::GradientOfSinks => self.to_string(),
         }
     }
 
@@ -138,9 +157,15 @@ impl std::fmt::Display for Schedule {
             Self::Streams(streams) => write!(f, "{streams}"),
             Self::Lanes { size } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
-            Self::Weights | Self::Stage | Self::Merge | Self::BlockMask | Self::Combine | Self::Append => {
-                f.write_str(self.name())
-            }
+            Self::Weights
+            | Self::Stage
+            | Self::Merge
+            | Self::BlockMask
+            | Self::Combine
+            | Self::Append
+            | Self::RowSums
+            | Self::Gradient(_)
+            | Self::GradientOfSinks => f.write_str(self.name()),
         }
     }
 }

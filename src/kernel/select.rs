@@ -4,7 +4,8 @@ use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, NewRows, VALUE_COLUMNS};
 use crate::kernel::decode::Decode;
 use crate::kernel::error::PlanError;
-use crate::kernel::record::{Kernel, Keys};
+use crate::kernel::gradient::Target;
+use crate::kernel::record::{Counts, Kernel, Keys};
 use crate::kernel::schedule::Schedule;
 use crate::kernel::streams::{self, Streams};
 use crate::kernel::tiled::{Exchange, Tiled};
@@ -12,6 +13,7 @@ use crate::kernel::variant::Variant;
 use crate::kernel::{DIM_QK_KEPT, MAX_DIM, matrix};
 use crate::problem::Problem;
 use crate::problem::merge::Merge;
+use crate::problem::operand::Operand;
 
 /// A row of the table. The first row that suits a problem and a device is preferred. What an earlier row offers, a later one
 /// does not offer again.
@@ -248,6 +250,24 @@ pub(crate) fn append_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Vari
     }
 }
 
+/// The variants that compute the gradients that `problem` wants, in order: first what all of them need of each row.
+///
+/// # Errors
+/// [`PlanError`] if the device cannot run one of them.
+pub(crate) fn gradient_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
+    head_sizes(problem)?;
+    let wanted = Operand::ALL.into_iter().filter(|operand| operand.is_gradient() && problem.uses(*operand));
+    let schedules = wanted.map(|operand| Target::of(operand).map_or(Schedule::GradientOfSinks, Schedule::Gradient));
+    let of = |schedule| {
+        let in_fours = Variant::of_gradient(schedule, problem, Access::Vec4);
+        let suits = in_fours.suits(&in_fours.kernel(), problem);
+        let variant = if suits { in_fours } else { Variant::of_gradient(schedule, problem, Access::Scalar) };
+        check(&variant, &variant.kernel(), problem, caps)?;
+        Ok(variant)
+    };
+    std::iter::once(Schedule::RowSums).chain(schedules).map(of).collect()
+}
+
 fn append_variant(problem: &Problem, rows: NewRows, caps: &Caps) -> Result<Variant, PlanError> {
     head_sizes(problem)?;
     let of = |access| Variant::of_append(problem, rows, access).ok_or(PlanError::NoAppend);
@@ -321,7 +341,32 @@ fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> 
     if len_kv > most {
         return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
     }
+    let Keys::Rows(iterations) = kernel.work.keys else { return Ok(()) };
+    let (rows, most) = (rows_of_workgroup(kernel, problem), iterations.most_keys(caps.loop_iterations));
+    if rows > u64::from(most) {
+        return Err(PlanError::TooManyRows { variant: variant.clone(), rows, most });
+    }
     Ok(())
+}
+
+/// The rows that one workgroup of a gradient's kernel visits, counted in whole tiles: pairs of a row and a tile of keys for the
+/// gradient of a bias.
+fn rows_of_workgroup(kernel: &Kernel, problem: &Problem) -> u64 {
+    let shape = problem.shape();
+    let tile = |len: u32, tile: u32| u64::from(len).next_multiple_of(tile.into()).max(tile.into());
+    match kernel.block.counts {
+        Counts::SeenKeys => u64::from(shape.group()) * tile(shape.len_q, kernel.block.rows),
+        Counts::Heads => u64::from(shape.batch) * tile(shape.len_q, kernel.block.threads),
+        Counts::BiasRows(keys) => {
+            let [batches, heads, rows, columns] = problem.view(Operand::Dbias).map_or([1; 4], |view| view.extent);
+            let times = |own: u32, all: u32| if own == 1 { u64::from(all) } else { 1 };
+            let rows = if rows == 1 { tile(shape.len_q, kernel.block.rows) } else { kernel.block.rows.into() };
+            let tiles = if columns == 1 { u64::from(shape.len_kv.div_ceil(keys)) } else { 1 };
+            let shared = times(batches, shape.batch).saturating_mul(times(heads, shape.heads_q));
+            shared.saturating_mul(rows).saturating_mul(tiles)
+        }
+        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows => 0,
+    }
 }
 
 /// The most keys, or pairs to merge, of a row that a kernel can process on a device. If the keys can be split, as many
@@ -330,7 +375,7 @@ fn most_keys(kernel: &Kernel, caps: &Caps) -> u32 {
     match kernel.work.keys {
         Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
         Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),
-        Keys::None => u32::MAX,
+        Keys::None | Keys::Rows(_) => u32::MAX,
     }
 }
 

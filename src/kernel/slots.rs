@@ -36,6 +36,8 @@ pub(crate) enum Space {
     StagedK,
     /// The values, four elements per texel.
     StagedV,
+    /// Each row's statistics that the gradients share.
+    Sums,
 }
 
 /// How a kernel uses a resource.
@@ -50,8 +52,12 @@ pub(crate) enum Usage {
 impl Usage {
     /// How attention uses an operand of a problem.
     pub(crate) fn of(operand: Operand, sharing: Sharing) -> Self {
+        if operand.is_output() { Self::Write } else { Self::of_input(operand, sharing) }
+    }
+
+    /// How a kernel uses an operand that it reads.
+    const fn of_input(operand: Operand, sharing: Sharing) -> Self {
         match (operand, sharing) {
-            (output, _) if output.is_output() => Self::Write,
             // These decide which threads reach a barrier, which WGSL allows only for what is read-only.
             (
                 Operand::KvLengths
@@ -77,6 +83,11 @@ impl Slot {
         Self { resource: Resource::Operand(operand), usage: Usage::of(operand, Sharing::Apart), wgsl }
     }
 
+    /// A buffer of the caller that a kernel reads, even if attention writes it.
+    pub(crate) const fn read(operand: Operand, wgsl: &'static str) -> Self {
+        Self { resource: Resource::Operand(operand), usage: Usage::Read, wgsl }
+    }
+
     /// A buffer of the caller that a kernel writes for other kernels to read.
     pub(crate) const fn made(operand: Operand, wgsl: &'static str) -> Self {
         Self { resource: Resource::Operand(operand), usage: Usage::Write, wgsl }
@@ -85,7 +96,9 @@ impl Slot {
     /// The same slot in a problem whose operands may share buffers.
     pub(crate) fn shared(self) -> Self {
         match (self.resource, self.usage) {
-            (Resource::Operand(operand), Usage::Read) => Self { usage: Usage::of(operand, Sharing::Shared), ..self },
+            (Resource::Operand(operand), Usage::Read) => {
+                Self { usage: Usage::of_input(operand, Sharing::Shared), ..self }
+            }
             _ => self,
         }
     }
@@ -93,6 +106,7 @@ impl Slot {
     pub(crate) const fn of_space(space: Space, usage: Usage) -> Self {
         let wgsl = match (space, usage) {
             (Space::Partial, _) => "array<vec4<f32>>",
+            (Space::Sums, _) => "array<vec2<f32>>",
             (Space::StagedK | Space::StagedV, Usage::Read | Usage::ReadShared) => {
                 "texture_storage_2d<rgba32float, read>"
             }
@@ -116,7 +130,7 @@ impl Slot {
     }
 
     pub(crate) const fn is_buffer(&self) -> bool {
-        matches!(self.resource, Resource::Operand(_) | Resource::Space(Space::Partial))
+        matches!(self.resource, Resource::Operand(_) | Resource::Space(Space::Partial | Space::Sums))
     }
 
     pub(crate) fn ty(&self) -> wgpu::BindingType {
@@ -150,6 +164,7 @@ impl Slot {
             Resource::Space(Space::Partial) => "parts",
             Resource::Space(Space::StagedK) => "staged_k",
             Resource::Space(Space::StagedV) => "staged_v",
+            Resource::Space(Space::Sums) => "sums",
         }
     }
 
@@ -159,6 +174,7 @@ impl Slot {
             Resource::Operand(operand) => operand.shape(),
             Resource::Space(Space::Partial) => "(B, Hq, Lq, parts): (m, l, saw, 0), O",
             Resource::Space(Space::StagedK | Space::StagedV) => "(B, Hkv, Lk), in rows of texels",
+            Resource::Space(Space::Sums) => "(B, Hq, Lq): (LSE, rowsum(dO ∘ O) − dLSE)",
         }
     }
 }

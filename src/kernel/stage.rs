@@ -3,7 +3,7 @@
 use crate::device::caps::Caps;
 use crate::kernel::choices::Choices;
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Kernel, Keys, Needs, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Kernel, Keys, Needs, Work};
 use crate::kernel::slots::{Space, Usage};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -56,7 +56,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Keys, rows: KEYS, threads: KEYS, computes_values: true },
+        block: Block { counts: Counts::Keys, rows: KEYS, threads: KEYS, columns: Columns::Values },
         needs: Needs { features: choices.access.features(), workgroup_bytes: 0 },
         work: Work { cost: Cost::Copies, keys: Keys::None, speed: 1 },
     }

@@ -3,7 +3,7 @@
 
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::{DIM_STEP, MAX_DIM};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -63,7 +63,7 @@ impl Streams {
         Kernel {
             source: pieces.source,
             slots: pieces.slots,
-            block: Block { counts: Counts::GroupedRows, rows, threads: size, computes_values: true },
+            block: Block { counts: Counts::GroupedRows, rows, threads: size, columns: Columns::Values },
             needs: Needs { features, workgroup_bytes: 0 },
             work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: 1 },
         }

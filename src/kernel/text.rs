@@ -47,6 +47,9 @@ fn copied(file: &File) -> String {
         let first = if operand == Operand::V { "params.first_column" } else { "0u" };
         text = replace_word(&text, "FIRST", first);
     }
+    for (name, other) in file.renamed {
+        text = replace_word(&text, name, other);
+    }
     if let Some(dtype) = file.dtype {
         for name in ["widen", "narrow", "halves"] {
             text = replace_word(&text, name, &format!("{name}_{dtype}"));
@@ -57,7 +60,8 @@ fn copied(file: &File) -> String {
 
 /// Whether the programs and the kernel share a name: `At` and its members, the programs themselves, and `aux`.
 fn is_shared(name: &str) -> bool {
-    let others = [Function::ScoreMod.name(), Function::MaskMod.name(), Operand::Aux.name()];
+    let functions = [Function::ScoreMod, Function::MaskMod, Function::ScoreModGrad].map(Function::name);
+    let others = functions.into_iter().chain([Operand::Aux.name()]).collect::<Vec<_>>();
     others.contains(&name) || AT.split(|c| !is_word(c)).any(|word| word == name)
 }
 

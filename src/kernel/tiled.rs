@@ -5,7 +5,7 @@ use std::iter::successors;
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
-use crate::kernel::record::{Block, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
 use crate::kernel::{DIM_STEP, MAX_DIM};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -81,7 +81,7 @@ impl ThreadBlock {
 }
 
 /// Every WebGPU device has this much workgroup memory.
-const WORKGROUP_BYTES: u32 = 16 << 10;
+pub(super) const WORKGROUP_BYTES: u32 = 16 << 10;
 /// With more than 128 columns, a tile of 64 keys and more than 16 rows needs a little less than this.
 const WIDE_BYTES: u32 = 19 << 10;
 /// A tile of 64 rows and 64 keys needs a little less than this.
@@ -89,10 +89,10 @@ const LARGE_BYTES: u32 = 24 << 10;
 /// What a vote of the threads takes.
 const VOTES_BYTES: u32 = 4;
 /// Vectors of four that a thread reads from workgroup memory one after another, and the bytes that they take with the padding.
-const GROUP: u32 = 8;
-const GROUP_BYTES: u32 = 9 * 16;
+pub(super) const GROUP: u32 = 8;
+pub(super) const GROUP_BYTES: u32 = 9 * 16;
 /// Multiply-adds of one loop iteration. With fewer, a large part of the instructions would be the loop's.
-const MULTIPLY_ADDS: u32 = 256;
+pub(super) const MULTIPLY_ADDS: u32 = 256;
 
 /// From this many registers on, a thread can hold 96 numbers of S and O.
 const MANY_REGISTERS: u32 = 192;
@@ -101,7 +101,7 @@ const MOST_REGISTERS: u32 = 255;
 
 impl Tiled {
     /// The division for every device, before [`Self::with_v_keys`].
-    const fn smallest(exchange: Exchange) -> Self {
+    pub(super) const fn smallest(exchange: Exchange) -> Self {
         Self { block: ThreadBlock::FourByFour, down: 8, across: 8, v_keys: 8, exchange }
     }
 
@@ -181,20 +181,24 @@ impl Tiled {
         format!("tiled{block}{}", self.exchange.suffix())
     }
 
-    const fn threads(self) -> u32 {
+    pub(super) const fn down_and_across(self) -> (u32, u32) {
+        (self.down, self.across)
+    }
+
+    pub(super) const fn threads(self) -> u32 {
         self.down * self.across
     }
 
-    const fn rows(self) -> u32 {
+    pub(super) const fn rows(self) -> u32 {
         self.down * self.block.row_vectors() * 4
     }
 
-    const fn keys(self) -> u32 {
+    pub(super) const fn keys(self) -> u32 {
         self.across * self.block.key_vectors() * 4
     }
 
     /// Dimensions of Q and K that are staged together.
-    const fn slice(self) -> u32 {
+    pub(super) const fn slice(self) -> u32 {
         if self.keys() > 64 { 16 } else { 32 }
     }
 
@@ -233,14 +237,14 @@ impl Tiled {
         (self.v_keys / self.v_group(dim_v) * self.across).max(self.exchange_groups())
     }
 
-    fn exchange_groups(self) -> u32 {
+    pub(super) fn exchange_groups(self) -> u32 {
         (self.threads() * self.block.row_vectors()).div_ceil(GROUP)
     }
 
     pub(super) fn kernel(self, choices: &Choices) -> Kernel {
         let v_columns = self.v_columns(choices.dim_v);
         let values = [self.p_groups(), self.v_groups(choices.dim_v)];
-        let (mut pieces, memory) = self.scores(choices, values);
+        let (mut pieces, memory) = self.scores(choices, values, WORKGROUP_BYTES);
         pieces.inputs([Operand::V], choices, Form::Wide);
         pieces.results(choices, Form::Wide);
         pieces.file(include_str!("../../shaders/tiled.wgsl"));
@@ -260,24 +264,24 @@ impl Tiled {
         Kernel {
             source: pieces.source,
             slots: pieces.slots,
-            block: Block { counts: Counts::Rows, rows: self.rows(), threads: self.threads(), computes_values: true },
+            block: Block { counts: Counts::Rows, rows: self.rows(), threads: self.threads(), columns: Columns::Values },
             needs: Needs { features: self.exchange.features(), workgroup_bytes: memory },
             work: Work { cost: Cost::Scores, keys: Keys::InParts(iterations), speed: 1 },
         }
     }
 
     /// The pieces for scores that both kernels share, and the bytes of workgroup memory. `after` are the groups of memory that the
-    /// kernel uses once it has a tile's scores; the threads of a row exchange numbers in the last of them.
-    fn scores(self, choices: &Choices, after: [u32; 2]) -> (Pieces, u32) {
+    /// kernel uses once it has a tile's scores; the threads of a row exchange numbers in the last of them. All of Q stays in
+    /// workgroup memory if that takes at most `resident_bytes` in all; otherwise it is read again for each tile.
+    pub(super) fn scores(self, choices: &Choices, after: [u32; 2], resident_bytes: u32) -> (Pieces, u32) {
         let Self { block, down, across, .. } = self;
         let (row_vectors, key_vectors) = (block.row_vectors(), block.key_vectors());
         let votes = choices.mask.is_some() || choices.programs.mask_mod.is_some();
         let votes_bytes = if votes { VOTES_BYTES } else { 0 };
         let (k_groups, q_groups, all_q_groups) = (self.k_groups(), self.q_groups(), self.all_q_groups(choices.dim_qk));
         let after_groups = after[0] + after[1];
-        // All of Q stays in workgroup memory if it fits; otherwise it is read again for each tile.
         let if_resident = all_q_groups + k_groups.max(after_groups);
-        let q_resident = if_resident * GROUP_BYTES + votes_bytes <= WORKGROUP_BYTES;
+        let q_resident = if_resident * GROUP_BYTES + votes_bytes <= resident_bytes;
         let (k_at, q_at, groups) = if q_resident {
             (all_q_groups, 0, if_resident)
         } else {
@@ -298,6 +302,7 @@ impl Tiled {
         });
         pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
         pieces.file(include_str!("../../shaders/tile.wgsl"));
+        pieces.file(include_str!("../../shaders/products.wgsl"));
         pieces.constants([
             ("DIM_QK", choices.dim_qk),
             ("ROW_VECTORS", row_vectors),
@@ -322,7 +327,7 @@ impl Tiled {
     }
 
     /// Dimensions of one loop iteration: whole groups, with at least [`MULTIPLY_ADDS`] in all.
-    const fn step(self) -> u32 {
+    pub(super) const fn step(self) -> u32 {
         match self.block {
             ThreadBlock::FourByFour => 2 * GROUP,
             ThreadBlock::EightByFour | ThreadBlock::EightByEight => GROUP,
@@ -331,7 +336,7 @@ impl Tiled {
 
     /// The loop over tiles; the loop over slices, and in each the loop over its dimensions. Two iterations more per loop: one
     /// in which it ends, and one because the driver's counting is measured, not documented.
-    fn score_iterations(self, choices: &Choices) -> u32 {
+    pub(super) fn score_iterations(self, choices: &Choices) -> u32 {
         let slices = choices.dim_qk / self.slice();
         let mask = 3 * choices.block_mask_iterations(self.rows(), Counts::Rows);
         1 + slices * (1 + self.slice() / self.step() + 2) + 2 + mask
@@ -341,7 +346,7 @@ impl Tiled {
 /// `weights.wgsl`: the attention weights, over the same tiles of scores.
 pub(super) fn weights(choices: &Choices) -> Kernel {
     let tiled = Tiled { block: ThreadBlock::FourByFour, down: 8, across: 8, v_keys: 8, exchange: Exchange::Workgroup };
-    let (mut pieces, memory) = tiled.scores(choices, [0, tiled.exchange_groups()]);
+    let (mut pieces, memory) = tiled.scores(choices, [0, tiled.exchange_groups()], WORKGROUP_BYTES);
     pieces.output(Operand::Weights, choices, Form::Wide);
     pieces.total(choices);
     pieces.file(include_str!("../../shaders/weights.wgsl"));
@@ -350,7 +355,7 @@ pub(super) fn weights(choices: &Choices) -> Kernel {
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Rows, rows: tiled.rows(), threads: tiled.threads(), computes_values: false },
+        block: Block { counts: Counts::Rows, rows: tiled.rows(), threads: tiled.threads(), columns: Columns::None },
         needs: Needs { features: Exchange::Workgroup.features(), workgroup_bytes: memory },
         work: Work { cost: Cost::Scores, keys: Keys::AllAtOnce(Iterations::of_tile(iterations)), speed: 1 },
     }

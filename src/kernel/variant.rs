@@ -74,6 +74,20 @@ impl Variant {
         Some(Self::new(Schedule::Append, Choices { kv_lengths, queries, keys, ..moved }))
     }
 
+    /// The variant that computes a gradient of a problem by `access`, or what all gradients need of each row.
+    pub(super) fn of_gradient(schedule: Schedule, problem: &Problem, access: Access) -> Self {
+        let all = Choices::of(problem, access, schedule.dim_step());
+        if matches!(schedule, Schedule::Gradient(_)) {
+            // A gradient of the weights is a product with all columns of a value.
+            let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
+            return Self::new(schedule, Choices { dim_v, lse: false, sinks: false, ..all });
+        }
+        let dlse = schedule == Schedule::RowSums && problem.uses(Operand::Dlse);
+        let storage = Storage::uniform(all.storage.out);
+        let (dim_qk, dim_v, queries) = (0, 0, all.queries);
+        Self::new(schedule, Choices { storage, dim_qk, dim_v, queries, dlse, ..all.of_elements() })
+    }
+
     /// The kernel itself.
     pub(crate) fn kernel(&self) -> Kernel {
         let kernel = self.schedule().kernel(self.choices());
@@ -177,8 +191,8 @@ impl Variant {
             is_in_words || problem.view(operand).is_none_or(|view| view.is_in_fours())
         };
         let are_elements = |operand: &Operand| {
-            use Operand::{K, NewK, NewQ, NewV, Out, Q, V, Weights};
-            matches!(operand, Q | K | V | NewQ | NewK | NewV | Out | Weights)
+            use Operand::{Dk, Dout, Dq, Dv, K, NewK, NewQ, NewV, Out, Q, V, Weights};
+            matches!(operand, Q | K | V | NewQ | NewK | NewV | Out | Weights | Dout | Dq | Dk | Dv)
         };
         !self.choices().access.is_in_fours() || kernel.operands().filter(are_elements).all(in_fours)
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
-use crate::kernel::record::{Cost, Counts, Kernel, Keys};
+use crate::kernel::record::{Columns, Cost, Counts, Kernel, Keys};
 use crate::kernel::slots::Resource;
 use crate::plan::piece::{Piece, blocks, count};
 use crate::plan::slices::{Slice, slices};
@@ -42,7 +42,7 @@ impl Job<'_> {
         if whole.is_empty() {
             return Ok(Vec::new());
         }
-        let mut waiting: Vec<Piece> = if self.kernel.block.computes_values {
+        let mut waiting: Vec<Piece> = if self.kernel.block.columns != Columns::None {
             column_ranges(whole.columns.end).rev().map(|columns| Piece { columns, ..whole.clone() }).collect()
         } else {
             self.chosen(whole)
@@ -101,7 +101,9 @@ impl Job<'_> {
             (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
         };
         let Piece { batch, heads, rows, .. } = piece;
-        let counts_query_heads = matches!(self.kernel.block.counts, Counts::Rows | Counts::MaskRows);
+        let counts = self.kernel.block.counts;
+        let counts_query_heads =
+            matches!(counts, Counts::Rows | Counts::MaskRows | Counts::BiasRows(_) | Counts::Heads);
         let group = if counts_query_heads { self.problem.shape().group() } else { 1 };
         if let Some(halves) = halve(batch, 1) {
             return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
@@ -109,7 +111,8 @@ impl Job<'_> {
         if let Some(halves) = halve(heads, group).or_else(|| halve(heads, 1)) {
             return Some(halves.map(|heads| Piece { heads, ..piece.clone() }));
         }
-        let block = if counts_query_heads && !self.counts_blocks() { self.kernel.block.rows } else { 1 };
+        let has_blocks = counts_query_heads || counts == Counts::SeenKeys;
+        let block = if has_blocks && !self.counts_blocks() { self.kernel.block.rows } else { 1 };
         halve(rows, block).map(|halves| halves.map(|rows| Piece { rows, ..piece.clone() }))
     }
 
@@ -134,12 +137,15 @@ impl Job<'_> {
     }
 
     fn flop(&self, piece: &Piece) -> u64 {
-        let (dim_qk, len_kv) = (self.problem.shape().dim_qk, self.problem.most_keys());
+        let shape = self.problem.shape();
+        let (dim_qk, len_kv) = (shape.dim_qk, self.problem.most_keys());
         let dim_v = u64::from(count(&piece.columns));
         let vectors = u64::from(dim_qk) + dim_v;
         let group = match self.kernel.block.counts {
             Counts::GroupedRows => u64::from(self.problem.shape().group()),
-            Counts::Rows | Counts::Keys | Counts::MaskRows => 1,
+            Counts::Rows | Counts::Keys | Counts::MaskRows | Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads => {
+                1
+            }
         };
         let rows_together = if self.counts_blocks() { self.kernel.block.rows.into() } else { group };
         let rows = u64::from(count(&piece.rows)) * rows_together;
@@ -148,15 +154,43 @@ impl Job<'_> {
             Cost::Scores => u64::from(len_kv) * 2 * vectors,
             Cost::Masks => u64::from(len_kv) * MASK_FLOP,
             Cost::Copies => vectors,
+            Cost::Gradients => self.gradient_flop(vectors + u64::from(shape.dim_v)),
             Cost::Parts => dim_v * 2 * u64::from(self.split.parts),
         };
         [count(&piece.heads).into(), rows, a_row].into_iter().fold(count(&piece.batch).into(), u64::saturating_mul)
+    }
+
+    /// What a row of a gradient costs: for each pair, products of so many numbers.
+    fn gradient_flop(&self, numbers: u64) -> u64 {
+        let shape = self.problem.shape();
+        let [rows, keys, group] = [shape.len_q, shape.len_kv, shape.group()].map(u64::from);
+        let pairs = match self.kernel.block.counts {
+            Counts::SeenKeys => rows * group,
+            Counts::BiasRows(_) => {
+                let shared = shared_by(self.problem).map(u64::from);
+                shared[0].saturating_mul(shared[1]).saturating_mul(shared[2]).saturating_mul(keys)
+            }
+            _ => keys,
+        };
+        pairs.saturating_mul(2 * numbers)
     }
 
     /// The slices of the kernel's buffers that `piece` binds, in the order of the kernel's slots.
     pub(crate) fn slices(&self, piece: &Piece) -> impl Iterator<Item = Slice> {
         slices(self.kernel, self.problem, self.split, piece, self.caps.binding_alignment.max(16))
     }
+}
+
+/// How many batches, heads, rows and keys share an element of the bias' gradient.
+pub(super) fn shared_by(problem: &Problem) -> [u32; 4] {
+    let own = problem.view(Operand::Dbias).map_or([1; 4], |bias| bias.extent);
+    let mut shared = problem.shape().scores();
+    for (shared, own) in shared.iter_mut().zip(own) {
+        if own != 1 {
+            *shared = 1;
+        }
+    }
+    shared
 }
 
 #[cfg(test)]

@@ -21,10 +21,11 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
-use crate::kernel::select::{append_variants, block_mask_variant, candidates, weights_candidates};
+use crate::kernel::select::{append_variants, block_mask_variant, candidates, gradient_variants, weights_candidates};
 use crate::kernel::slots::{Space, Usage};
 use crate::kernel::variant::Variant;
 use crate::problem::Problem;
+use crate::problem::gradients::Gradients;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use cut::Job;
@@ -32,7 +33,7 @@ use error::ResizeError;
 use params::params;
 use pipeline::Pipeline;
 use scratch::{Scratch, ScratchSize};
-use slices::Slice;
+use slices::{Slice, sums};
 use split::Split;
 use stand_ins::StandIns;
 use upload::filled;
@@ -212,6 +213,17 @@ impl Attention {
         self.build_alone(problem, &append_variants(problem, &self.caps)?)
     }
 
+    /// Compiles and sizes the kernels that compute [`Gradients`](crate::Gradients), as a separate plan. Its calls read the
+    /// inputs, [`Operand::Out`] and [`Operand::Lse`] of the forward pass, and the gradient of the output; they write the
+    /// gradients of the inputs.
+    ///
+    /// # Errors
+    /// As for [`plan`](Self::plan).
+    pub fn plan_gradients(&self, gradients: &Gradients) -> Result<Plan, PlanError> {
+        let problem = gradients.problem();
+        self.build_alone(problem, &gradient_variants(problem, &self.caps)?)
+    }
+
     /// A plan of these kernels, which binds only what they do. There is at least one.
     fn build_alone(&self, problem: &Problem, variants: &[Variant]) -> Result<Plan, PlanError> {
         let mut bound: Vec<Bound> = Vec::new();
@@ -268,6 +280,9 @@ impl Attention {
                 if need > granted {
                     return Err(PlanError::Limit { variant: variant.clone(), limit: "max_buffer_size", need, granted });
                 }
+            }
+            if variant.kernel().binds(Space::Sums) {
+                need.sums_bytes = sums(problem).size_bytes();
             }
             need.staged = need.staged.or(variant.staged_texels(problem));
         }
@@ -345,6 +360,12 @@ impl Plan {
     /// As for [`ProblemBuilder::build`](crate::ProblemBuilder::build) and [`Attention::plan`].
     pub fn resized(&self, len_q: u32, len_kv: u32) -> Result<Self, ResizeError> {
         let problem = self.problem.clone().to_builder().lengths(len_q, len_kv).build()?;
+        if self.operands.iter().any(|bound| bound.view.operand == Operand::Dout) {
+            return self
+                .attention
+                .build_alone(&problem, &gradient_variants(&problem, &self.attention.caps)?)
+                .map_err(Into::into);
+        }
         if self.operands.iter().any(|bound| bound.view.operand == Operand::NewK) {
             return Ok(self.attention.plan_append(&problem)?);
         }

@@ -3,11 +3,11 @@
 use std::f64::consts::LOG2_E;
 
 use crate::kernel::params::Params;
-use crate::kernel::record::Counts;
+use crate::kernel::record::{Columns, Counts};
 use crate::kernel::slots::{Resource, Space};
-use crate::plan::cut::Job;
-use crate::plan::piece::{Piece, count};
-use crate::plan::slices::{Slice, staged};
+use crate::plan::cut::{Job, shared_by};
+use crate::plan::piece::{Piece, count, key_tiles};
+use crate::plan::slices::{Slice, counts_query_heads, staged};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
@@ -18,8 +18,15 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
     let band = problem.band();
     // The rows of a piece of ragged queries are blocks.
     let (first_row, first_block) = if job.counts_blocks() { (0, piece.rows.start) } else { (piece.rows.start, 0) };
+    // A gradient's workgroup visits all rows, whichever results it computes.
+    let visits_rows = matches!(job.kernel.block.counts, Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads);
+    let len_q = if visits_rows { shape.len_q } else { count(&piece.rows) };
+    let first_row = if visits_rows { 0 } else { first_row };
+    let block = job.kernel.block;
+    let [batches, heads, rows, keys] = shared_by(problem);
+    let tiles = if let Counts::BiasRows(tile) = block.counts { keys.div_ceil(tile) } else { keys };
     let mut params = Params {
-        len_q: count(&piece.rows),
+        len_q,
         len_kv: shape.len_kv,
         all_queries: shape.len_q,
         sequences: shape.batch,
@@ -27,7 +34,7 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         capacity: problem.ring().unwrap_or(0),
         table_row: problem.table_row(),
         dim_qk: shape.dim_qk,
-        dim_v: count(&piece.columns),
+        dim_v: if block.columns == Columns::Values { count(&piece.columns) } else { shape.dim_v },
         first_column: piece.columns.start,
         rotary_dims: problem.rotary().map_or(0, |rotary| rotary.dims),
         group: shape.group(),
@@ -43,6 +50,11 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         nan: f32::NAN,
         parts: job.split.parts,
         part_keys: job.split.keys,
+        shared_by: [batches, heads, rows.div_ceil(block.rows), tiles],
+        gradient_begin: piece.rows.start,
+        columns: count(&piece.columns),
+        key_tiles: key_tiles(problem, block),
+        gradient_scale: problem.scale(),
         ..Params::default()
     };
     set_scales(&mut params, problem);
@@ -100,6 +112,14 @@ pub(super) fn set_view(params: &mut Params, slice: &Slice) {
         Resource::Operand(Operand::NewQ) => params.new_q = view,
         Resource::Operand(Operand::NewK) => params.new_k = view,
         Resource::Operand(Operand::NewV) => params.new_v = view,
+        Resource::Operand(Operand::Dout) => params.dout = view,
+        Resource::Operand(Operand::Dlse) => params.dlse = view,
+        Resource::Operand(Operand::Dq) => params.dq = view,
+        Resource::Operand(Operand::Dk) => params.dk = view,
+        Resource::Operand(Operand::Dv) => params.dv = view,
+        Resource::Operand(Operand::Dbias) => (params.dbias, params.dbias_key) = (view, column),
+        Resource::Operand(Operand::Dsinks) => params.dsinks = view,
+        Resource::Space(Space::Sums) => params.sums = view,
         Resource::Operand(Operand::PairOut) => params.pair_out = view,
         Resource::Operand(Operand::PairLse) => params.pair_lse = view,
         Resource::Space(Space::Partial) => params.part = view,
@@ -110,8 +130,8 @@ pub(super) fn set_view(params: &mut Params, slice: &Slice) {
 /// The first query head of a piece, counted from the start of the problem.
 fn first_head(job: &Job<'_>, piece: &Piece) -> u32 {
     match job.kernel.block.counts {
-        Counts::Rows | Counts::MaskRows => piece.heads.start,
-        Counts::GroupedRows | Counts::Keys => piece.heads.start * job.problem.shape().group(),
+        counts if counts_query_heads(counts) => piece.heads.start,
+        _ => piece.heads.start * job.problem.shape().group(),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::kernel::record::{Block, Counts};
+use crate::kernel::record::{Block, Columns, Counts};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
-use crate::problem::sequences::Queries;
+use crate::problem::sequences::{Keys, Queries};
 use crate::problem::shape::Shape;
 
 /// A box of batches, heads, rows and columns. The kernel's [`Counts`] say what its heads and rows are.
@@ -24,7 +24,7 @@ pub(crate) struct Piece {
 impl Piece {
     /// The whole problem.
     pub(super) fn whole(problem: &Problem, block: Block) -> Self {
-        let Shape { batch, heads_q, heads_kv, len_q, dim_v, .. } = problem.shape();
+        let Shape { batch, heads_q, heads_kv, len_q, dim_qk, dim_v, .. } = problem.shape();
         let (batch, heads, rows) = match block.counts {
             Counts::Rows | Counts::GroupedRows => {
                 let heads = if block.counts == Counts::Rows { heads_q } else { heads_kv };
@@ -42,8 +42,18 @@ impl Piece {
                 let [batches, heads, ..] = tiles.unwrap_or([batch, heads_q, 0, 0]);
                 (batches, heads, len_q)
             }
+            Counts::SeenKeys => match blocks(problem, block) {
+                Some(blocks) => (batch.min(1), heads_kv, blocks),
+                None => (batch, heads_kv, problem.shape().len_kv),
+            },
+            Counts::BiasRows(_) => {
+                let [batches, heads, rows, keys] = problem.view(Operand::Dbias).map_or([0; 4], |bias| bias.extent);
+                (batches, heads, if keys == 0 { 0 } else { rows })
+            }
+            Counts::Heads => (1, heads_q, 1),
         };
-        Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..dim_v }
+        let columns = if block.columns == Columns::OfProducts { dim_qk } else { dim_v };
+        Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..columns }
     }
 
     /// Whether there is nothing to compute. There is always a head.
@@ -58,24 +68,30 @@ impl Piece {
             Some(_) => count(&self.rows),
             None => count(&self.rows).saturating_mul(group).div_ceil(block.rows),
         };
+        let blocks = blocks.saturating_mul(key_tiles(problem, block));
         [blocks, count(&self.heads), count(&self.batch)]
     }
 }
 
-/// The number of blocks of ragged queries, at most; `None` if the problem has no ragged queries, or the block none of
-/// their rows. A sequence from row `a` to row `b` has at most `⌊b / rows⌋ − ⌊a / rows⌋ + 1` blocks.
+/// The number of blocks of ragged queries or keys, at most; `None` if the rows of a block are not ragged. A sequence from row `a` to row `b` has at most `⌊b / rows⌋ − ⌊a / rows⌋ + 1` blocks.
 pub(super) fn blocks(problem: &Problem, block: Block) -> Option<u32> {
-    let Queries::Ragged { total } = problem.queries() else { return None };
-    let group = match block.counts {
-        Counts::Rows => 1,
-        Counts::GroupedRows => problem.shape().group(),
-        Counts::Keys | Counts::MaskRows => return None,
+    let (total, group) = match (block.counts, problem.queries(), problem.keys()) {
+        (Counts::Rows, Queries::Ragged { total }, _) => (total, 1),
+        (Counts::GroupedRows, Queries::Ragged { total }, _) => (total, problem.shape().group()),
+        (Counts::SeenKeys, _, Keys::Ragged { total }) => (total, 1),
+        _ => return None,
     };
     if total == 0 {
         return Some(0);
     }
     // The description was checked not to overflow.
     Some(total.saturating_mul(group) / block.rows).map(|full| full.saturating_add(problem.shape().batch))
+}
+
+/// The tiles of keys that a block of rows of the bias' gradient has, each for a workgroup; 1 for other kernels.
+pub(super) fn key_tiles(problem: &Problem, block: Block) -> u32 {
+    let Counts::BiasRows(keys) = block.counts else { return 1 };
+    problem.view(Operand::Dbias).map_or(1, |bias| bias.extent[3].div_ceil(keys))
 }
 
 pub(super) const fn count(range: &Range<u32>) -> u32 {

@@ -10,6 +10,8 @@ const TEXEL_BYTES: u64 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScratchSize {
     pub(crate) partial_bytes: u64,
+    /// Statistics of each row that gradients share.
+    pub(crate) sums_bytes: u64,
     /// Width and height of the textures of keys and of values, in texels.
     pub(crate) staged: Option<[[u32; 2]; 2]>,
 }
@@ -19,7 +21,7 @@ impl ScratchSize {
     pub fn bytes(&self) -> u64 {
         let bytes = |[width, height]: [u32; 2]| (u64::from(width) * u64::from(height)).saturating_mul(TEXEL_BYTES);
         let staged = self.staged.map_or([0; 2], |sizes| sizes.map(bytes));
-        staged.into_iter().fold(self.partial_bytes, u64::saturating_add)
+        staged.into_iter().fold(self.partial_bytes.saturating_add(self.sums_bytes), u64::saturating_add)
     }
 
     /// Whether scratch of this size is enough for a plan that needs `need`. Textures may be larger than needed: the
@@ -27,6 +29,7 @@ impl ScratchSize {
     fn covers(&self, need: &Self) -> bool {
         let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
         self.partial_bytes >= need.partial_bytes
+            && self.sums_bytes >= need.sums_bytes
             && match (&self.staged, &need.staged) {
                 (_, None) => true,
                 (None, Some(_)) => false,
@@ -38,6 +41,9 @@ impl ScratchSize {
 impl std::fmt::Display for ScratchSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes of partial results", self.partial_bytes)?;
+        if self.sums_bytes > 0 {
+            write!(f, ", {} of sums of rows", self.sums_bytes)?;
+        }
         match self.staged {
             Some([[k_width, k_height], [v_width, v_height]]) => {
                 write!(f, ", {k_width} × {k_height} texels of keys and {v_width} × {v_height} of values")
@@ -54,19 +60,24 @@ impl std::fmt::Display for ScratchSize {
 pub struct Scratch {
     pub(crate) size: ScratchSize,
     pub(crate) partial: Option<wgpu::Buffer>,
+    pub(crate) sums: Option<wgpu::Buffer>,
     pub(crate) staged: Option<[wgpu::TextureView; 2]>,
 }
 
 impl Scratch {
     pub(crate) fn new(device: &Device, size: ScratchSize) -> Self {
-        let partial = (size.partial_bytes > 0).then(|| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("attention parts"),
-                size: size.partial_bytes,
-                usage: BufferUsages::STORAGE,
-                mapped_at_creation: false,
+        let buffer = |label, size| {
+            (size > 0).then(|| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size,
+                    usage: BufferUsages::STORAGE,
+                    mapped_at_creation: false,
+                })
             })
-        });
+        };
+        let partial = buffer("attention parts", size.partial_bytes);
+        let sums = buffer("attention sums of rows", size.sums_bytes);
         let texture = |[width, height]: [u32; 2]| {
             let texture = device.create_texture(&wgpu::TextureDescriptor {
                 label: Some("attention keys and values"),
@@ -80,7 +91,7 @@ impl Scratch {
             });
             texture.create_view(&wgpu::TextureViewDescriptor::default())
         };
-        Self { size, partial, staged: size.staged.map(|sizes| sizes.map(texture)) }
+        Self { size, partial, sums, staged: size.staged.map(|sizes| sizes.map(texture)) }
     }
 
     /// The size of each kind of scratch.
@@ -100,7 +111,7 @@ impl Scratch {
     pub(crate) fn texture(&self, space: Space) -> Option<&wgpu::TextureView> {
         let [k, v] = self.staged.as_ref()?;
         match space {
-            Space::Partial => None,
+            Space::Partial | Space::Sums => None,
             Space::StagedK => Some(k),
             Space::StagedV => Some(v),
         }

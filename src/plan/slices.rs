@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use crate::kernel::record::{Counts, Kernel};
+use crate::kernel::record::{Block, Columns, Counts, Kernel};
 use crate::kernel::slots::{Resource, Slot, Space, binding};
+use crate::plan::cut::shared_by;
 use crate::plan::piece::Piece;
 use crate::plan::split::Split;
 use crate::problem::Problem;
-use crate::problem::layout::View;
+use crate::problem::layout::{Layout, View};
 use crate::problem::operand::Operand;
 use crate::problem::sequences::{Keys, Queries};
 
@@ -38,11 +39,12 @@ pub(crate) fn slices(
     let view_of = move |slot: &Slot| match slot.resource {
         Resource::Operand(operand) => problem.view(operand),
         Resource::Space(Space::Partial) => Some(split.view(problem)),
+        Resource::Space(Space::Sums) => Some(sums(problem)),
         Resource::Space(Space::StagedK | Space::StagedV) => None,
     };
     kernel.slots.iter().enumerate().filter_map(move |(n, slot)| {
         let view = view_of(slot)?;
-        let mut axes = axes(&view, problem, kernel.block.counts, piece);
+        let mut axes = axes(&view, problem, kernel.block, piece);
         if slot.space() == Some(Space::Partial) {
             axes[3] = split.columns(&piece.columns);
         }
@@ -55,22 +57,40 @@ pub(crate) fn slices(
 }
 
 /// The index ranges of an operand that a piece uses.
-fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range<u32>; 4] {
+fn axes(view: &View, problem: &Problem, block: Block, piece: &Piece) -> [Range<u32>; 4] {
+    let counts = block.counts;
     let Piece { batch, heads, rows, columns } = piece.clone();
     let [all_batches, _, all_rows, all_columns] = view.extent.map(|n| 0..n);
     // The columns of quantized values lie behind their row's scale, so the whole row is bound.
     let has_columns = match view.operand {
         Operand::V => problem.quantization().is_none(),
         operand => operand == Operand::Out,
-    };
+    } && block.columns == Columns::Values;
     let columns = if has_columns { columns } else { all_columns.clone() };
-    let group = if matches!(counts, Counts::Rows | Counts::MaskRows) { 1 } else { problem.shape().group() };
+    let group = if counts_query_heads(counts) { 1 } else { problem.shape().group() };
     let query_heads = heads.start * group..heads.end * group;
+    // A workgroup visits all rows of these, so the piece's own say only which results it computes.
+    let (batch, rows, query_heads, heads) = match counts {
+        Counts::SeenKeys => {
+            let is_ragged = matches!(problem.keys(), Keys::Ragged { .. });
+            let batch = if is_ragged { 0..problem.shape().batch } else { batch };
+            (batch, 0..problem.shape().len_q, query_heads, heads)
+        }
+        Counts::BiasRows(_) => {
+            let shape = problem.shape();
+            let [shared_batches, shared_heads, ..] = shared_by(problem);
+            let batch = if shared_batches == 1 { batch } else { 0..shape.batch };
+            let heads = if shared_heads == 1 { heads } else { 0..shape.heads_q };
+            (batch, 0..shape.len_q, heads.clone(), heads)
+        }
+        Counts::Heads => (0..problem.shape().batch, 0..problem.shape().len_q, query_heads, heads),
+        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows => (batch, rows, query_heads, heads),
+    };
     // The blocks of ragged queries may belong to any sequence.
     let is_ragged = matches!(problem.queries(), Queries::Ragged { .. }) && counts != Counts::Keys;
     let [batch, query_rows] = if is_ragged { [all_batches.clone(), all_rows.clone()] } else { [batch, rows.clone()] };
     match view.operand {
-        Operand::K | Operand::V => {
+        Operand::K | Operand::V | Operand::Dk | Operand::Dv => {
             let batch = match problem.keys() {
                 Keys::Dense | Keys::Ring { .. } => batch,
                 Keys::Ragged { .. } | Keys::Paged(_) => all_batches,
@@ -80,13 +100,22 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
                 _ => all_rows,
             };
             let heads = match counts {
-                Counts::Rows | Counts::MaskRows => kv_heads(problem, &heads),
-                Counts::GroupedRows | Counts::Keys => heads,
+                counts if counts_query_heads(counts) => kv_heads(problem, &heads),
+                _ => heads,
             };
             [batch, heads, rows, columns]
         }
         Operand::NewK | Operand::NewV => [batch, kv_heads(problem, &heads), query_rows, all_columns],
-        Operand::Q | Operand::NewQ | Operand::Out | Operand::Lse | Operand::Weights | Operand::Mask | Operand::Bias => {
+        Operand::Q
+        | Operand::NewQ
+        | Operand::Out
+        | Operand::Lse
+        | Operand::Weights
+        | Operand::Mask
+        | Operand::Bias
+        | Operand::Dout
+        | Operand::Dlse
+        | Operand::Dq => {
             let chosen = problem.weight_rows().filter(|_| view.operand == Operand::Weights);
             let [heads, rows] =
                 chosen.map_or([query_heads.clone(), query_rows.clone()], |it| it.places(&query_heads, &query_rows));
@@ -94,7 +123,8 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
         }
         // Indexed by batch and head only.
         Operand::AlibiSlopes => [batch, query_heads, 0..1, 0..1],
-        Operand::Sinks => [0..1, query_heads, 0..1, 0..1],
+        Operand::Dbias => [piece.batch.clone(), piece.heads.clone(), all_rows, all_columns],
+        Operand::Sinks | Operand::Dsinks => [0..1, query_heads, 0..1, 0..1],
         Operand::BlockTable | Operand::RotaryTable => [all_batches, 0..1, 0..1, all_columns],
         Operand::KvLengths
         | Operand::QLengths
@@ -106,6 +136,24 @@ fn axes(view: &View, problem: &Problem, counts: Counts, piece: &Piece) -> [Range
         Operand::PairOut | Operand::PairLse => [0..0, 0..0, 0..0, 0..0],
     }
 }
+
+/// Whether the heads of a piece are query heads.
+pub(super) const fn counts_query_heads(counts: Counts) -> bool {
+    match counts {
+        Counts::Rows | Counts::MaskRows | Counts::BiasRows(_) | Counts::Heads => true,
+        Counts::GroupedRows | Counts::Keys | Counts::SeenKeys => false,
+    }
+}
+
+/// The layout of the statistics of each row that the gradients share.
+pub(super) fn sums(problem: &Problem) -> View {
+    let ([batch, rows], heads) = (problem.stored_queries(), problem.shape().heads_q);
+    let layout = Layout::bhld(heads, rows, 1);
+    View::of_rows(Operand::Lse, layout, [batch, heads, rows, 1], SUMS_BYTES)
+}
+
+/// Two f32 per row.
+const SUMS_BYTES: u64 = 8;
 
 /// The KV heads of a range of query heads.
 fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {
@@ -119,9 +167,9 @@ pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 
     // If keys are staged, these numbers are far below 2⁶⁴, since textures hold the keys. Otherwise nothing reads them.
     let (head, batch) = (u64::from(rows), u64::from(rows) * u64::from(heads_kv));
     let (first_head, first_key) = match counts {
-        Counts::Rows | Counts::MaskRows => (kv_heads(problem, &piece.heads).start, 0),
-        Counts::GroupedRows => (piece.heads.start, 0),
         Counts::Keys => (piece.heads.start, piece.rows.start),
+        counts if counts_query_heads(counts) => (kv_heads(problem, &piece.heads).start, 0),
+        _ => (piece.heads.start, 0),
     };
     // Ragged keys have one batch, whatever the sequence.
     let first_batch = if batches > 1 { piece.batch.start } else { 0 };

@@ -15,6 +15,7 @@ use crate::problem::program::Programs;
 use crate::problem::quantization::Quantization;
 use crate::problem::sequences::{Keys, Pages, Queries};
 use crate::problem::shape::Shape;
+use crate::problem::wanted::Wanted;
 use crate::problem::weight_rows::WeightRows;
 
 /// Describes a [`Problem`](crate::Problem); created by [`Problem::builder`](crate::Problem::builder). Nothing is
@@ -53,6 +54,8 @@ pub struct ProblemBuilder {
     pub(super) sharing: Sharing,
     /// The rows whose weights are written; `None` for all rows, if `weights` is set.
     pub(super) weights_of: Option<WeightRows>,
+    /// Only within [`Gradients`](crate::Gradients).
+    pub(super) gradients: Option<Wanted>,
 }
 
 /// Whether operands may be parts of the same buffers.
@@ -102,11 +105,12 @@ impl ProblemBuilder {
             weights: false,
             alibi: None,
             sinks: false,
-            programs: Programs { score_mod: None, mask_mod: None },
+            programs: Programs { score_mod: None, mask_mod: None, score_mod_grad: None },
             aux: None,
             block_mask: None,
             sharing: Sharing::Apart,
             weights_of: None,
+            gradients: None,
         }
     }
 
@@ -146,15 +150,19 @@ impl ProblemBuilder {
     /// floating-point numbers.
     pub(super) fn dtype_of(&self, operand: Operand) -> Option<Dtype> {
         match operand {
-            Operand::Q => Some(self.dtype),
+            Operand::Q | Operand::Dq => Some(self.dtype),
             Operand::K | Operand::V if self.quantization.is_some() => None,
-            Operand::K | Operand::V => Some(self.kv_dtype.unwrap_or(self.dtype)),
-            Operand::Out | Operand::Weights => Some(self.out_dtype.unwrap_or(self.dtype)),
-            Operand::Bias => self.bias.map(|(dtype, _)| dtype),
+            Operand::K | Operand::V | Operand::Dk | Operand::Dv => Some(self.kv_dtype.unwrap_or(self.dtype)),
+            Operand::Out | Operand::Weights | Operand::Dout => Some(self.out_dtype.unwrap_or(self.dtype)),
+            Operand::Bias | Operand::Dbias => self.bias.map(|(dtype, _)| dtype),
             Operand::NewQ | Operand::NewK | Operand::NewV => Some(self.dtype),
-            Operand::Lse | Operand::AlibiSlopes | Operand::Sinks | Operand::Aux | Operand::RotaryTable => {
-                Some(Dtype::F32)
-            }
+            Operand::Lse
+            | Operand::AlibiSlopes
+            | Operand::Sinks
+            | Operand::Aux
+            | Operand::RotaryTable
+            | Operand::Dlse
+            | Operand::Dsinks => Some(Dtype::F32),
             Operand::Mask
             | Operand::BlockMask
             | Operand::KvLengths

@@ -153,6 +153,40 @@ pub enum ProblemError {
         /// Its extents along the same axes.
         extent: [u32; 4],
     },
+    /// Gradients are wanted of a problem that does not keep its log-sum-exp.
+    #[error("gradients read the log-sum-exp of the forward pass; call `lse` on the problem")]
+    GradientsNeedLse,
+    /// The list of the gradients that are wanted is empty.
+    #[error("no gradient is wanted; leave out `of` for all of them")]
+    NoGradients,
+    /// An operand is not a gradient, or is one of an input that the problem does not have.
+    #[error(
+        "`{operand}` is not the gradient of an input of this problem; `of` takes dq, dk, dv and, with a bias or sinks, dbias and dsinks"
+    )]
+    NotAGradient {
+        /// The operand.
+        operand: Operand,
+    },
+    /// A `score_mod` has no derivative, or a derivative no `score_mod`.
+    #[error("{}", if *.has_score_mod {
+        "the problem has a `score_mod`; give its derivative by `score_mod_grad` (return `gradient` if the `score_mod` only adds to the score)"
+    } else {
+        "`score_mod_grad` was given, but the problem has no `score_mod`; leave it out"
+    })]
+    ScoreModGrad {
+        /// Whether the problem has a `score_mod`.
+        has_score_mod: bool,
+    },
+    /// Different pairs share an element of the bias other than by a stride of 0, so its gradient has no layout.
+    #[error(
+        "the layout of `bias` lets elements overlap (strides {stride:?} over extents {extent:?}), so `dbias` cannot be computed; leave it out by `of`, or give each pair its own element or a stride of 0"
+    )]
+    BiasOverlaps {
+        /// Its strides along (batch, head, query, key).
+        stride: [i64; 4],
+        /// Its extents along the same axes, 1 where it broadcasts.
+        extent: [u32; 4],
+    },
     /// The list of the heads whose weights are wanted is empty.
     #[error("`weights_of` was given no head; leave it out for no weights")]
     WeightsOfNoHead,

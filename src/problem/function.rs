@@ -7,6 +7,8 @@ pub enum Function {
     ScoreMod,
     /// `fn mask_mod(at: At) -> bool`
     MaskMod,
+    /// `fn score_mod_grad(score: f32, at: At, gradient: f32) -> f32`
+    ScoreModGrad,
 }
 
 impl Function {
@@ -14,6 +16,7 @@ impl Function {
         match self {
             Self::ScoreMod => "score_mod",
             Self::MaskMod => "mask_mod",
+            Self::ScoreModGrad => "score_mod_grad",
         }
     }
 
@@ -21,6 +24,7 @@ impl Function {
         match self {
             Self::ScoreMod => "fn score_mod(score: f32, at: At) -> f32",
             Self::MaskMod => "fn mask_mod(at: At) -> bool",
+            Self::ScoreModGrad => "fn score_mod_grad(score: f32, at: At, gradient: f32) -> f32",
         }
     }
 }

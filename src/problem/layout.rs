@@ -116,6 +116,17 @@ impl ScoreLayout {
     pub const fn at(self, offset: u64) -> Self {
         Self { offset, ..self }
     }
+
+    /// The sizes along (batch, head, query, key), with 1 for each axis that it broadcasts.
+    pub(crate) fn sizes(&self, shape: Shape) -> [u32; 4] {
+        let mut sizes = shape.scores();
+        for (size, stride) in sizes.iter_mut().zip(self.stride) {
+            if stride == 0 {
+                *size = (*size).min(1);
+            }
+        }
+        sizes
+    }
 }
 
 /// The layout of an operand in its buffer: what to bind, how to index it, and how far it reaches.

@@ -7,6 +7,7 @@ mod check;
 pub(crate) mod dtype;
 pub(crate) mod error;
 pub(crate) mod function;
+pub(crate) mod gradients;
 pub(crate) mod layout;
 pub(crate) mod mask;
 pub(crate) mod merge;
@@ -17,6 +18,7 @@ pub(crate) mod program;
 pub(crate) mod quantization;
 pub(crate) mod sequences;
 pub(crate) mod shape;
+mod wanted;
 pub(crate) mod weight_rows;
 
 use append::{Append, Rotary};
@@ -32,6 +34,7 @@ use program::Programs;
 use quantization::Quantization;
 use sequences::{Keys, Pages, Queries};
 use shape::Shape;
+use wanted::Wanted;
 use weight_rows::WeightRows;
 
 /// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
@@ -256,6 +259,24 @@ impl Problem {
                 stride: [rotary.dims.into(), 0, 0, 1],
                 element_bytes,
             }),
+            Operand::Dout => self.wanted(operand).map(|wanted| queries(wanted.dout, heads_q, dim_v)),
+            Operand::Dlse => {
+                self.wanted(operand).map(|_| rows(Layout::bhld(heads_q, rows_q, 1), [batches_q, rows_q], heads_q, 1))
+            }
+            Operand::Dq => self.wanted(operand).map(|wanted| queries(wanted.dq, heads_q, dim_qk)),
+            Operand::Dk => self.wanted(operand).map(|wanted| keys(wanted.dk, dim_qk)),
+            Operand::Dv => self.wanted(operand).map(|wanted| keys(wanted.dv, dim_v)),
+            Operand::Dbias => self.wanted(operand).and_then(|_| self.spec.bias).map(|(_, bias)| {
+                let ScoreLayout { offset, stride, .. } = ScoreLayout::broadcast(bias.sizes(shape));
+                View { operand, offset, extent: bias.sizes(shape), stride, element_bytes }
+            }),
+            Operand::Dsinks => self.wanted(operand).map(|_| View {
+                operand,
+                offset: 0,
+                extent: [1, heads_q, 1, 1],
+                stride: [0, 1, 0, 0],
+                element_bytes,
+            }),
             Operand::PairOut | Operand::PairLse => None,
         }
     }
@@ -288,6 +309,11 @@ impl Problem {
 
     pub(crate) fn rotary(&self) -> Option<Rotary> {
         self.spec.append.and_then(|append| append.rotary)
+    }
+
+    /// What is wanted of the gradients, if they use an operand.
+    fn wanted(&self, operand: Operand) -> Option<&Wanted> {
+        self.spec.gradients.as_ref().filter(|wanted| wanted.uses(operand))
     }
 
     pub(crate) const fn queries(&self) -> Queries {

@@ -50,11 +50,25 @@ pub enum Operand {
     PairOut,
     /// The log-sum-exps that a [`Merge`](crate::Merge) reads (pairs, B, Hq, Lq), f32.
     PairLse,
+    /// The gradient of the output, which the [`Gradients`](crate::Gradients) start from (B, Hq, Lq, Dv).
+    Dout,
+    /// The gradient of the log-sum-exp, if the [`Gradients`](crate::Gradients) take one (B, Hq, Lq), f32.
+    Dlse,
+    /// The gradient of the queries (B, Hq, Lq, Dqk).
+    Dq,
+    /// The gradient of the keys (B, Hkv, Lk, Dqk).
+    Dk,
+    /// The gradient of the values (B, Hkv, Lk, Dv).
+    Dv,
+    /// The gradient of the bias, summed over every axis that the bias broadcasts: (B, Hq, Lq, Lk), with 1 for these axes.
+    Dbias,
+    /// The gradient of the sinks (H), f32.
+    Dsinks,
 }
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::Q,
         Self::K,
         Self::V,
@@ -78,6 +92,13 @@ impl Operand {
         Self::BlockMask,
         Self::PairOut,
         Self::PairLse,
+        Self::Dout,
+        Self::Dlse,
+        Self::Dq,
+        Self::Dk,
+        Self::Dv,
+        Self::Dbias,
+        Self::Dsinks,
     ];
 
     /// The name used in errors, labels and the shaders.
@@ -106,12 +127,24 @@ impl Operand {
             Self::BlockMask => "block_mask",
             Self::PairOut => "pair_out",
             Self::PairLse => "pair_lse",
+            Self::Dout => "dout",
+            Self::Dlse => "dlse",
+            Self::Dq => "dq",
+            Self::Dk => "dk",
+            Self::Dv => "dv",
+            Self::Dbias => "dbias",
+            Self::Dsinks => "dsinks",
         }
     }
 
-    /// Whether attention, or a merge, writes this operand.
+    /// Whether attention, a merge or gradients write this operand. Gradients read `out` and `lse`.
     pub const fn is_output(self) -> bool {
-        matches!(self, Self::Out | Self::Lse | Self::Weights)
+        matches!(self, Self::Out | Self::Lse | Self::Weights) || self.is_gradient()
+    }
+
+    /// Whether it is the gradient of an input.
+    pub const fn is_gradient(self) -> bool {
+        matches!(self, Self::Dq | Self::Dk | Self::Dv | Self::Dbias | Self::Dsinks)
     }
 
     /// Whether only plans that append use this operand.
@@ -143,6 +176,13 @@ impl Operand {
             Self::BlockMask => "(B, Hq, rows of tiles, tiles): 1 where some pair is seen, plus 2 where some is hidden",
             Self::PairOut => "(pairs, B, Hq, Lq, Dv)",
             Self::PairLse => "(pairs, B, Hq, Lq), natural logarithm",
+            Self::Dout => "(B, Hq, Lq, Dv)",
+            Self::Dlse => "(B, Hq, Lq)",
+            Self::Dq => "(B, Hq, Lq, Dqk)",
+            Self::Dk => "(B, Hkv, Lk, Dqk)",
+            Self::Dv => "(B, Hkv, Lk, Dv)",
+            Self::Dbias => "(B, Hq, Lq, Lk), with 1 for axes that the bias broadcasts",
+            Self::Dsinks => "(Hq)",
         }
     }
 }

@@ -30,6 +30,9 @@ fn has(module: &Module, wanted: Function) -> bool {
     let result = function.result.as_ref().map(|result| result.ty);
     match (wanted, &function.arguments[..]) {
         (Function::ScoreMod, [score, at]) => is_float(score.ty) && is_at(at.ty) && result.is_some_and(is_float),
+        (Function::ScoreModGrad, [score, at, gradient]) => {
+            is_float(score.ty) && is_at(at.ty) && is_float(gradient.ty) && result.is_some_and(is_float)
+        }
         (Function::MaskMod, [at]) => is_at(at.ty) && result.is_some_and(|ty| is_scalar(module, ty, ScalarKind::Bool)),
         _ => false,
     }
@@ -44,6 +47,8 @@ fn is_scalar(module: &Module, ty: naga::Handle<naga::Type>, kind: ScalarKind) ->
 pub(crate) struct Programs {
     pub(crate) score_mod: Option<Arc<str>>,
     pub(crate) mask_mod: Option<Arc<str>>,
+    /// Only within [`Gradients`](crate::Gradients).
+    pub(crate) score_mod_grad: Option<Arc<str>>,
 }
 
 impl Programs {
@@ -51,29 +56,42 @@ impl Programs {
         self.score_mod.is_some() || self.mask_mod.is_some()
     }
 
-    /// The user's text for both programs. A text that is given for both appears once.
+    /// The programs that are given.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (Function, &str)> {
+        let Self { score_mod, mask_mod, score_mod_grad } = self;
+        let all =
+            [(Function::ScoreMod, score_mod), (Function::MaskMod, mask_mod), (Function::ScoreModGrad, score_mod_grad)];
+        all.into_iter().filter_map(|(function, text)| Some((function, text.as_deref()?)))
+    }
+
+    /// The user's text for all programs. A text that is given for several appears once.
     pub(crate) fn text(&self) -> String {
-        let mut texts: Vec<&str> = [&self.score_mod, &self.mask_mod].into_iter().flatten().map(AsRef::as_ref).collect();
-        texts.dedup();
+        let mut texts: Vec<&str> = Vec::new();
+        for (_, text) in self.given() {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         texts.join("\n")
     }
 
     /// Checks that the texts parse, declare the required functions, and declare nothing that a kernel cannot contain.
     pub(crate) fn check(&self, has_aux: bool) -> Result<(), ProblemError> {
-        let given = [(Function::ScoreMod, &self.score_mod), (Function::MaskMod, &self.mask_mod)];
-        for (function, text) in given {
-            if let Some(text) = text {
-                check_one(function, text, has_aux)?;
-            }
+        for (function, text) in self.given() {
+            check_one(function, text, has_aux)?;
         }
-        let (Some(score_mod), Some(mask_mod)) = (&self.score_mod, &self.mask_mod) else { return Ok(()) };
-        // Each text is valid by itself. Together they may declare a name twice, which is reported in the second text.
-        if score_mod != mask_mod
-            && let Err((line, column, message)) = parse(&self.text(), has_aux)
-        {
-            let lines_before = u32::try_from(score_mod.matches('\n').count() + 1).unwrap_or(u32::MAX);
-            let line = line.saturating_sub(lines_before);
-            return Err(ProblemError::Program { function: Function::MaskMod, line, column, message });
+        // Each text is valid by itself. Together they may declare a name twice, which is reported in the later text.
+        let Err((mut line, column, message)) = parse(&self.text(), has_aux) else { return Ok(()) };
+        let mut seen: Vec<(Function, &str)> = Vec::new();
+        for (function, text) in self.given() {
+            if seen.iter().all(|&(_, other)| other != text) {
+                let lines = u32::try_from(text.matches('\n').count() + 1).unwrap_or(u32::MAX);
+                if line <= lines {
+                    return Err(ProblemError::Program { function, line, column, message });
+                }
+                line -= lines;
+                seen.push((function, text));
+            }
         }
         Ok(())
     }

@@ -168,6 +168,7 @@ impl Plan {
         let (buffer, offset) = match slice.resource {
             Resource::Operand(operand) => operands.get(operand).map(|given| (given.buffer, given.offset))?,
             Resource::Space(Space::Partial) => (scratch.partial.as_ref()?, 0),
+            Resource::Space(Space::Sums) => (scratch.sums.as_ref()?, 0),
             Resource::Space(Space::StagedK | Space::StagedV) => return None,
         };
         Some(match (BufferSize::new(slice.size_bytes), &self.stand_ins) {

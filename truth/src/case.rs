@@ -230,17 +230,26 @@ impl Case {
     /// # Errors
     /// If the inputs do not fit the problem, or if there is no such row.
     pub fn exact(&self, at: [u32; 3]) -> Result<Row, BindError> {
-        self.with_programs(|programs| reference::row_with(&self.problem, &self.inputs(), programs, at))
+        // Only gradients take the derivative of a `score_mod`, or a gradient of the results.
+        let inputs = wgpu_attention::Inputs { dout: None, dlse: None, ..self.inputs() };
+        self.with_programs(|programs| {
+            let programs = reference::Programs { score_mod_grad: None, ..*programs };
+            reference::row_with(&self.problem, &inputs, &programs, at)
+        })
     }
 
     /// Calls `act` with the programs as the reference takes them.
-    fn with_programs<T>(&self, act: impl FnOnce(&reference::Programs<'_>) -> T) -> T {
+    pub(crate) fn with_programs<T>(&self, act: impl FnOnce(&reference::Programs<'_>) -> T) -> T {
         let programs = &self.host.programs;
         let score_mod = programs.score_mod.as_ref().map(|run| move |score, at| run(score, at, self.host.aux()));
         let mask_mod = programs.mask_mod.as_ref().map(|run| move |at| run(at, self.host.aux()));
+        let score_mod_grad = programs.score_mod_grad.as_ref();
+        let score_mod_grad =
+            score_mod_grad.map(|run| move |score, at, gradient| run(score, at, gradient, self.host.aux()));
         act(&reference::Programs {
             score_mod: score_mod.as_ref().map(|run| run as _),
             mask_mod: mask_mod.as_ref().map(|run| run as _),
+            score_mod_grad: score_mod_grad.as_ref().map(|run| run as _),
         })
     }
 }

@@ -41,6 +41,10 @@ pub struct Host {
     pub aux: Option<Vec<f32>>,
     /// What the masks do in each tile. It may be left out of a problem with a block mask if a device is to compute it.
     pub block_mask: Option<Vec<u32>>,
+    /// The gradient of the output.
+    pub dout: Option<Vec<f32>>,
+    /// The gradient of the log-sum-exp.
+    pub dlse: Option<Vec<f32>>,
     /// The programs of the problem, where they are known as Rust functions.
     pub programs: Programs,
 }
@@ -52,16 +56,20 @@ pub struct Programs {
     pub score_mod: Option<Arc<ScoreMod>>,
     /// `mask_mod`.
     pub mask_mod: Option<Arc<MaskMod>>,
+    /// `score_mod_grad`.
+    pub score_mod_grad: Option<Arc<ScoreModGrad>>,
 }
 
 /// A new score from a score, its place and the numbers that programs read.
 pub type ScoreMod = dyn Fn(f64, At, &[f32]) -> f64 + Send + Sync;
+/// The gradient of a score from the score, its place, the gradient of the new score and the numbers that programs read.
+pub type ScoreModGrad = dyn Fn(f64, At, f64, &[f32]) -> f64 + Send + Sync;
 /// Whether a query attends to a key, from their place and the numbers that programs read.
 pub type MaskMod = dyn Fn(At, &[f32]) -> bool + Send + Sync;
 
 impl Debug for Programs {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { score_mod, mask_mod } = self;
+        let Self { score_mod, mask_mod, .. } = self;
         write!(f, "Programs {{ score_mod: {}, mask_mod: {} }}", score_mod.is_some(), mask_mod.is_some())
     }
 }
@@ -86,6 +94,8 @@ impl Host {
             sinks: self.sinks.as_deref(),
             aux: self.aux.as_deref(),
             block_mask: self.block_mask.as_deref(),
+            dout: self.dout.as_deref(),
+            dlse: self.dlse.as_deref(),
         }
     }
 

@@ -12,6 +12,7 @@
 mod case;
 mod expected;
 mod fill;
+mod gradients;
 mod host;
 mod naive;
 mod run;
@@ -21,7 +22,8 @@ mod visibility;
 pub use case::{Case, distinct, epsilon, indices, stored};
 pub use expected::{Expected, Outputs, Verdict, Wrong};
 pub use fill::{Fill, poison_hidden};
-pub use host::{Host, MaskMod, Programs, ScoreMod};
+pub use gradients::{ExpectedGradients, GradientOutputs};
+pub use host::{Host, MaskMod, Programs, ScoreMod, ScoreModGrad};
 pub use naive::naive;
 pub use sequences::Sequences;
 pub use visibility::Visibility;

@@ -28,7 +28,7 @@ impl Way {
     pub(crate) const ALL: [Self; 4] = [Self::Forward, Self::Backward, Self::Strided, Self::Nudged];
 
     /// The order in which sums of `n` terms are taken.
-    fn order(self, n: usize) -> Vec<usize> {
+    pub(crate) fn order(self, n: usize) -> Vec<usize> {
         match self {
             Self::Forward | Self::Nudged => (0..n).collect(),
             Self::Backward => (0..n).rev().collect(),
@@ -80,7 +80,7 @@ impl<'a> Row<'a> {
     }
 
     /// The scores of the keys that it sees.
-    fn scores(&self, way: Way) -> Vec<(usize, f32)> {
+    pub(crate) fn scores(&self, way: Way) -> Vec<(usize, f32)> {
         let Self { case: Case { problem, host }, at: at @ [b, h, i], sees, added, .. } = self;
         let dims = way.order(problem.shape().dim_qk as usize);
         let q = self.case.row(Operand::Q, *at);
@@ -110,6 +110,31 @@ impl<'a> Row<'a> {
             }
         }
         scores.iter().map(|&(j, score)| (j, score + added[j])).collect()
+    }
+
+    /// The product with a key, after the scale.
+    fn product(&self, way: Way, j: usize) -> f32 {
+        let Self { case: Case { problem, .. }, at: at @ [b, ..], .. } = self;
+        let (q, k) = (self.case.row(Operand::Q, *at), self.case.row(Operand::K, [*b, self.kv_head, j as u32]));
+        let dims = way.order(problem.shape().dim_qk as usize);
+        dims.iter().fold(0.0, |sum, &d| sum + q[d] * k[d]) * problem.scale()
+    }
+
+    /// The slope of the softcap at a key.
+    pub(crate) fn slope(&self, way: Way, j: usize) -> f32 {
+        let Some(cap) = self.case.problem.softcap() else { return 1.0 };
+        let tanh = (self.product(way, j) / cap).tanh();
+        1.0 - tanh * tanh
+    }
+
+    /// The gradient of a score before the `score_mod`, if there is one, from that of the score after it.
+    pub(crate) fn unmodified(&self, j: usize, way: Way, gradient: f32) -> f32 {
+        let Self { case: Case { problem, host }, at: [b, h, i], .. } = self;
+        let Some(score_mod_grad) = &host.programs.score_mod_grad else { return gradient };
+        let product = self.product(way, j);
+        let score = problem.softcap().map_or(product, |cap| cap * (product / cap).tanh());
+        let place = self.visibility.place([*b, *h, *i, j as u32]);
+        score_mod_grad(score.into(), place, gradient.into(), host.aux()) as f32
     }
 
     pub(crate) fn computed(&self, way: Way) -> NaiveRow {

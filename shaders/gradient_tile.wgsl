@@ -1,0 +1,67 @@
+// The weights of a tile, and the gradients of its scores. gradient_queries.wgsl, gradient_keys.wgsl and gradient_bias.wgsl share
+// this file.
+//
+//     S ← Q Kᵀ, scaled, capped, biased, masked                 tile.wgsl
+//     P ← exp(S − LSE)
+//     dP ← dO Vᵀ                                               products.wgsl, for dO and V
+//     dS ← P ∘ (dP − sums)                                     sums: row_sums.wgsl
+//
+// workgroup   that of tile.wgsl
+// barriers    2 per slice of Q and K, 2 per slice of dO and V, and 1
+//
+// Rows that the block does not have, and pairs that are hidden, have weights and gradients of exactly 0.
+
+// From the host: DIM_V; WANTED, which of the following a kernel wants.
+const WEIGHTS = 0u;                                            // P
+const OF_SCORES = 1u;                                          // dS
+const OF_PRODUCTS = 2u;                                        // dS times the slopes of what a score makes of a product
+
+const WHOLE = true;
+const DOUT_RESIDENT = false;
+const VALUE_SLICES = DIM_V / SLICE;
+const LOG2_E = 1.4426950408889634;
+
+const_assert DIM_V % SLICE == 0u;
+
+fn dout_address(row: Row) -> u32 { return address(params.dout, row.batch, row.head, row.at); }
+
+// What the kernel wants of the tile at key `kv`. `seen` says which pairs are visible by position and by the masks. The tile may be
+// written afterwards.
+fn tile_gradients(block: Block, thread: u32, kv: u32, seen: Seen) -> Quads {
+    var s = products(block, thread, kv);
+    var dp = Quads();
+    if (WANTED != WEIGHTS) { dp = value_products(block, thread, kv); }
+    // unroll
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        let n = row_within(thread, r);
+        let row = block_row(block, n);
+        let is_real = block.first + n <= block.final_row;
+        let row_sums = sums[address(params.sums, row.batch, row.head, row.at)];
+        // unroll
+        for (var i = 0u; i < KEY_VECTORS; i++) {
+            let keys = keys_within(thread, kv, i);
+            let products = s[r * KEY_VECTORS + i];
+            let scores = score(row, keys, products, seen[r * KEY_VECTORS + i]);
+            let is_seen = scores.seen & vec4(is_real);
+            let below = fma(scores.s, vec4(params.natural_scale), vec4(-row_sums.x));
+            let p = select(vec4(0.0), exp2(below * LOG2_E), is_seen);
+            if (WANTED == WEIGHTS) {
+                s[r * KEY_VECTORS + i] = p;
+            } else {
+                let ds = select(vec4(0.0), p * (dp[r * KEY_VECTORS + i] - row_sums.y), is_seen);
+                if (WANTED == OF_SCORES) {
+                    s[r * KEY_VECTORS + i] = ds;
+                } else {
+                    s[r * KEY_VECTORS + i] = select(vec4(0.0), product_gradients(row, keys, products, ds), is_seen);
+                }
+            }
+        }
+    }
+    workgroupBarrier();  // the tile's last readers are done
+    return s;
+}
+
+// Whether a block mask hides every pair of the tile at key `kv`.
+fn is_hidden(block: Block, kv: u32) -> bool {
+    return next_tile(block, kv, kv + 1u) != kv;
+}

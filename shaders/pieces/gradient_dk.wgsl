@@ -1,0 +1,8 @@
+// dK = scale · dS′ᵀ Q.
+const WANTED = OF_PRODUCTS;
+
+fn x_address(block: Block, kv: u32, i: u32) -> u32 { return q_address(block_row(block, i)); }
+fn x_dim() -> u32 { return params.dim_qk; }
+fn load_x(at: u32, dim: u32, count: u32) -> vec4<f32> { return load_q(at, dim, count); }
+fn store_sum(at: u32, count: u32, x: vec4<f32>) { store_dk(at, count, x * params.gradient_scale); }
+fn sum_address(place: Place, kv_head: u32) -> u32 { return address(params.dk, place.batch, kv_head, place.row); }

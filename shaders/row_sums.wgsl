@@ -1,0 +1,32 @@
+// What the gradients need of each row: its LSE, and how much the gradients of its weights weigh on average.
+//
+//     sums ← (LSE, rowsum(dO ∘ O) − dLSE)
+//
+// grid        (⌈Lq / 64⌉, Hq, B)
+// workgroup   64 threads, one row per thread
+// memory      none
+// barriers    none
+//
+// With dP = dO Vᵀ, rowsum(dO ∘ O) is the mean of dP by the weights. The gradient of a score is P · (dP − that mean + dLSE).
+
+const THREADS = 64u;
+const GROUPED = false;
+const BLOCK_ROWS = THREADS;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let sequence = sequence_of(workgroup);
+    let n = sequence.block * BLOCK_ROWS + thread;
+    if (n >= sequence.rows) { return; }
+    let row = sequence.at + n;
+    let out_at = address(params.out, sequence.batch, workgroup.y, row);
+    let dout_at = address(params.dout, sequence.batch, workgroup.y, row);
+    var products = vec4(0.0);
+    for (var d = 0u; d < params.dim_v; d += 4u) {
+        products = fma(load_out(out_at, d, params.dim_v - d), load_dout(dout_at, d, params.dim_v - d), products);
+    }
+    let sum = (products.x + products.y) + (products.z + products.w);
+    let log_sum = lse[address(params.lse, sequence.batch, workgroup.y, row)];
+    sums[address(params.sums, sequence.batch, workgroup.y, row)] =
+        vec2(log_sum, sum - lse_gradient(sequence.batch, workgroup.y, row));
+}

@@ -1,0 +1,239 @@
+//! `gradient_queries.wgsl`, `gradient_keys.wgsl` and `gradient_bias.wgsl`: the gradients of the inputs, each over the same tiles of
+//! scores as `tiled`.
+
+use crate::kernel::choices::{Choices, VALUE_COLUMNS};
+use crate::kernel::pieces::{Form, Pieces};
+use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
+use crate::kernel::slots::{Slot, Space, Usage};
+use crate::kernel::tiled::{Exchange, GROUP, GROUP_BYTES, MULTIPLY_ADDS, Tiled, WORKGROUP_BYTES};
+use crate::kernel::{DIM_STEP, choices};
+use crate::problem::operand::Operand;
+
+/// The input whose gradient a kernel computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Target {
+    Queries,
+    Keys,
+    Values,
+    Bias,
+}
+
+impl Target {
+    pub(super) const fn operand(self) -> Operand {
+        match self {
+            Self::Queries => Operand::Dq,
+            Self::Keys => Operand::Dk,
+            Self::Values => Operand::Dv,
+            Self::Bias => Operand::Dbias,
+        }
+    }
+
+    pub(super) const fn of(operand: Operand) -> Option<Self> {
+        match operand {
+            Operand::Dq => Some(Self::Queries),
+            Operand::Dk => Some(Self::Keys),
+            Operand::Dv => Some(Self::Values),
+            Operand::Dbias => Some(Self::Bias),
+            _ => None,
+        }
+    }
+}
+
+/// The names that the copy of `products.wgsl` for dO and V has instead of those for Q and K.
+const OF_VALUES: &[(&str, &str)] = &[
+    ("stage_q", "stage_dout"),
+    ("stage_k", "stage_v"),
+    ("products", "value_products"),
+    ("q_address", "dout_address"),
+    ("k_address", "v_address"),
+    ("load_q", "load_dout"),
+    ("load_k", "load_v"),
+    ("dim_qk", "dim_v"),
+    ("QK_SLICES", "VALUE_SLICES"),
+    ("Q_RESIDENT", "DOUT_RESIDENT"),
+];
+
+pub(super) fn kernel(choices: &Choices, target: Target) -> Kernel {
+    let tiled = Tiled::smallest(Exchange::Workgroup);
+    let sum = Sum::of(choices, target, tiled);
+    let after = sum.map_or([tiled.rows() * tiled.keys() / 4 / GROUP, tiled.exchange_groups()], |sum| {
+        [sum.w_groups(), sum.x_groups().max(tiled.exchange_groups())]
+    });
+    let (mut pieces, memory) = tiled.scores(choices, after, 0);
+    pieces.inputs([Operand::Dout], choices, Form::Wide);
+    if target != Target::Values {
+        pieces.inputs([Operand::V], choices, Form::Wide);
+        pieces.renamed(include_str!("../../shaders/products.wgsl"), OF_VALUES);
+        pieces.slopes(choices);
+    } else {
+        pieces.file(include_str!("../../shaders/pieces/no_value_products.wgsl"));
+    }
+    pieces.space(Space::Sums, Usage::Read);
+    pieces.gradient(target.operand(), choices);
+    pieces.file(include_str!("../../shaders/gradient_tile.wgsl"));
+    pieces.constants([("DIM_V", choices.dim_v)]);
+    if let Some(sum) = sum {
+        sum.add(&mut pieces);
+    }
+    let files = match target {
+        Target::Queries => {
+            [include_str!("../../shaders/pieces/gradient_dq.wgsl"), include_str!("../../shaders/gradient_queries.wgsl")]
+        }
+        Target::Keys => {
+            [include_str!("../../shaders/pieces/gradient_dk.wgsl"), include_str!("../../shaders/gradient_keys.wgsl")]
+        }
+        Target::Values => {
+            [include_str!("../../shaders/pieces/gradient_dv.wgsl"), include_str!("../../shaders/gradient_keys.wgsl")]
+        }
+        Target::Bias => ["", include_str!("../../shaders/gradient_bias.wgsl")],
+    };
+    files.into_iter().filter(|text| !text.is_empty()).for_each(|text| pieces.file(text));
+    if matches!(target, Target::Keys | Target::Values) {
+        pieces.file(include_str!("../../shaders/pieces/key_blocks.wgsl"));
+        pieces.file(if choices.keys == choices::Keys::Ragged {
+            include_str!("../../shaders/pieces/key_blocks_ragged.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/key_blocks_dense.wgsl")
+        });
+    }
+
+    let values = if target == Target::Values { 0 } else { choices.dim_v };
+    let of_values = values / tiled.slice() * (1 + tiled.slice() / tiled.step() + 2) + 2;
+    let per_tile = tiled.score_iterations(choices) + of_values + sum.map_or(0, Sum::iterations);
+    let (counts, rows, columns) = match target {
+        Target::Queries => (Counts::Rows, tiled.rows(), Columns::OfProducts),
+        Target::Keys => (Counts::SeenKeys, tiled.keys(), Columns::OfProducts),
+        Target::Values => (Counts::SeenKeys, tiled.keys(), Columns::OfValues),
+        Target::Bias => (Counts::BiasRows(tiled.keys()), tiled.rows(), Columns::None),
+    };
+    let tile = if counts == Counts::SeenKeys { tiled.rows() } else { tiled.keys() };
+    let iterations = Iterations { tile, ..Iterations::of_tile(per_tile) };
+    let keys = if target == Target::Queries { Keys::AllAtOnce(iterations) } else { Keys::Rows(iterations) };
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts, rows, threads: tiled.threads(), columns },
+        needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: memory },
+        work: Work { cost: Cost::Gradients, keys, speed: 1 },
+    }
+}
+
+/// How `gradient_sum.wgsl` divides its sums and its memory.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    /// Rows that a product sums over: the keys of a tile for dQ, its query rows for dK and dV.
+    inner: u32,
+    /// Vectors of four rows of the sums per thread.
+    outer_vectors: u32,
+    /// Vectors of four columns per thread.
+    column_vectors: u32,
+    /// Rows whose columns are staged together.
+    staged: u32,
+    down: u32,
+    across: u32,
+}
+
+impl Sum {
+    fn of(choices: &Choices, target: Target, tiled: Tiled) -> Option<Self> {
+        let (inner, outer, dim) = match target {
+            Target::Queries => (tiled.keys(), tiled.rows(), choices.dim_qk),
+            Target::Keys => (tiled.rows(), tiled.keys(), choices.dim_qk),
+            Target::Values => (tiled.rows(), tiled.keys(), choices.dim_v),
+            Target::Bias => return None,
+        };
+        let (down, across) = tiled.down_and_across();
+        let column_vectors = dim.min(VALUE_COLUMNS).next_multiple_of(DIM_STEP).div_ceil(4 * across);
+        let least = Self { inner, outer_vectors: outer / down / 4, column_vectors, staged: down, down, across };
+        let fits = |sum: Self| (sum.w_groups() + sum.x_groups()) * GROUP_BYTES + VOTES_BYTES <= WORKGROUP_BYTES;
+        let doubled = std::iter::successors(Some(least), |sum| Some(Self { staged: sum.staged * 2, ..*sum }));
+        Some(doubled.take_while(|sum| sum.staged <= inner && fits(*sum)).last().unwrap_or(least))
+    }
+
+    const fn w_groups(self) -> u32 {
+        self.inner * self.outer_vectors * self.down / GROUP
+    }
+
+    const fn x_group(self) -> u32 {
+        1 << (GROUP / self.column_vectors).ilog2()
+    }
+
+    const fn x_groups(self) -> u32 {
+        self.staged / self.x_group() * self.across
+    }
+
+    /// Rows of one loop iteration: whole groups of both.
+    fn x_step(self) -> u32 {
+        (MULTIPLY_ADDS / (self.outer_vectors * 4 * self.column_vectors * 4)).clamp(GROUP, self.staged)
+    }
+
+    /// Iterations per tile: over what is staged together, and in each over its steps.
+    fn iterations(self) -> u32 {
+        self.inner / self.staged * (1 + self.staged / self.x_step() + 2) + 2
+    }
+
+    fn add(self, pieces: &mut Pieces) {
+        pieces.file(include_str!("../../shaders/gradient_sum.wgsl"));
+        pieces.constants([
+            ("INNER", self.inner),
+            ("OUTER_VECTORS", self.outer_vectors),
+            ("OUTER_COUNT", self.outer_vectors * 4),
+            ("COLUMN_VECTORS", self.column_vectors),
+            ("SUMS", self.outer_vectors * 4 * self.column_vectors),
+            ("STAGED", self.staged),
+            ("X_GROUP", self.x_group()),
+            ("X_STEP", self.x_step()),
+            ("X_LOADS", self.staged / self.down),
+        ]);
+    }
+}
+
+/// What a vote of the threads takes.
+const VOTES_BYTES: u32 = 4;
+
+/// `row_sums.wgsl`: what the other kernels need of each row.
+pub(super) fn row_sums(choices: &Choices) -> Kernel {
+    let mut pieces = Pieces::new(choices);
+    pieces.inputs([Operand::Out, Operand::Dout], choices, Form::Wide);
+    pieces.slots.push(Slot::read(Operand::Lse, "array<f32>"));
+    pieces.queries(choices);
+    if choices.dlse {
+        pieces.file(include_str!("../../shaders/pieces/dlse_buffer.wgsl"));
+        pieces.slots.push(Slot::read(Operand::Dlse, "array<f32>"));
+    } else {
+        pieces.file(include_str!("../../shaders/pieces/dlse_none.wgsl"));
+    }
+    pieces.space(Space::Sums, Usage::Write);
+    pieces.file(include_str!("../../shaders/row_sums.wgsl"));
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts: Counts::Rows, rows: ROWS, threads: ROWS, columns: Columns::None },
+        needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 0 },
+        work: Work { cost: Cost::Copies, keys: Keys::None, speed: 1 },
+    }
+}
+
+/// `gradient_sinks.wgsl`: the gradient of the sinks, one head per workgroup.
+pub(super) fn sinks(choices: &Choices) -> Kernel {
+    let mut pieces = Pieces::new(choices);
+    pieces.slots.push(Slot::read(Operand::Sinks, "array<f32>"));
+    pieces.queries(choices);
+    pieces.space(Space::Sums, Usage::Read);
+    pieces.slots.push(Slot::of(Operand::Dsinks, "array<f32>"));
+    pieces.file(include_str!("../../shaders/gradient_sinks.wgsl"));
+    Kernel {
+        source: pieces.source,
+        slots: pieces.slots,
+        block: Block { counts: Counts::Heads, rows: 1, threads: ROWS, columns: Columns::None },
+        needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 4 * ROWS },
+        // Two more iterations per sequence: one in which the loop ends, and one because the driver's counting is measured.
+        work: Work {
+            cost: Cost::Copies,
+            keys: Keys::Rows(Iterations { tile: ROWS, ..Iterations::of_tile(3) }),
+            speed: 1,
+        },
+    }
+}
+
+/// Query rows per workgroup, or per step of one.
+const ROWS: u32 = 64;
