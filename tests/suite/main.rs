@@ -30,6 +30,7 @@ mod errors;
 mod extremes;
 mod fuzz;
 mod gradients;
+mod gradients_of_pytorch;
 mod growing;
 mod host;
 mod house;
