@@ -196,6 +196,7 @@ pub(super) fn row_sums(choices: &Choices) -> Kernel {
     pieces.inputs([Operand::Out, Operand::Dout], choices, Form::Wide);
     pieces.slots.push(Slot::read(Operand::Lse, "array<f32>"));
     pieces.queries(choices);
+    pieces.tables(choices);
     if choices.dlse {
         pieces.file(include_str!("../../shaders/pieces/dlse_buffer.wgsl"));
         pieces.slots.push(Slot::read(Operand::Dlse, "array<f32>"));

@@ -106,7 +106,7 @@ impl Slot {
     pub(crate) const fn of_space(space: Space, usage: Usage) -> Self {
         let wgsl = match (space, usage) {
             (Space::Partial, _) => "array<vec4<f32>>",
-            (Space::Sums, _) => "array<vec2<f32>>",
+            (Space::Sums, _) => "array<vec4<f32>>",
             (Space::StagedK | Space::StagedV, Usage::Read | Usage::ReadShared) => {
                 "texture_storage_2d<rgba32float, read>"
             }
@@ -174,7 +174,7 @@ impl Slot {
             Resource::Operand(operand) => operand.shape(),
             Resource::Space(Space::Partial) => "(B, Hq, Lq, parts): (m, l, saw, 0), O",
             Resource::Space(Space::StagedK | Space::StagedV) => "(B, Hkv, Lk), in rows of texels",
-            Resource::Space(Space::Sums) => "(B, Hq, Lq): (LSE, rowsum(dO ∘ O) − dLSE)",
+            Resource::Space(Space::Sums) => "(B, Hq, Lq): see row_sums.wgsl",
         }
     }
 }

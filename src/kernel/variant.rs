@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Appended, Choices, Keys, NewRows, Results, Storage};
+use crate::kernel::choices::{Access, Appended, Choices, Keys, NewRows, Results, Storage, Tables};
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
@@ -80,12 +80,15 @@ impl Variant {
         if matches!(schedule, Schedule::Gradient(_)) {
             // A gradient of the weights is a product with all columns of a value.
             let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
-            return Self::new(schedule, Choices { dim_v, lse: false, sinks: false, ..all });
+            return Self::new(schedule, Choices { dim_v, lse: false, sinks: false, tables: Tables::InSums, ..all });
         }
-        let dlse = schedule == Schedule::RowSums && problem.uses(Operand::Dlse);
         let storage = Storage::uniform(all.storage.out);
-        let (dim_qk, dim_v, queries) = (0, 0, all.queries);
-        Self::new(schedule, Choices { storage, dim_qk, dim_v, queries, dlse, ..all.of_elements() })
+        let of_rows = Choices { storage, dim_qk: 0, dim_v: 0, queries: all.queries, ..all.of_elements() };
+        if schedule != Schedule::RowSums {
+            return Self::new(schedule, of_rows);
+        }
+        let (dlse, kv_lengths, alibi) = (problem.uses(Operand::Dlse), all.kv_lengths, all.alibi);
+        Self::new(schedule, Choices { dlse, kv_lengths, alibi, ..of_rows })
     }
 
     /// The kernel itself.

@@ -6,7 +6,7 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Columns, Cost, Counts, Kernel, Keys};
 use crate::kernel::slots::Resource;
-use crate::plan::piece::{Piece, blocks, count};
+use crate::plan::piece::{Piece, blocks, count, shared_by};
 use crate::plan::slices::{Slice, slices};
 use crate::plan::split::{Split, column_ranges};
 use crate::problem::Problem;
@@ -179,18 +179,6 @@ impl Job<'_> {
     pub(crate) fn slices(&self, piece: &Piece) -> impl Iterator<Item = Slice> {
         slices(self.kernel, self.problem, self.split, piece, self.caps.binding_alignment.max(16))
     }
-}
-
-/// How many batches, heads, rows and keys share an element of the bias' gradient.
-pub(super) fn shared_by(problem: &Problem) -> [u32; 4] {
-    let own = problem.view(Operand::Dbias).map_or([1; 4], |bias| bias.extent);
-    let mut shared = problem.shape().scores();
-    for (shared, own) in shared.iter_mut().zip(own) {
-        if own != 1 {
-            *shared = 1;
-        }
-    }
-    shared
 }
 
 #[cfg(test)]

@@ -94,6 +94,18 @@ pub(super) fn key_tiles(problem: &Problem, block: Block) -> u32 {
     problem.view(Operand::Dbias).map_or(1, |bias| bias.extent[3].div_ceil(keys))
 }
 
+/// How many batches, heads, rows and keys share an element of the bias' gradient.
+pub(super) fn shared_by(problem: &Problem) -> [u32; 4] {
+    let own = problem.view(Operand::Dbias).map_or([1; 4], |bias| bias.extent);
+    let mut shared = problem.shape().scores();
+    for (shared, own) in shared.iter_mut().zip(own) {
+        if own != 1 {
+            *shared = 1;
+        }
+    }
+    shared
+}
+
 pub(super) const fn count(range: &Range<u32>) -> u32 {
     range.end - range.start
 }

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use crate::kernel::record::{Block, Columns, Counts, Kernel};
 use crate::kernel::slots::{Resource, Slot, Space, binding};
-use crate::plan::cut::shared_by;
-use crate::plan::piece::Piece;
+use crate::plan::piece::{Piece, shared_by};
 use crate::plan::split::Split;
 use crate::problem::Problem;
 use crate::problem::layout::{Layout, View};
@@ -152,8 +151,8 @@ pub(super) fn sums(problem: &Problem) -> View {
     View::of_rows(Operand::Lse, layout, [batch, heads, rows, 1], SUMS_BYTES)
 }
 
-/// Two f32 per row.
-const SUMS_BYTES: u64 = 8;
+/// Four f32 per row.
+const SUMS_BYTES: u64 = 16;
 
 /// The KV heads of a range of query heads.
 fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use wgpu_attention::testing::{self, kind, weights_candidates};
-use wgpu_attention::{Append, BlockMask, Caps, Dtype, Merge, Problem, Shape, Variant, candidates};
+use wgpu_attention::{Append, BlockMask, Caps, Dtype, Merge, Problem, ScoreLayout, Shape, Variant, candidates};
 
 use crate::device::{Device, all, with_matrix_units};
 use crate::facts;
@@ -39,6 +39,12 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
         let problem = Problem::builder(Shape::new(1, 2, 8, dim)).append(Append::default());
         testing::append(&problem.build().unwrap(), caps)
     });
+    let gradients = [5, 64].map(|dim| {
+        let problem = Problem::builder(Shape::new(1, 2, 8, dim)).sinks().lse();
+        let problem = problem.bias(Dtype::F32, ScoreLayout::broadcast([1; 4])).build().unwrap();
+        testing::gradients(&problem.gradients().build().unwrap(), caps)
+    });
+    let appends = appends.into_iter().chain(gradients);
     let others = others.map(Result::unwrap).chain(appends.into_iter().flat_map(Result::unwrap));
     kernels.extend(others.filter(tried).map(|variant| kind(&variant)));
     kernels

@@ -67,7 +67,7 @@ fn adapter(name: &str) -> Caps {
 }
 
 /// What every device runs.
-const EVERYWHERE: [&str; 11] = [
+const EVERYWHERE: [&str; 22] = [
     "tiled x4",
     "tiled x1",
     "weights x4",
@@ -79,6 +79,17 @@ const EVERYWHERE: [&str; 11] = [
     "combine x1",
     "append x4",
     "append x1",
+    "row_sums x4",
+    "row_sums x1",
+    "gradient_queries x4",
+    "gradient_queries x1",
+    "gradient_keys x4",
+    "gradient_keys x1",
+    "gradient_values x4",
+    "gradient_values x1",
+    "gradient_bias x4",
+    "gradient_bias x1",
+    "gradient_sinks x4",
 ];
 /// What the devices run in addition that do not get the kernels for CPUs.
 const DECODE: [&str; 2] = ["decode x4", "decode x1"];

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Append, Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Merge, Multiplier, Pages, Problem,
-    ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
+    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, MaskFormat, MatrixUnit, Merge, Multiplier, Pages,
+    Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -88,6 +88,33 @@ fn sequences() -> Vec<ProblemBuilder> {
     problems
 }
 
+/// Gradients of everything that eight buffers allow.
+fn gradients() -> Vec<Gradients> {
+    let scores = ScoreLayout::broadcast([1; 4]);
+    let program = "
+        fn score_mod(score: f32, at: At) -> f32 { return score * aux[at.head]; }
+        fn score_mod_grad(score: f32, at: At, gradient: f32) -> f32 { return gradient * aux[at.head]; }";
+    let mut all = Vec::new();
+    for (dtype, dim) in Dtype::ALL.into_iter().flat_map(|dtype| [32, 37, 320].map(|dim| (dtype, dim))) {
+        let plain = || Problem::builder(Shape::new(1, 2, 8, dim).kv_len(2048)).dtype(dtype).lse();
+        for problem in [
+            plain(),
+            plain().softcap(1.0).mask(scores).bias(dtype, scores).kv_lengths(),
+            plain().alibi(Slopes::PerHead).sinks().kv_lengths().q_lengths(),
+            plain().ragged_q(9).ragged_kv(9),
+            plain().ragged_q(9).kv_lengths().alibi(Slopes::PerHead),
+            plain().block_mask(BlockMask::new(64, 128)).shared_buffers(),
+        ] {
+            let problem = problem.build().unwrap();
+            all.push(problem.gradients().build().unwrap());
+            all.push(problem.gradients().dlse().build().unwrap());
+        }
+        let problem = plain().score_mod(program).aux(2).build().unwrap();
+        all.push(problem.gradients().score_mod_grad(program).build().unwrap());
+    }
+    all
+}
+
 /// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
 /// at a size of each kind.
 pub fn every_variant() -> BTreeMap<String, Variant> {
@@ -155,6 +182,11 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
             for append in testing::append(&problem, devices[0].caps()).unwrap() {
                 variants.insert(append.to_string(), append);
             }
+        }
+    }
+    for gradients in gradients() {
+        for variant in testing::gradients(&gradients, devices[0].caps()).unwrap() {
+            variants.insert(variant.to_string(), variant);
         }
     }
     for types in 0..27 {
