@@ -59,10 +59,28 @@ impl Backward {
         let mut bytes = match view.operand {
             Operand::Dout => encode(&self.case.host.dout),
             Operand::Dlse => encode(&self.case.host.dlse),
-            gradient if gradient.is_gradient() => unwritten(view),
+            gradient if gradient.is_gradient() => self.unwritten_rows(view),
             operand => contents(&self.case, operand),
         };
         bytes.resize(bytes.len().next_multiple_of(4).max(4), 0xa5);
+        bytes
+    }
+
+    /// What the buffer of a gradient holds before a run. Rows of no sequence are like what lies between rows.
+    fn unwritten_rows(&self, view: &View) -> Vec<u8> {
+        let mut bytes = unwritten(view);
+        let host = &self.case.host;
+        let bounds = match view.operand {
+            Operand::Dq => &host.cu_seqlens_q,
+            Operand::Dk | Operand::Dv => &host.cu_seqlens_k,
+            _ => &None,
+        };
+        let Some(bounds) = bounds else { return bytes };
+        let size = view.element_bytes as usize;
+        for at in truth::distinct(view).filter(|at| !bounds.windows(2).any(|ends| (ends[0]..ends[1]).contains(&at[2])))
+        {
+            bytes[view.index(at) as usize * size..][..size].fill(0xa5);
+        }
         bytes
     }
 
