@@ -285,9 +285,13 @@ impl Choices {
         let Some([mask_rows, _]) = self.block_mask else { return 0 };
         match counts {
             // The rows of tiles, those at the ends of the block, and the iterations in which the loops end.
-            Counts::Rows | Counts::Keys | Counts::MaskRows | Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads => {
-                rows / mask_rows + 6
-            }
+            Counts::Rows
+            | Counts::Keys
+            | Counts::MaskRows
+            | Counts::SeenKeys
+            | Counts::BiasRows(_)
+            | Counts::Heads
+            | Counts::StoredRows => rows / mask_rows + 6,
             // Heads times rows of tiles: at most twice the rows, and per head the same extra iterations as above.
             Counts::GroupedRows => rows * 8 + 6,
         }

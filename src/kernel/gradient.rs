@@ -27,16 +27,6 @@ impl Target {
             Self::Bias => Operand::Dbias,
         }
     }
-
-    pub(super) const fn of(operand: Operand) -> Option<Self> {
-        match operand {
-            Operand::Dq => Some(Self::Queries),
-            Operand::Dk => Some(Self::Keys),
-            Operand::Dv => Some(Self::Values),
-            Operand::Dbias => Some(Self::Bias),
-            _ => None,
-        }
-    }
 }
 
 /// The names that the copy of `products.wgsl` for dO and V has instead of those for Q and K.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Appended, Choices, Keys, NewRows, Results, Storage, Tables};
+use crate::kernel::choices::{Access, Appended, Choices, Elements, Keys, NewRows, Results, Storage, Tables};
+use crate::kernel::gradient_lanes::Pairs;
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
-use crate::kernel::{MAX_DIM, block_mask, stage, text};
+use crate::kernel::{MAX_DIM, block_mask, gradient_lanes, stage, text};
 use crate::problem::Problem;
 use crate::problem::builder::Sharing;
 use crate::problem::merge::Merge;
@@ -77,9 +78,23 @@ impl Variant {
     /// The variant that computes a gradient of a problem by `access`, or what all gradients need of each row.
     pub(super) fn of_gradient(schedule: Schedule, problem: &Problem, access: Access) -> Self {
         let all = Choices::of(problem, access, schedule.dim_step());
-        if matches!(schedule, Schedule::Gradient(_)) {
-            // A gradient of the weights is a product with all columns of a value.
-            let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
+        // A gradient of the weights is a product with all columns of a value.
+        let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
+        if let Schedule::StagePairs(pairs) = schedule {
+            let moved = Choices { dim_v, ..all.of_elements() };
+            return Self::new(
+                schedule,
+                match pairs {
+                    Pairs::Keys => {
+                        Choices { storage: all.storage.of_keys(), keys: all.keys, kv_lengths: all.kv_lengths, ..moved }
+                    }
+                    Pairs::Rows => {
+                        Choices { storage: Storage { kv: Elements::Of(all.storage.q), ..all.storage }, ..moved }
+                    }
+                },
+            );
+        }
+        if matches!(schedule, Schedule::Gradient(_) | Schedule::GradientLanes { .. }) {
             return Self::new(schedule, Choices { dim_v, lse: false, sinks: false, tables: Tables::InSums, ..all });
         }
         let storage = Storage::uniform(all.storage.out);
@@ -171,6 +186,12 @@ impl Variant {
     /// Widths and heights of the textures that it reads staged keys and values from.
     pub(crate) fn staged_texels(&self, problem: &Problem) -> Option<[[u32; 2]; 2]> {
         self.kernel().binds(Space::StagedK).then(|| stage::sizes(self.choices(), problem))
+    }
+
+    /// Widths and heights of the textures that it reads pairs for gradients from, and which pairs these are.
+    pub(crate) fn staged_pairs(&self, problem: &Problem) -> Option<(Pairs, [[u32; 2]; 2])> {
+        let Schedule::GradientLanes { own, .. } = self.schedule() else { return None };
+        Some((own.streams(), gradient_lanes::sizes(self.choices(), problem, own.streams())))
     }
 
     /// Whether it moves elements like another variant.

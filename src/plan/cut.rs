@@ -7,7 +7,7 @@ use crate::kernel::error::PlanError;
 use crate::kernel::record::{Columns, Cost, Counts, Kernel, Keys};
 use crate::kernel::slots::Resource;
 use crate::plan::piece::{Piece, blocks, count, shared_by};
-use crate::plan::slices::{Slice, slices};
+use crate::plan::slices::{Slice, counts_query_heads, slices};
 use crate::plan::split::{Split, column_ranges};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -102,8 +102,7 @@ impl Job<'_> {
         };
         let Piece { batch, heads, rows, .. } = piece;
         let counts = self.kernel.block.counts;
-        let counts_query_heads =
-            matches!(counts, Counts::Rows | Counts::MaskRows | Counts::BiasRows(_) | Counts::Heads);
+        let counts_query_heads = counts_query_heads(counts);
         let group = if counts_query_heads { self.problem.shape().group() } else { 1 };
         if let Some(halves) = halve(batch, 1) {
             return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
@@ -143,9 +142,13 @@ impl Job<'_> {
         let vectors = u64::from(dim_qk) + dim_v;
         let group = match self.kernel.block.counts {
             Counts::GroupedRows => u64::from(self.problem.shape().group()),
-            Counts::Rows | Counts::Keys | Counts::MaskRows | Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads => {
-                1
-            }
+            Counts::Rows
+            | Counts::Keys
+            | Counts::MaskRows
+            | Counts::SeenKeys
+            | Counts::BiasRows(_)
+            | Counts::Heads
+            | Counts::StoredRows => 1,
         };
         let rows_together = if self.counts_blocks() { self.kernel.block.rows.into() } else { group };
         let rows = u64::from(count(&piece.rows)) * rows_together;

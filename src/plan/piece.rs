@@ -51,6 +51,10 @@ impl Piece {
                 (batches, heads, if keys == 0 { 0 } else { rows })
             }
             Counts::Heads => (1, heads_q, 1),
+            Counts::StoredRows => {
+                let [batches, rows] = problem.stored_queries();
+                (batches, heads_q, rows)
+            }
         };
         let columns = if block.columns == Columns::OfProducts { dim_qk } else { dim_v };
         Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..columns }

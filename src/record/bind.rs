@@ -173,7 +173,7 @@ impl Plan {
             Resource::Operand(operand) => operands.get(operand).map(|given| (given.buffer, given.offset))?,
             Resource::Space(Space::Partial) => (scratch.partial.as_ref()?, 0),
             Resource::Space(Space::Sums) => (scratch.sums.as_ref()?, 0),
-            Resource::Space(Space::StagedK | Space::StagedV) => return None,
+            Resource::Space(Space::StagedK | Space::StagedV | Space::StagedQ | Space::StagedDout) => return None,
         };
         let size = BufferSize::new(slice.size_bytes);
         Some(BufferBinding { buffer, offset: offset + slice.offset_bytes, size })

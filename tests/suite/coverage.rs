@@ -39,7 +39,7 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
         let problem = Problem::builder(Shape::new(1, 2, 8, dim)).append(Append::default());
         testing::append(&problem.build().unwrap(), caps)
     });
-    let gradients = [5, 64].map(|dim| {
+    let gradients = [5, 64, 256].map(|dim| {
         let problem = Problem::builder(Shape::new(1, 2, 8, dim)).sinks().lse();
         let problem = problem.bias(Dtype::F32, ScoreLayout::broadcast([1; 4])).build().unwrap();
         testing::gradients(&problem.gradients().build().unwrap(), caps)

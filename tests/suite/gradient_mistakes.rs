@@ -1,10 +1,11 @@
 //! Mistakes planted in the kernels of gradients, each of which a case must notice.
 
 use truth::{ExpectedGradients, Fill};
-use wgpu_attention::{Dtype, MaskFormat, Operand, Problem, ScoreLayout, Shape, Window, testing};
+use wgpu_attention::{Attention, Caps, Dtype, MaskFormat, Operand, Problem, ScoreLayout, Shape, Window, testing};
 
 use crate::case::full;
 use crate::coverage;
+use crate::device::Device;
 use crate::gradients::{Backward, devices, everything, poisoned, shape, with_programs};
 
 /// A case, and the gradients that are right for it.
@@ -130,34 +131,96 @@ const MISTAKES: &[Mistake] = &[
     ("gradient_sinks", "i += THREADS", "i += 2u * THREADS", padded_with_sinks),
 ];
 
-/// On the first adapter that is no GL context, since the text is the same on all.
-#[test]
-fn every_mistake_in_a_gradient_is_noticed() {
-    let device = devices().next().unwrap();
+/// The same for the kernels of software GPUs.
+const MISTAKES_OF_LANES: &[Mistake] = &[
+    ("stage_rows", "vec4(select(1.0, 0.0, is_finite)", "vec4(0.0", struck),
+    ("stage_rows", "row.x, row.y, 0.0)", "row.x, 0.0, 0.0)", with_sinks),
+    ("stage_rows", "if (!is_finite) {", "if (false) {", hidden),
+    ("stage_keys", "vec4(select(1.0, 0.0, is_finite)", "vec4(0.0", struck_key),
+    ("stage_keys", "if (!is_finite) {", "if (false) {", hidden),
+    ("gradient_lanes_queries", "select(vec4(0.0), w, is_seen)", "w", with_mask_and_bias),
+    ("gradient_lanes_queries", "p * (dp - mean)", "p * dp", with_sinks),
+    ("gradient_lanes_queries", "* params.gradient_scale", "", ragged),
+    ("gradient_lanes_queries", "-lse) * LOG2_E", "-lse)", ragged),
+    ("gradient_lanes_queries", "% STREAM;", "* 0u;", ragged),
+    ("gradient_lanes_keys_values", "u < rows.y)", "u < 1000u)", ragged),
+    ("gradient_lanes_keys_values", "head < first_head + params.group", "head < first_head + 1u", ragged),
+    ("gradient_lanes_keys_values", "(key < block.rows)", "(key < 1000u)", ragged),
+    ("gradient_lanes_keys_values", "% OWN * LANES + lane", "% OWN + lane", ragged),
+    ("gradient_lanes_keys_values", "vec4(note.z)", "vec4(0.0)", with_sinks),
+    ("gradient_lanes_keys_values", "select(vec4(0.0), p, is_seen)", "p", with_mask_and_bias),
+    ("gradient_lanes_keys_values", "x * params.gradient_scale", "x", ragged),
+];
+
+/// NaN in a query, which must reach what it sees.
+fn struck() -> Exposing {
+    let mut case = Backward::new(Problem::builder(Shape::new(1, 2, 40, 8)), Fill::Normal, 4);
+    case.case.edit(Operand::Q, |at, x| if at == [0, 1, 9, 3] { f32::NAN } else { x });
+    exposing(case)
+}
+
+/// NaN in a key likewise.
+fn struck_key() -> Exposing {
+    let mut case = Backward::new(Problem::builder(Shape::new(1, 2, 40, 8)), Fill::Normal, 4);
+    case.case.edit(Operand::K, |at, x| if at == [0, 1, 9, 3] { f32::NAN } else { x });
+    exposing(case)
+}
+
+/// A case that holds NaN is right if exactly the values that should be NaN are.
+fn is_right(device: &Device, planted: &Attention, (backward, expected): &Exposing) -> Result<(), String> {
+    let got = backward.run_by(device, planted)?;
+    let is_struck = |values: &[f32]| values.iter().any(|x| x.is_nan());
+    if is_struck(&backward.case.host.q) || is_struck(&backward.case.host.k) {
+        let all_dv = got.dv.chunks(8).map(is_struck).collect::<Vec<_>>();
+        let wanted = (0..80).map(|n| n >= 40).collect::<Vec<_>>();
+        let own = expected.check(&got);
+        return if all_dv == wanted || own.is_ok() { Ok(()) } else { Err("NaN elsewhere".to_owned()) };
+    }
+    expected.check(&got).map(|_| ())
+}
+
+/// Plants each mistake on a device with these capabilities. Its pipelines are its own, so that no other test runs them.
+fn notices(device: &Device, caps: Caps, mistakes: &[Mistake]) {
+    let planted = Attention::with_caps(device.attention.device(), caps);
     let mut survivors = Vec::new();
     let mut cases: Vec<(fn() -> Exposing, Exposing)> = Vec::new();
-    for &(schedule, from, to, make) in MISTAKES {
+    for &(schedule, from, to, make) in mistakes {
         let at = cases.iter().position(|(other, _)| std::ptr::fn_addr_eq(*other, make)).unwrap_or_else(|| {
             cases.push((make, make()));
             cases.len() - 1
         });
-        let (backward, expected) = &cases[at].1;
-        let variants = testing::gradients(&backward.gradients, device.attention.caps()).unwrap();
-        let variant = variants.iter().find(|variant| testing::schedule(variant) == schedule).unwrap();
+        let (backward, _) = &cases[at].1;
+        let variants = testing::gradients(&backward.gradients, planted.caps()).unwrap();
+        let variant = variants.iter().find(|variant| testing::schedule(variant) == schedule);
+        let variant = variant.unwrap_or_else(|| panic!("{schedule} is not among {variants:?}"));
         let text = variant.wgsl();
         assert!(text.contains(from), "{schedule}: {from:?} is in no text");
-        testing::substitute(&device.attention, variant, text.replace(from, to));
-        let noticed = expected.check(&backward.run_by(device, &device.attention)).is_err();
-        testing::substitute(&device.attention, variant, text);
-        if !noticed {
+        testing::substitute(&planted, variant, text.replace(from, to));
+        if is_right(device, &planted, &cases[at].1).is_ok() {
             survivors.push(format!("{schedule}: {to:?} for {from:?}"));
         }
+        testing::substitute(&planted, variant, text);
         coverage::planted(&format!("{schedule}: {to:?} for {from:?}"));
     }
     assert!(survivors.is_empty(), "not noticed:\n{}", survivors.join("\n"));
-    for (_, (backward, expected)) in &cases {
-        expected
-            .check(&backward.run_by(device, &device.attention))
-            .unwrap_or_else(|wrong| panic!("unchanged: {wrong}"));
+    for (_, case) in &cases {
+        is_right(device, &planted, case).unwrap_or_else(|wrong| panic!("unchanged: {wrong}"));
+    }
+}
+
+/// On the first adapter, since the text is the same on all.
+#[test]
+fn every_mistake_in_a_gradient_is_noticed() {
+    let device = devices().next().unwrap();
+    let mut caps = *device.attention.caps();
+    caps.subgroup_size = None;
+    notices(device, caps, MISTAKES);
+}
+
+#[test]
+fn every_mistake_in_a_gradient_for_software_is_noticed() {
+    let with_lanes = devices().find(|device| device.attention.caps().subgroup_size == Some(8));
+    if let Some(device) = with_lanes.filter(|device| device.attention.caps().is_software) {
+        notices(device, *device.attention.caps(), MISTAKES_OF_LANES);
     }
 }

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, MaskFormat, MatrixUnit, Merge, Multiplier, Pages,
-    Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
+    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, MaskFormat, MatrixUnit, Merge, Multiplier, Operand,
+    Pages, Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant,
+    testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -184,10 +185,19 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
             }
         }
     }
+    // Of GPUs, which all run the same, and of CPUs.
     for gradients in gradients() {
-        for variant in testing::gradients(&gradients, devices[0].caps()).unwrap() {
-            variants.insert(variant.to_string(), variant);
+        for device in [&devices[0], &devices[3]] {
+            for variant in testing::gradients(&gradients, device.caps()).unwrap() {
+                variants.insert(variant.to_string(), variant);
+            }
         }
+    }
+    let problem = Problem::builder(Shape::new(1, 2, 8, 32)).lse().build().unwrap();
+    for of in [Operand::Dk, Operand::Dv] {
+        let one = problem.gradients().of([of]).build().unwrap();
+        let kernels = testing::gradients(&one, devices[2].caps()).unwrap();
+        variants.extend(kernels.into_iter().map(|variant| (variant.to_string(), variant)));
     }
     for types in 0..27 {
         let [q, kv, out] = [types / 9, types / 3 % 3, types % 3].map(|n| Dtype::ALL[n]);
