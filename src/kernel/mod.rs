@@ -18,7 +18,7 @@ mod block_mask;
 mod combine;
 mod decode;
 mod gradient;
-pub(crate) mod gradient_lanes;
+mod gradient_lanes;
 mod lanes;
 mod matrix;
 mod merge;

@@ -188,10 +188,15 @@ impl Variant {
         self.kernel().binds(Space::StagedK).then(|| stage::sizes(self.choices(), problem))
     }
 
-    /// Widths and heights of the textures that it reads pairs for gradients from, and which pairs these are.
-    pub(crate) fn staged_pairs(&self, problem: &Problem) -> Option<(Pairs, [[u32; 2]; 2])> {
-        let Schedule::GradientLanes { own, .. } = self.schedule() else { return None };
-        Some((own.streams(), gradient_lanes::sizes(self.choices(), problem, own.streams())))
+    /// Widths and heights of the textures that it reads keys with values from, and queries with the gradients of their
+    /// outputs.
+    pub(crate) fn staged_pairs(&self, problem: &Problem) -> [Option<[[u32; 2]; 2]>; 2] {
+        let streams = match self.schedule() {
+            Schedule::GradientLanes { own, .. } => Some(own.streams()),
+            _ => None,
+        };
+        [Pairs::Keys, Pairs::Rows]
+            .map(|pairs| (streams == Some(pairs)).then(|| gradient_lanes::sizes(self.choices(), problem, pairs)))
     }
 
     /// Whether it moves elements like another variant.

@@ -19,7 +19,6 @@ use wgpu::BufferUsages;
 
 use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
-use crate::kernel::gradient_lanes::Pairs;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
 use crate::kernel::select::{append_variants, block_mask_variant, candidates, gradient_variants, weights_candidates};
@@ -285,12 +284,9 @@ impl Attention {
             if variant.kernel().binds(Space::Sums) {
                 need.sums_bytes = sums(problem).size_bytes();
             }
-            match variant.staged_pairs(problem) {
-                Some((Pairs::Keys, sizes)) => need.staged = Some(sizes),
-                Some((Pairs::Rows, sizes)) => need.staged_rows = Some(sizes),
-                None => {}
-            }
-            need.staged = need.staged.or(variant.staged_texels(problem));
+            let [keys, rows] = variant.staged_pairs(problem);
+            need.staged_rows = need.staged_rows.or(rows);
+            need.staged = need.staged.or(keys).or(variant.staged_texels(problem));
         }
         Ok(need)
     }

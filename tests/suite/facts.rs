@@ -123,10 +123,22 @@ fn each_kind_of_adapter_is_offered_its_kernels() {
     );
     assert_offered("llvmpipe by GL", &[&DECODE]);
     assert_offered("WARP of other sizes", &[&DECODE]);
-    let gradients_of_four =
-        ["stage_keys x4", "stage_rows x4", "gradient_lanes_queries4 x4", "gradient_lanes_keys_values4 x4"];
-    let gradients_of_eight =
-        ["stage_keys x4", "stage_rows x4", "gradient_lanes_queries8 x4", "gradient_lanes_keys_values8 x4"];
+    let gradients_of_four = [
+        "stage_keys x4",
+        "stage_rows x4",
+        "gradient_lanes_queries4 x4",
+        "gradient_lanes_keys_values4 x4",
+        "gradient_lanes_keys4 x4",
+        "gradient_lanes_values4 x4",
+    ];
+    let gradients_of_eight = [
+        "stage_keys x4",
+        "stage_rows x4",
+        "gradient_lanes_queries8 x4",
+        "gradient_lanes_keys_values8 x4",
+        "gradient_lanes_keys8 x4",
+        "gradient_lanes_values8 x4",
+    ];
     let of_four = ["lanes4 x4w", "lanes4 x1", "streams4 x4w", "streams4 x1", "stage x4w", "stage x1"];
     assert_offered("WARP", &[&of_four, &gradients_of_four]);
     let without_words = ["lanes4 x4", "lanes4 x1", "streams4 x4", "streams4 x1", "stage x4", "stage x1"];

@@ -133,10 +133,8 @@ const MISTAKES: &[Mistake] = &[
 
 /// The same for the kernels of software GPUs.
 const MISTAKES_OF_LANES: &[Mistake] = &[
-    ("stage_rows", "vec4(select(1.0, 0.0, is_finite)", "vec4(0.0", struck),
     ("stage_rows", "row.x, row.y, 0.0)", "row.x, 0.0, 0.0)", with_sinks),
     ("stage_rows", "if (!is_finite) {", "if (false) {", hidden),
-    ("stage_keys", "vec4(select(1.0, 0.0, is_finite)", "vec4(0.0", struck_key),
     ("stage_keys", "if (!is_finite) {", "if (false) {", hidden),
     ("gradient_lanes_queries", "select(vec4(0.0), w, is_seen)", "w", with_mask_and_bias),
     ("gradient_lanes_queries", "p * (dp - mean)", "p * dp", with_sinks),
@@ -152,31 +150,8 @@ const MISTAKES_OF_LANES: &[Mistake] = &[
     ("gradient_lanes_keys_values", "x * params.gradient_scale", "x", ragged),
 ];
 
-/// NaN in a query, which must reach what it sees.
-fn struck() -> Exposing {
-    let mut case = Backward::new(Problem::builder(Shape::new(1, 2, 40, 8)), Fill::Normal, 4);
-    case.case.edit(Operand::Q, |at, x| if at == [0, 1, 9, 3] { f32::NAN } else { x });
-    exposing(case)
-}
-
-/// NaN in a key likewise.
-fn struck_key() -> Exposing {
-    let mut case = Backward::new(Problem::builder(Shape::new(1, 2, 40, 8)), Fill::Normal, 4);
-    case.case.edit(Operand::K, |at, x| if at == [0, 1, 9, 3] { f32::NAN } else { x });
-    exposing(case)
-}
-
-/// A case that holds NaN is right if exactly the values that should be NaN are.
 fn is_right(device: &Device, planted: &Attention, (backward, expected): &Exposing) -> Result<(), String> {
-    let got = backward.run_by(device, planted)?;
-    let is_struck = |values: &[f32]| values.iter().any(|x| x.is_nan());
-    if is_struck(&backward.case.host.q) || is_struck(&backward.case.host.k) {
-        let all_dv = got.dv.chunks(8).map(is_struck).collect::<Vec<_>>();
-        let wanted = (0..80).map(|n| n >= 40).collect::<Vec<_>>();
-        let own = expected.check(&got);
-        return if all_dv == wanted || own.is_ok() { Ok(()) } else { Err("NaN elsewhere".to_owned()) };
-    }
-    expected.check(&got).map(|_| ())
+    expected.check(&backward.run_by(device, planted)?).map(|_| ())
 }
 
 /// Plants each mistake on a device with these capabilities. Its pipelines are its own, so that no other test runs them.

@@ -378,10 +378,17 @@ pub fn poisoned(problem: ProblemBuilder, queries: [u32; 2], poison: f32) -> (Bac
 fn what_is_not_a_number_stays_where_it_is_seen() {
     let problem = Problem::builder(Shape::new(2, 2, 40, 8)).causal(Diagonal::TopLeft);
     let clean = Backward::new(problem.clone(), Fill::Normal, 4);
-    let mut struck = Backward::new(problem, Fill::Normal, 4);
+    let mut struck = Backward::new(problem.clone(), Fill::Normal, 4);
     struck.case.edit(Operand::Q, |at, x| if at == [0, 1, 9, 3] { f32::NAN } else { x });
+    let mut with_dout = Backward::new(problem, Fill::Normal, 4);
+    with_dout.case.host.dout.as_mut().unwrap()[(40 + 9) * 8 + 3] = f32::INFINITY;
     for device in devices() {
-        let (clean, struck) = (clean.run(device), struck.run(device));
+        let (clean, struck, with_dout) = (clean.run(device), struck.run(device), with_dout.run(device));
+        for (n, (clean, struck)) in clean.dv.chunks(8).zip(with_dout.dv.chunks(8)).enumerate() {
+            let sees = (40..=40 + 9).contains(&n);
+            assert_eq!(struck.iter().any(|x| !x.is_finite()), sees, "dv, key {n}");
+            assert!(sees || clean == struck, "dv, key {n}");
+        }
         for (n, (clean, struck)) in clean.dq.chunks(8).zip(struck.dq.chunks(8)).enumerate() {
             assert_eq!(struck[0].is_nan(), n == 40 + 9, "dq, row {n}");
             assert!(n == 40 + 9 || clean == struck, "dq, row {n}");
@@ -447,6 +454,20 @@ fn only_what_is_wanted_is_computed() {
     assert_eq!(names(&[Operand::Dk, Operand::Dk]), ["row_sums", "gradient_keys"]);
     assert_eq!(names(&[Operand::Dv, Operand::Dq]), ["row_sums", "gradient_queries", "gradient_values"]);
     assert_eq!(names(&[Operand::Dsinks, Operand::Dbias]), ["row_sums", "gradient_bias", "gradient_sinks"]);
+}
+
+#[test]
+fn a_gradient_alone_has_the_bits_that_it_has_among_all() {
+    let problem = Problem::builder(shape()).causal(Diagonal::TopLeft);
+    let all = Backward::new(problem.clone(), Fill::Normal, 7);
+    for device in devices() {
+        let all = all.run(device);
+        for (of, wanted) in [(Operand::Dq, &all.dq), (Operand::Dk, &all.dk), (Operand::Dv, &all.dv)] {
+            let one = Backward::with(problem.clone(), Fill::Normal, 7, |gradients| gradients.of([of])).run(device);
+            let got = [one.dq, one.dk, one.dv].concat();
+            assert!(got == *wanted, "{}: {of}", device.name);
+        }
+    }
 }
 
 #[test]
