@@ -73,7 +73,7 @@ fn accumulate(thread: u32, first: u32, staged: u32, full: bool, a: ptr<function,
 
 // A ← A + Wᵀ X for the tile at key `kv`, whose weights are stored.
 fn add_tile(block: Block, thread: u32, kv: u32, a: ptr<function, Sums>) {
-    let full = !HAS_HIDING_SCORES && block.first + BLOCK_ROWS <= block.site.rows && is_full(block, kv);
+    let full = !HAS_HIDING_SCORES && is_full(block, kv);
     for (var done = 0u; done < INNER; done += STAGED) {
         workgroupBarrier();  // X's last readers are done
         stage_x(block, thread, kv, done);

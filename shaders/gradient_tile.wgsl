@@ -44,17 +44,10 @@ fn tile_gradients(block: Block, thread: u32, kv: u32, seen: Seen) -> Quads {
             let scores = score(row, keys, products, seen[r * KEY_VECTORS + i]);
             let is_seen = scores.seen & vec4(is_real);
             let below = fma(scores.s, vec4(params.natural_scale), vec4(-row_sums.x));
-            let p = select(vec4(0.0), exp2(below * LOG2_E), is_seen);
-            if (WANTED == WEIGHTS) {
-                s[r * KEY_VECTORS + i] = p;
-            } else {
-                let ds = select(vec4(0.0), p * (dp[r * KEY_VECTORS + i] - row_sums.y), is_seen);
-                if (WANTED == OF_SCORES) {
-                    s[r * KEY_VECTORS + i] = ds;
-                } else {
-                    s[r * KEY_VECTORS + i] = select(vec4(0.0), product_gradients(row, keys, products, ds), is_seen);
-                }
-            }
+            var x = exp2(below * LOG2_E);
+            if (WANTED != WEIGHTS) { x *= dp[r * KEY_VECTORS + i] - row_sums.y; }
+            if (WANTED == OF_PRODUCTS) { x = product_gradients(row, keys, products, x); }
+            s[r * KEY_VECTORS + i] = select(vec4(0.0), x, is_seen);
         }
     }
     workgroupBarrier();  // the tile's last readers are done

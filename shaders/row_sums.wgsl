@@ -1,6 +1,6 @@
 // What the gradients need of each row: its LSE, and how much the gradients of its weights weigh on average.
 //
-//     sums ← (LSE, rowsum(dO ∘ O) − dLSE)
+//     sums ← (LSE, rowsum(dO ∘ O) − dLSE, ALiBi slope, valid keys)
 //
 // grid        (⌈Lq / 64⌉, Hq, B)
 // workgroup   64 threads, one row per thread
@@ -8,6 +8,9 @@
 // barriers    none
 //
 // With dP = dO Vᵀ, rowsum(dO ∘ O) is the mean of dP by the weights. The gradient of a score is P · (dP − that mean + dLSE).
+//
+// The slope of the head and the number of valid keys, as bits, are here so that the other kernels need no buffers for them: with
+// dO and the gradient they bind one more than attention does.
 
 const THREADS = 64u;
 const GROUPED = false;
@@ -23,10 +26,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let dout_at = address(params.dout, sequence.batch, workgroup.y, row);
     var products = vec4(0.0);
     for (var d = 0u; d < params.dim_v; d += 4u) {
-        products = fma(load_out(out_at, d, params.dim_v - d), load_dout(dout_at, d, params.dim_v - d), products);
+        // A row that sees nothing has an output of 0, and its dO may be anything.
+        let x = load_out(out_at, d, params.dim_v - d);
+        products += select(vec4(0.0), x * load_dout(dout_at, d, params.dim_v - d), x != vec4(0.0));
     }
     let sum = (products.x + products.y) + (products.z + products.w);
     let log_sum = lse[address(params.lse, sequence.batch, workgroup.y, row)];
     sums[address(params.sums, sequence.batch, workgroup.y, row)] =
-        vec2(log_sum, sum - lse_gradient(sequence.batch, workgroup.y, row));
+        vec4(log_sum, sum - lse_gradient(sequence.batch, workgroup.y, row),
+             slope_of(sequence.batch, workgroup.y), bitcast<f32>(all_keys(sequence.batch)));
 }

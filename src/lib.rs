@@ -104,6 +104,11 @@
 //! a prefix that a batch shares, for keys that arrive or fit only in chunks, for several caches. Its page says what holds for
 //! rows that saw nothing and for numbers that are not finite.
 //!
+//! # Training
+//!
+//! [`Problem::gradients`] describes the gradients of a problem's inputs, and [`Attention::plan_gradients`] plans them: see
+//! [`Gradients`]. Memory beyond the operands is 16 bytes per row, and on software GPUs a copy of the inputs in textures.
+//!
 //! # Matrix units
 //!
 //! f16 attention runs on tensor cores, matrix cores and simdgroup matrices if the app opts in: see the example at

@@ -48,6 +48,8 @@ pub(crate) struct Choices {
     pub(crate) programs: Programs,
     /// Whether these programs read `aux`.
     pub(crate) aux: bool,
+    /// Where lengths of keys and ALiBi slopes are read.
+    pub(crate) tables: Tables,
     /// Whether a gradient of the log-sum-exp comes in.
     pub(crate) dlse: bool,
     /// What is appended to a cache, if anything is.
@@ -185,6 +187,15 @@ pub(crate) enum NewRows {
     Queries,
 }
 
+/// Where a kernel reads the lengths of keys and the `ALiBi` slopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Tables {
+    /// From the caller's buffers.
+    Bound,
+    /// From the sums of rows.
+    InSums,
+}
+
 /// Where a kernel writes the results of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Results {
@@ -232,6 +243,7 @@ impl Choices {
             sinks: problem.uses(Operand::Sinks),
             programs: problem.programs().clone(),
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
+            tables: Tables::Bound,
             dlse: false,
             append: None,
             results: Results::Whole,
@@ -260,6 +272,7 @@ impl Choices {
             sinks: false,
             programs: Programs::default(),
             aux: false,
+            tables: Tables::Bound,
             dlse: false,
             append: None,
             results: Results::Whole,
@@ -272,9 +285,13 @@ impl Choices {
         let Some([mask_rows, _]) = self.block_mask else { return 0 };
         match counts {
             // The rows of tiles, those at the ends of the block, and the iterations in which the loops end.
-            Counts::Rows | Counts::Keys | Counts::MaskRows | Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads => {
-                rows / mask_rows + 6
-            }
+            Counts::Rows
+            | Counts::Keys
+            | Counts::MaskRows
+            | Counts::SeenKeys
+            | Counts::BiasRows(_)
+            | Counts::Heads
+            | Counts::StoredRows => rows / mask_rows + 6,
             // Heads times rows of tiles: at most twice the rows, and per head the same extra iterations as above.
             Counts::GroupedRows => rows * 8 + 6,
         }

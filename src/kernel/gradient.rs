@@ -27,16 +27,6 @@ impl Target {
             Self::Bias => Operand::Dbias,
         }
     }
-
-    pub(super) const fn of(operand: Operand) -> Option<Self> {
-        match operand {
-            Operand::Dq => Some(Self::Queries),
-            Operand::Dk => Some(Self::Keys),
-            Operand::Dv => Some(Self::Values),
-            Operand::Dbias => Some(Self::Bias),
-            _ => None,
-        }
-    }
 }
 
 /// The names that the copy of `products.wgsl` for dO and V has instead of those for Q and K.
@@ -196,6 +186,7 @@ pub(super) fn row_sums(choices: &Choices) -> Kernel {
     pieces.inputs([Operand::Out, Operand::Dout], choices, Form::Wide);
     pieces.slots.push(Slot::read(Operand::Lse, "array<f32>"));
     pieces.queries(choices);
+    pieces.tables(choices);
     if choices.dlse {
         pieces.file(include_str!("../../shaders/pieces/dlse_buffer.wgsl"));
         pieces.slots.push(Slot::read(Operand::Dlse, "array<f32>"));

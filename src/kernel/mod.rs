@@ -18,6 +18,7 @@ mod block_mask;
 mod combine;
 mod decode;
 mod gradient;
+mod gradient_lanes;
 mod lanes;
 mod matrix;
 mod merge;

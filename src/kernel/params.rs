@@ -61,6 +61,7 @@ params! {
     dbias: [u32; 4] = "vec4<u32>",
     dsinks: [u32; 4] = "vec4<u32>",
     sums: [u32; 4] = "vec4<u32>",
+    staged_rows: [u32; 4] = "vec4<u32>",
     /// How many batches, heads, blocks of rows and tiles of keys share an element of the bias.
     shared_by: [u32; 4] = "vec4<u32>",
     /// Query rows of this dispatch, or keys if it stages them. Ragged queries are not counted by it.

@@ -1,6 +1,6 @@
 //! The piece of text for each choice, and what it binds.
 
-use crate::kernel::choices::{Access, Choices, Elements, Keys, Queries, Results, Storage};
+use crate::kernel::choices::{Access, Choices, Elements, Keys, Queries, Results, Storage, Tables};
 use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
@@ -185,11 +185,13 @@ impl Pieces {
                 self.slots.push(Slot::of(Operand::Bias, "array<u32>"));
             }
         }
-        if choices.alibi {
-            self.file(include_str!("../../shaders/pieces/alibi_slopes.wgsl"));
-            self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
-        } else {
-            self.file(include_str!("../../shaders/pieces/alibi_none.wgsl"));
+        match (choices.alibi, choices.tables) {
+            (false, _) => self.file(include_str!("../../shaders/pieces/alibi_none.wgsl")),
+            (true, Tables::InSums) => self.file(include_str!("../../shaders/pieces/alibi_sums.wgsl")),
+            (true, Tables::Bound) => {
+                self.file(include_str!("../../shaders/pieces/alibi_slopes.wgsl"));
+                self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
+            }
         }
         self.programs(choices);
         self.sites(choices);
@@ -241,11 +243,33 @@ impl Pieces {
             }
             Keys::Ring => self.file(include_str!("../../shaders/pieces/keys_ring.wgsl")),
         }
+        match (choices.kv_lengths, choices.tables) {
+            (true, Tables::InSums) => self.file(include_str!("../../shaders/pieces/lengths_sums.wgsl")),
+            (true, Tables::Bound) => self.lengths(),
+            (false, _) if choices.keys != Keys::Ragged => {
+                self.file(include_str!("../../shaders/pieces/lengths_all.wgsl"));
+            }
+            (false, _) => {}
+        }
+    }
+
+    fn lengths(&mut self) {
+        self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
+        self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
+    }
+
+    /// Binds the lengths of keys and the slopes that the sums of rows carry: `all_keys` and `slope_of`.
+    pub(super) fn tables(&mut self, choices: &Choices) {
         if choices.kv_lengths {
-            self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
-            self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
-        } else if choices.keys != Keys::Ragged {
-            self.file(include_str!("../../shaders/pieces/lengths_all.wgsl"));
+            self.lengths();
+        } else {
+            self.file(include_str!("../../shaders/pieces/lengths_unknown.wgsl"));
+        }
+        if choices.alibi {
+            self.file(include_str!("../../shaders/pieces/slope_of_head_buffer.wgsl"));
+            self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
+        } else {
+            self.file(include_str!("../../shaders/pieces/slope_of_head_none.wgsl"));
         }
     }
 

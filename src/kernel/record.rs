@@ -103,6 +103,8 @@ pub(crate) enum Counts {
     BiasRows(u32),
     /// One for all rows of a query head.
     Heads,
+    /// The rows of `q` as they are stored, of one query head.
+    StoredRows,
 }
 
 /// What a kernel needs from a device.

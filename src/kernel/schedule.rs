@@ -5,11 +5,14 @@ use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::decode::Decode;
 use crate::kernel::gradient::Target;
+use crate::kernel::gradient_lanes::{Own, Pairs};
 use crate::kernel::matrix::Matrix;
 use crate::kernel::record::Kernel;
 use crate::kernel::streams::Streams;
 use crate::kernel::tiled::{Exchange, Tiled};
-use crate::kernel::{DIM_STEP, append, block_mask, combine, gradient, lanes, matrix, merge, stage, tiled};
+use crate::kernel::{
+    DIM_STEP, append, block_mask, combine, gradient, gradient_lanes, lanes, matrix, merge, stage, tiled,
+};
 
 /// A schedule with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +48,15 @@ pub(crate) enum Schedule {
     Gradient(Target),
     /// Computes the gradient of the sinks.
     GradientOfSinks,
+    /// Copies pairs to textures, for gradients on software GPUs.
+    StagePairs(Pairs),
+    /// Computes gradients on software GPUs, on subgroups of `size` lanes.
+    GradientLanes {
+        /// What the lanes own.
+        own: Own,
+        /// Lanes per subgroup.
+        size: u32,
+    },
 }
 
 impl Schedule {
@@ -65,6 +77,8 @@ impl Schedule {
             Self::RowSums => gradient::row_sums(choices),
             Self::Gradient(target) => gradient::kernel(choices, target),
             Self::GradientOfSinks => gradient::sinks(choices),
+            Self::StagePairs(pairs) => gradient_lanes::stage_pairs(choices, pairs),
+            Self::GradientLanes { own, size } => gradient_lanes::kernel(choices, own, size),
         }
     }
 
@@ -88,6 +102,12 @@ impl Schedule {
             Self::Gradient(Target::Values) => "gradient_values",
             Self::Gradient(Target::Bias) => "gradient_bias",
             Self::GradientOfSinks => "gradient_sinks",
+            Self::StagePairs(Pairs::Keys) => "stage_keys",
+            Self::StagePairs(Pairs::Rows) => "stage_rows",
+            Self::GradientLanes { own: Own::Rows, .. } => "gradient_lanes_queries",
+            Self::GradientLanes { own: Own::KeysAndValues, .. } => "gradient_lanes_keys_values",
+            Self::GradientLanes { own: Own::Keys, .. } => "gradient_lanes_keys",
+            Self::GradientLanes { own: Own::Values, .. } => "gradient_lanes_values",
         }
     }
 
@@ -107,7 +127,9 @@ impl Schedule {
             | Self::Append
             | Self::RowSums
             | Self::Gradient(_)
-            | Self::GradientOfSinks => self.to_string(),
+            | Self::GradientOfSinks
+            | Self::StagePairs(_)
+            | Self::GradientLanes { .. } => self.to_string(),
         }
     }
 
@@ -155,7 +177,7 @@ impl std::fmt::Display for Schedule {
             Self::Tiled(tiled) => write!(f, "{tiled}"),
             Self::Decode(decode) => write!(f, "{decode}"),
             Self::Streams(streams) => write!(f, "{streams}"),
-            Self::Lanes { size } => write!(f, "{}{size}", self.name()),
+            Self::Lanes { size } | Self::GradientLanes { size, .. } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
             Self::Weights
             | Self::Stage
@@ -165,7 +187,8 @@ impl std::fmt::Display for Schedule {
             | Self::Append
             | Self::RowSums
             | Self::Gradient(_)
-            | Self::GradientOfSinks => f.write_str(self.name()),
+            | Self::GradientOfSinks
+            | Self::StagePairs(_) => f.write_str(self.name()),
         }
     }
 }

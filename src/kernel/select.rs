@@ -5,12 +5,13 @@ use crate::kernel::choices::{Access, NewRows, VALUE_COLUMNS};
 use crate::kernel::decode::Decode;
 use crate::kernel::error::PlanError;
 use crate::kernel::gradient::Target;
+use crate::kernel::gradient_lanes::Own;
 use crate::kernel::record::{Counts, Kernel, Keys};
 use crate::kernel::schedule::Schedule;
 use crate::kernel::streams::{self, Streams};
 use crate::kernel::tiled::{Exchange, Tiled};
 use crate::kernel::variant::Variant;
-use crate::kernel::{DIM_QK_KEPT, MAX_DIM, matrix};
+use crate::kernel::{DIM_QK_KEPT, MAX_DIM, gradient_lanes, matrix};
 use crate::problem::Problem;
 use crate::problem::merge::Merge;
 use crate::problem::operand::Operand;
@@ -256,8 +257,6 @@ pub(crate) fn append_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Vari
 /// [`PlanError`] if the device cannot run one of them.
 pub(crate) fn gradient_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
     head_sizes(problem)?;
-    let wanted = Operand::ALL.into_iter().filter(|operand| operand.is_gradient() && problem.uses(*operand));
-    let schedules = wanted.map(|operand| Target::of(operand).map_or(Schedule::GradientOfSinks, Schedule::Gradient));
     let of = |schedule| {
         let in_fours = Variant::of_gradient(schedule, problem, Access::Vec4);
         let suits = in_fours.suits(&in_fours.kernel(), problem);
@@ -265,7 +264,52 @@ pub(crate) fn gradient_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Va
         check(&variant, &variant.kernel(), problem, caps)?;
         Ok(variant)
     };
-    std::iter::once(Schedule::RowSums).chain(schedules).map(of).collect()
+    gradient_schedules(problem, caps).into_iter().map(of).collect()
+}
+
+/// The schedules of the gradients that `problem` wants, in order. On a software GPU with subgroups, lanes own rows or keys if
+/// their operands are in fours and fit.
+fn gradient_schedules(problem: &Problem, caps: &Caps) -> Vec<Schedule> {
+    let wants = |operand| problem.uses(operand);
+    let mut schedules = vec![Schedule::RowSums];
+    let lanes = |own| {
+        let size = software_lanes(caps)?;
+        let schedule = Schedule::GradientLanes { own, size };
+        let fits_lanes = problem.shape().dim_qk.max(problem.shape().dim_v) <= gradient_lanes::MOST_DIM;
+        let variant = Variant::of_gradient(schedule, problem, Access::Vec4);
+        let fits = fits_lanes
+            && variant.suits(&variant.kernel(), problem)
+            && gradient_lanes::fits(variant.choices(), problem, caps)
+            && check(&variant, &variant.kernel(), problem, caps).is_ok();
+        fits.then_some([Schedule::StagePairs(own.streams()), schedule])
+    };
+    if wants(Operand::Dq) {
+        match lanes(Own::Rows) {
+            Some(steps) => schedules.extend(steps),
+            None => schedules.push(Schedule::Gradient(Target::Queries)),
+        }
+    }
+    let own = match (wants(Operand::Dk), wants(Operand::Dv)) {
+        (true, true) => Some(Own::KeysAndValues),
+        (true, false) => Some(Own::Keys),
+        (false, true) => Some(Own::Values),
+        (false, false) => None,
+    };
+    match own.and_then(lanes) {
+        Some(steps) => schedules.extend(steps),
+        None => {
+            let targets = [(Operand::Dk, Target::Keys), (Operand::Dv, Target::Values)];
+            let wanted = targets.into_iter().filter(|&(operand, _)| wants(operand));
+            schedules.extend(wanted.map(|(_, target)| Schedule::Gradient(target)));
+        }
+    }
+    if wants(Operand::Dbias) {
+        schedules.push(Schedule::Gradient(Target::Bias));
+    }
+    if wants(Operand::Dsinks) {
+        schedules.push(Schedule::GradientOfSinks);
+    }
+    schedules
 }
 
 fn append_variant(problem: &Problem, rows: NewRows, caps: &Caps) -> Result<Variant, PlanError> {
@@ -365,7 +409,7 @@ fn rows_of_workgroup(kernel: &Kernel, problem: &Problem) -> u64 {
             let shared = times(batches, shape.batch).saturating_mul(times(heads, shape.heads_q));
             shared.saturating_mul(rows).saturating_mul(tiles)
         }
-        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows => 0,
+        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows | Counts::StoredRows => 0,
     }
 }
 

@@ -36,6 +36,9 @@ pub(crate) enum Space {
     StagedK,
     /// The values, four elements per texel.
     StagedV,
+    /// The queries and the gradients of their outputs, four elements per texel.
+    StagedQ,
+    StagedDout,
     /// Each row's statistics that the gradients share.
     Sums,
 }
@@ -106,11 +109,9 @@ impl Slot {
     pub(crate) const fn of_space(space: Space, usage: Usage) -> Self {
         let wgsl = match (space, usage) {
             (Space::Partial, _) => "array<vec4<f32>>",
-            (Space::Sums, _) => "array<vec2<f32>>",
-            (Space::StagedK | Space::StagedV, Usage::Read | Usage::ReadShared) => {
-                "texture_storage_2d<rgba32float, read>"
-            }
-            (Space::StagedK | Space::StagedV, Usage::Write) => "texture_storage_2d<rgba32float, write>",
+            (Space::Sums, _) => "array<vec4<f32>>",
+            (_, Usage::Read | Usage::ReadShared) => "texture_storage_2d<rgba32float, read>",
+            (_, Usage::Write) => "texture_storage_2d<rgba32float, write>",
         };
         Self { resource: Resource::Space(space), usage, wgsl }
     }
@@ -164,6 +165,8 @@ impl Slot {
             Resource::Space(Space::Partial) => "parts",
             Resource::Space(Space::StagedK) => "staged_k",
             Resource::Space(Space::StagedV) => "staged_v",
+            Resource::Space(Space::StagedQ) => "staged_q",
+            Resource::Space(Space::StagedDout) => "staged_dout",
             Resource::Space(Space::Sums) => "sums",
         }
     }
@@ -174,7 +177,8 @@ impl Slot {
             Resource::Operand(operand) => operand.shape(),
             Resource::Space(Space::Partial) => "(B, Hq, Lq, parts): (m, l, saw, 0), O",
             Resource::Space(Space::StagedK | Space::StagedV) => "(B, Hkv, Lk), in rows of texels",
-            Resource::Space(Space::Sums) => "(B, Hq, Lq): (LSE, rowsum(dO ∘ O) − dLSE)",
+            Resource::Space(Space::StagedQ | Space::StagedDout) => "(B, Hq, Lq), in rows of texels",
+            Resource::Space(Space::Sums) => "(B, Hq, Lq): see row_sums.wgsl",
         }
     }
 }

@@ -16,7 +16,12 @@ const WIDTH: u32 = 4096;
 
 /// The number of keys, of `dim` elements each, that share a row of a texture.
 const fn keys_per_row(dim: u32) -> u32 {
-    1 << (WIDTH / (dim / 4)).ilog2()
+    per_row(dim / 4)
+}
+
+/// How many of something that takes `texels` share a row of a texture.
+pub(super) const fn per_row(texels: u32) -> u32 {
+    1 << (WIDTH / texels).ilog2()
 }
 
 /// Widths and heights of the textures of keys and of values.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Appended, Choices, Keys, NewRows, Results, Storage};
+use crate::kernel::choices::{Access, Appended, Choices, Elements, Keys, NewRows, Results, Storage, Tables};
+use crate::kernel::gradient_lanes::Pairs;
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
-use crate::kernel::{MAX_DIM, block_mask, stage, text};
+use crate::kernel::{MAX_DIM, block_mask, gradient_lanes, stage, text};
 use crate::problem::Problem;
 use crate::problem::builder::Sharing;
 use crate::problem::merge::Merge;
@@ -77,15 +78,32 @@ impl Variant {
     /// The variant that computes a gradient of a problem by `access`, or what all gradients need of each row.
     pub(super) fn of_gradient(schedule: Schedule, problem: &Problem, access: Access) -> Self {
         let all = Choices::of(problem, access, schedule.dim_step());
-        if matches!(schedule, Schedule::Gradient(_)) {
-            // A gradient of the weights is a product with all columns of a value.
-            let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
-            return Self::new(schedule, Choices { dim_v, lse: false, sinks: false, ..all });
+        // A gradient of the weights is a product with all columns of a value.
+        let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
+        if let Schedule::StagePairs(pairs) = schedule {
+            let moved = Choices { dim_v, ..all.of_elements() };
+            return Self::new(
+                schedule,
+                match pairs {
+                    Pairs::Keys => {
+                        Choices { storage: all.storage.of_keys(), keys: all.keys, kv_lengths: all.kv_lengths, ..moved }
+                    }
+                    Pairs::Rows => {
+                        Choices { storage: Storage { kv: Elements::Of(all.storage.q), ..all.storage }, ..moved }
+                    }
+                },
+            );
         }
-        let dlse = schedule == Schedule::RowSums && problem.uses(Operand::Dlse);
+        if matches!(schedule, Schedule::Gradient(_) | Schedule::GradientLanes { .. }) {
+            return Self::new(schedule, Choices { dim_v, lse: false, sinks: false, tables: Tables::InSums, ..all });
+        }
         let storage = Storage::uniform(all.storage.out);
-        let (dim_qk, dim_v, queries) = (0, 0, all.queries);
-        Self::new(schedule, Choices { storage, dim_qk, dim_v, queries, dlse, ..all.of_elements() })
+        let of_rows = Choices { storage, dim_qk: 0, dim_v: 0, queries: all.queries, ..all.of_elements() };
+        if schedule != Schedule::RowSums {
+            return Self::new(schedule, of_rows);
+        }
+        let (dlse, kv_lengths, alibi) = (problem.uses(Operand::Dlse), all.kv_lengths, all.alibi);
+        Self::new(schedule, Choices { dlse, kv_lengths, alibi, ..of_rows })
     }
 
     /// The kernel itself.
@@ -168,6 +186,17 @@ impl Variant {
     /// Widths and heights of the textures that it reads staged keys and values from.
     pub(crate) fn staged_texels(&self, problem: &Problem) -> Option<[[u32; 2]; 2]> {
         self.kernel().binds(Space::StagedK).then(|| stage::sizes(self.choices(), problem))
+    }
+
+    /// Widths and heights of the textures that it reads keys with values from, and queries with the gradients of their
+    /// outputs.
+    pub(crate) fn staged_pairs(&self, problem: &Problem) -> [Option<[[u32; 2]; 2]>; 2] {
+        let streams = match self.schedule() {
+            Schedule::GradientLanes { own, .. } => Some(own.streams()),
+            _ => None,
+        };
+        [Pairs::Keys, Pairs::Rows]
+            .map(|pairs| (streams == Some(pairs)).then(|| gradient_lanes::sizes(self.choices(), problem, pairs)))
     }
 
     /// Whether it moves elements like another variant.

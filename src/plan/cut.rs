@@ -6,8 +6,8 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Columns, Cost, Counts, Kernel, Keys};
 use crate::kernel::slots::Resource;
-use crate::plan::piece::{Piece, blocks, count};
-use crate::plan::slices::{Slice, slices};
+use crate::plan::piece::{Piece, blocks, count, shared_by};
+use crate::plan::slices::{Slice, counts_query_heads, slices};
 use crate::plan::split::{Split, column_ranges};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -102,8 +102,7 @@ impl Job<'_> {
         };
         let Piece { batch, heads, rows, .. } = piece;
         let counts = self.kernel.block.counts;
-        let counts_query_heads =
-            matches!(counts, Counts::Rows | Counts::MaskRows | Counts::BiasRows(_) | Counts::Heads);
+        let counts_query_heads = counts_query_heads(counts);
         let group = if counts_query_heads { self.problem.shape().group() } else { 1 };
         if let Some(halves) = halve(batch, 1) {
             return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
@@ -143,9 +142,13 @@ impl Job<'_> {
         let vectors = u64::from(dim_qk) + dim_v;
         let group = match self.kernel.block.counts {
             Counts::GroupedRows => u64::from(self.problem.shape().group()),
-            Counts::Rows | Counts::Keys | Counts::MaskRows | Counts::SeenKeys | Counts::BiasRows(_) | Counts::Heads => {
-                1
-            }
+            Counts::Rows
+            | Counts::Keys
+            | Counts::MaskRows
+            | Counts::SeenKeys
+            | Counts::BiasRows(_)
+            | Counts::Heads
+            | Counts::StoredRows => 1,
         };
         let rows_together = if self.counts_blocks() { self.kernel.block.rows.into() } else { group };
         let rows = u64::from(count(&piece.rows)) * rows_together;
@@ -179,18 +182,6 @@ impl Job<'_> {
     pub(crate) fn slices(&self, piece: &Piece) -> impl Iterator<Item = Slice> {
         slices(self.kernel, self.problem, self.split, piece, self.caps.binding_alignment.max(16))
     }
-}
-
-/// How many batches, heads, rows and keys share an element of the bias' gradient.
-pub(super) fn shared_by(problem: &Problem) -> [u32; 4] {
-    let own = problem.view(Operand::Dbias).map_or([1; 4], |bias| bias.extent);
-    let mut shared = problem.shape().scores();
-    for (shared, own) in shared.iter_mut().zip(own) {
-        if own != 1 {
-            *shared = 1;
-        }
-    }
-    shared
 }
 
 #[cfg(test)]

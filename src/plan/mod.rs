@@ -284,7 +284,9 @@ impl Attention {
             if variant.kernel().binds(Space::Sums) {
                 need.sums_bytes = sums(problem).size_bytes();
             }
-            need.staged = need.staged.or(variant.staged_texels(problem));
+            let [keys, rows] = variant.staged_pairs(problem);
+            need.staged_rows = need.staged_rows.or(rows);
+            need.staged = need.staged.or(keys).or(variant.staged_texels(problem));
         }
         Ok(need)
     }

@@ -5,9 +5,9 @@ use std::f64::consts::LOG2_E;
 use crate::kernel::params::Params;
 use crate::kernel::record::{Columns, Counts};
 use crate::kernel::slots::{Resource, Space};
-use crate::plan::cut::{Job, shared_by};
-use crate::plan::piece::{Piece, count, key_tiles};
-use crate::plan::slices::{Slice, counts_query_heads, staged};
+use crate::plan::cut::Job;
+use crate::plan::piece::{Piece, count, key_tiles, shared_by};
+use crate::plan::slices::{Slice, counts_query_heads, staged, staged_rows};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
@@ -46,6 +46,7 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         band_last: band.last,
         band_from_end: band.from_end.into(),
         staged: staged(problem, job.kernel.block.counts, piece).map(narrow),
+        staged_rows: staged_rows(problem, job.kernel.block.counts, piece).map(narrow),
         negative_infinity: f32::NEG_INFINITY,
         nan: f32::NAN,
         parts: job.split.parts,
@@ -123,7 +124,7 @@ pub(super) fn set_view(params: &mut Params, slice: &Slice) {
         Resource::Operand(Operand::PairOut) => params.pair_out = view,
         Resource::Operand(Operand::PairLse) => params.pair_lse = view,
         Resource::Space(Space::Partial) => params.part = view,
-        Resource::Space(Space::StagedK | Space::StagedV) => {}
+        Resource::Space(Space::StagedK | Space::StagedV | Space::StagedQ | Space::StagedDout) => {}
     }
 }
 

@@ -51,6 +51,10 @@ impl Piece {
                 (batches, heads, if keys == 0 { 0 } else { rows })
             }
             Counts::Heads => (1, heads_q, 1),
+            Counts::StoredRows => {
+                let [batches, rows] = problem.stored_queries();
+                (batches, heads_q, rows)
+            }
         };
         let columns = if block.columns == Columns::OfProducts { dim_qk } else { dim_v };
         Self { batch: 0..batch, heads: 0..heads, rows: 0..rows, columns: 0..columns }
@@ -92,6 +96,18 @@ pub(super) fn blocks(problem: &Problem, block: Block) -> Option<u32> {
 pub(super) fn key_tiles(problem: &Problem, block: Block) -> u32 {
     let Counts::BiasRows(keys) = block.counts else { return 1 };
     problem.view(Operand::Dbias).map_or(1, |bias| bias.extent[3].div_ceil(keys))
+}
+
+/// How many batches, heads, rows and keys share an element of the bias' gradient.
+pub(super) fn shared_by(problem: &Problem) -> [u32; 4] {
+    let own = problem.view(Operand::Dbias).map_or([1; 4], |bias| bias.extent);
+    let mut shared = problem.shape().scores();
+    for (shared, own) in shared.iter_mut().zip(own) {
+        if own != 1 {
+            *shared = 1;
+        }
+    }
+    shared
 }
 
 pub(super) const fn count(range: &Range<u32>) -> u32 {

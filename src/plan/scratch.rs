@@ -14,14 +14,16 @@ pub struct ScratchSize {
     pub(crate) sums_bytes: u64,
     /// Width and height of the textures of keys and of values, in texels.
     pub(crate) staged: Option<[[u32; 2]; 2]>,
+    /// Those of queries and the gradients of their outputs.
+    pub(crate) staged_rows: Option<[[u32; 2]; 2]>,
 }
 
 impl ScratchSize {
     /// The total size, in bytes.
     pub fn bytes(&self) -> u64 {
         let bytes = |[width, height]: [u32; 2]| (u64::from(width) * u64::from(height)).saturating_mul(TEXEL_BYTES);
-        let staged = self.staged.map_or([0; 2], |sizes| sizes.map(bytes));
-        staged.into_iter().fold(self.partial_bytes.saturating_add(self.sums_bytes), u64::saturating_add)
+        let staged = [self.staged, self.staged_rows].into_iter().flatten().flatten().map(bytes);
+        staged.fold(self.partial_bytes.saturating_add(self.sums_bytes), u64::saturating_add)
     }
 
     /// Whether scratch of this size is enough for a plan that needs `need`. Textures may be larger than needed: the
@@ -30,11 +32,13 @@ impl ScratchSize {
         let large_enough = |(had, needed): (&[u32; 2], &[u32; 2])| had[0] >= needed[0] && had[1] >= needed[1];
         self.partial_bytes >= need.partial_bytes
             && self.sums_bytes >= need.sums_bytes
-            && match (&self.staged, &need.staged) {
-                (_, None) => true,
-                (None, Some(_)) => false,
-                (Some(had), Some(needed)) => had.iter().zip(needed).all(large_enough),
-            }
+            && [(&self.staged, &need.staged), (&self.staged_rows, &need.staged_rows)].into_iter().all(|sizes| {
+                match sizes {
+                    (_, None) => true,
+                    (None, Some(_)) => false,
+                    (Some(had), Some(needed)) => had.iter().zip(needed).all(large_enough),
+                }
+            })
     }
 }
 
@@ -62,6 +66,7 @@ pub struct Scratch {
     pub(crate) partial: Option<wgpu::Buffer>,
     pub(crate) sums: Option<wgpu::Buffer>,
     pub(crate) staged: Option<[wgpu::TextureView; 2]>,
+    pub(crate) staged_rows: Option<[wgpu::TextureView; 2]>,
 }
 
 impl Scratch {
@@ -91,7 +96,8 @@ impl Scratch {
             });
             texture.create_view(&wgpu::TextureViewDescriptor::default())
         };
-        Self { size, partial, sums, staged: size.staged.map(|sizes| sizes.map(texture)) }
+        let [staged, staged_rows] = [size.staged, size.staged_rows].map(|sizes| sizes.map(|sizes| sizes.map(texture)));
+        Self { size, partial, sums, staged, staged_rows }
     }
 
     /// The size of each kind of scratch.
@@ -109,11 +115,12 @@ impl Scratch {
     }
 
     pub(crate) fn texture(&self, space: Space) -> Option<&wgpu::TextureView> {
-        let [k, v] = self.staged.as_ref()?;
         match space {
             Space::Partial | Space::Sums => None,
-            Space::StagedK => Some(k),
-            Space::StagedV => Some(v),
+            Space::StagedK => self.staged.as_ref().map(|[k, _]| k),
+            Space::StagedV => self.staged.as_ref().map(|[_, v]| v),
+            Space::StagedQ => self.staged_rows.as_ref().map(|[q, _]| q),
+            Space::StagedDout => self.staged_rows.as_ref().map(|[_, dout]| dout),
         }
     }
 }

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use crate::kernel::record::{Block, Columns, Counts, Kernel};
 use crate::kernel::slots::{Resource, Slot, Space, binding};
-use crate::plan::cut::shared_by;
-use crate::plan::piece::Piece;
+use crate::plan::piece::{Piece, shared_by};
 use crate::plan::split::Split;
 use crate::problem::Problem;
 use crate::problem::layout::{Layout, View};
@@ -40,7 +39,7 @@ pub(crate) fn slices(
         Resource::Operand(operand) => problem.view(operand),
         Resource::Space(Space::Partial) => Some(split.view(problem)),
         Resource::Space(Space::Sums) => Some(sums(problem)),
-        Resource::Space(Space::StagedK | Space::StagedV) => None,
+        Resource::Space(Space::StagedK | Space::StagedV | Space::StagedQ | Space::StagedDout) => None,
     };
     kernel.slots.iter().enumerate().filter_map(move |(n, slot)| {
         let view = view_of(slot)?;
@@ -84,10 +83,13 @@ fn axes(view: &View, problem: &Problem, block: Block, piece: &Piece) -> [Range<u
             (batch, 0..shape.len_q, heads.clone(), heads)
         }
         Counts::Heads => (0..problem.shape().batch, 0..problem.shape().len_q, query_heads, heads),
-        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows => (batch, rows, query_heads, heads),
+        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows | Counts::StoredRows => {
+            (batch, rows, query_heads, heads)
+        }
     };
     // The blocks of ragged queries may belong to any sequence.
-    let is_ragged = matches!(problem.queries(), Queries::Ragged { .. }) && counts != Counts::Keys;
+    let is_ragged =
+        matches!(problem.queries(), Queries::Ragged { .. }) && !matches!(counts, Counts::Keys | Counts::StoredRows);
     let [batch, query_rows] = if is_ragged { [all_batches.clone(), all_rows.clone()] } else { [batch, rows.clone()] };
     match view.operand {
         Operand::K | Operand::V | Operand::Dk | Operand::Dv => {
@@ -137,10 +139,24 @@ fn axes(view: &View, problem: &Problem, block: Block, piece: &Piece) -> [Range<u
     }
 }
 
+/// Where a piece's rows are staged: offset and strides of batch, head and row, in rows.
+pub(crate) fn staged_rows(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
+    let ([batches, rows], heads_q) = (problem.stored_queries(), problem.shape().heads_q);
+    // Ragged queries have one batch, whatever the sequence.
+    let (head, batch) = (u64::from(rows), if batches > 1 { u64::from(rows) * u64::from(heads_q) } else { 0 });
+    let first_head =
+        if counts_query_heads(counts) { piece.heads.start } else { piece.heads.start * problem.shape().group() };
+    let first_row = if counts == Counts::StoredRows { piece.rows.start } else { 0 };
+    let first_batch = if batches > 1 { piece.batch.start } else { 0 };
+    let first =
+        u64::from(first_batch).wrapping_mul(batch).wrapping_add(u64::from(first_head) * head + u64::from(first_row));
+    [first, batch, head, 1]
+}
+
 /// Whether the heads of a piece are query heads.
 pub(super) const fn counts_query_heads(counts: Counts) -> bool {
     match counts {
-        Counts::Rows | Counts::MaskRows | Counts::BiasRows(_) | Counts::Heads => true,
+        Counts::Rows | Counts::MaskRows | Counts::BiasRows(_) | Counts::Heads | Counts::StoredRows => true,
         Counts::GroupedRows | Counts::Keys | Counts::SeenKeys => false,
     }
 }
@@ -152,8 +168,8 @@ pub(super) fn sums(problem: &Problem) -> View {
     View::of_rows(Operand::Lse, layout, [batch, heads, rows, 1], SUMS_BYTES)
 }
 
-/// Two f32 per row.
-const SUMS_BYTES: u64 = 8;
+/// Four f32 per row.
+const SUMS_BYTES: u64 = 16;
 
 /// The KV heads of a range of query heads.
 fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {

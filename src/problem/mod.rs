@@ -266,7 +266,7 @@ impl Problem {
             Operand::Dq => self.wanted(operand).map(|wanted| queries(wanted.dq, heads_q, dim_qk)),
             Operand::Dk => self.wanted(operand).map(|wanted| keys(wanted.dk, dim_qk)),
             Operand::Dv => self.wanted(operand).map(|wanted| keys(wanted.dv, dim_v)),
-            Operand::Dbias => self.wanted(operand).and_then(|_| self.spec.bias).map(|(_, bias)| {
+            Operand::Dbias => self.wanted(operand).and(self.spec.bias).map(|(_, bias)| {
                 let ScoreLayout { offset, stride, .. } = ScoreLayout::broadcast(bias.sizes(shape));
                 View { operand, offset, extent: bias.sizes(shape), stride, element_bytes }
             }),

@@ -165,18 +165,17 @@ impl Plan {
         operands: &'a Operands<'_>,
         scratch: &'a Scratch,
     ) -> Option<BufferBinding<'a>> {
+        if let (0, Some(stand_ins)) = (slice.size_bytes, &self.stand_ins) {
+            let slot = kernel.slots.iter().find(|slot| slot.resource == slice.resource)?;
+            return Some(stand_ins.range(slice.binding, slot.usage));
+        }
         let (buffer, offset) = match slice.resource {
             Resource::Operand(operand) => operands.get(operand).map(|given| (given.buffer, given.offset))?,
             Resource::Space(Space::Partial) => (scratch.partial.as_ref()?, 0),
             Resource::Space(Space::Sums) => (scratch.sums.as_ref()?, 0),
-            Resource::Space(Space::StagedK | Space::StagedV) => return None,
+            Resource::Space(Space::StagedK | Space::StagedV | Space::StagedQ | Space::StagedDout) => return None,
         };
-        Some(match (BufferSize::new(slice.size_bytes), &self.stand_ins) {
-            (None, Some(stand_ins)) => {
-                let slot = kernel.slots.iter().find(|slot| slot.resource == slice.resource)?;
-                stand_ins.range(slice.binding, slot.usage)
-            }
-            (size, _) => BufferBinding { buffer, offset: offset + slice.offset_bytes, size },
-        })
+        let size = BufferSize::new(slice.size_bytes);
+        Some(BufferBinding { buffer, offset: offset + slice.offset_bytes, size })
     }
 }

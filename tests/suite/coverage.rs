@@ -6,7 +6,9 @@ use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use wgpu_attention::testing::{self, kind, weights_candidates};
-use wgpu_attention::{Append, BlockMask, Caps, Dtype, Merge, Problem, Shape, Variant, candidates};
+use wgpu_attention::{
+    Append, BlockMask, Caps, Dtype, Merge, Operand, Problem, ScoreLayout, Shape, Variant, candidates,
+};
 
 use crate::device::{Device, all, with_matrix_units};
 use crate::facts;
@@ -39,6 +41,16 @@ pub fn offered(caps: &Caps, tried: impl Fn(&Variant) -> bool) -> BTreeSet<String
         let problem = Problem::builder(Shape::new(1, 2, 8, dim)).append(Append::default());
         testing::append(&problem.build().unwrap(), caps)
     });
+    let gradients = [5, 64, 256].map(|dim| {
+        let problem = Problem::builder(Shape::new(1, 2, 8, dim)).sinks().lse();
+        let problem = problem.bias(Dtype::F32, ScoreLayout::broadcast([1; 4])).build().unwrap();
+        testing::gradients(&problem.gradients().build().unwrap(), caps)
+    });
+    let alone = [Operand::Dk, Operand::Dv].map(|of| {
+        let problem = Problem::builder(Shape::new(1, 2, 8, 64)).lse().build().unwrap();
+        testing::gradients(&problem.gradients().of([of]).build().unwrap(), caps)
+    });
+    let appends = appends.into_iter().chain(gradients).chain(alone);
     let others = others.map(Result::unwrap).chain(appends.into_iter().flat_map(Result::unwrap));
     kernels.extend(others.filter(tried).map(|variant| kind(&variant)));
     kernels

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use wgpu::{BufferBinding, BufferUsages, Device, Queue};
 use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
-    Append, Attention, BindError, BlockMask, Caps, Dtype, Function, Inputs, Layout, Merge, MergeBuilder, Operand,
-    Operands, Pages, PlanError, Problem, ProblemBuilder, ProblemError, Quantization, Readback, ReadbackError,
-    ResizeError, Rotary, RotaryPairs, ScoreLayout, Shape, reference, testing,
+    Append, Attention, BindError, BlockMask, Caps, Dtype, Function, Gradients, GradientsBuilder, Inputs, Layout, Merge,
+    MergeBuilder, Operand, Operands, Pages, PlanError, Problem, ProblemBuilder, ProblemError, Quantization, Readback,
+    ReadbackError, ResizeError, Rotary, RotaryPairs, ScoreLayout, Shape, reference, testing,
 };
 
 use crate::record::{buffers, noop, operands};
@@ -568,8 +568,78 @@ fn declared(source: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn of_gradients() {
+    use ProblemError as E;
+    let refused = |problem: ProblemBuilder, change: &dyn Fn(GradientsBuilder) -> GradientsBuilder, words: &[&str]| {
+        let error = change(problem.build().unwrap().gradients()).build().unwrap_err();
+        assert_says(&error, words);
+        error
+    };
+    let plain = || Problem::builder(shape()).lse();
+    let as_is = |gradients: GradientsBuilder| gradients;
+    let program = "fn score_mod(score: f32, at: At) -> f32 { return score; }";
+    let grad = "fn score_mod_grad(score: f32, at: At, gradient: f32) -> f32 { return gradient; }";
+    assert_eq!(refused(Problem::builder(shape()), &as_is, &["log-sum-exp", "call `lse`"]), E::GradientsNeedLse);
+    assert_eq!(refused(plain(), &|gradients| gradients.of([]), &["leave out `of`"]), E::NoGradients);
+    for operand in [Operand::Dbias, Operand::Dsinks, Operand::Q, Operand::Out] {
+        let error = refused(plain(), &|gradients| gradients.of([operand]), &[operand.name(), "dq, dk, dv"]);
+        assert_eq!(error, E::NotAGradient { operand });
+    }
+    let error = refused(plain().score_mod(program), &as_is, &["`score_mod_grad`", "return `gradient`"]);
+    assert_eq!(error, E::ScoreModGrad { has_score_mod: true });
+    let error = refused(plain(), &|gradients| gradients.score_mod_grad(grad), &["no `score_mod`", "leave it out"]);
+    assert_eq!(error, E::ScoreModGrad { has_score_mod: false });
+    let wrong = |gradients: GradientsBuilder| gradients.score_mod_grad(program);
+    let error = refused(plain().score_mod(program), &wrong, &["score_mod_grad", "gradient: f32"]);
+    assert!(matches!(error, E::Program { function: Function::ScoreModGrad, line: 1, .. }), "{error:?}");
+    // Both texts declare a name.
+    let twice = format!("const a = 1.0;\n{program}");
+    let wrong = |gradients: GradientsBuilder| gradients.score_mod_grad(format!("{grad}\nconst a = 2.0;"));
+    let error = refused(plain().score_mod(twice), &wrong, &["score_mod_grad, line 2", "a"]);
+    assert!(matches!(error, E::Program { function: Function::ScoreModGrad, line: 2, .. }), "{error:?}");
+    let relative = ScoreLayout::strided([0, 15, -1, 1]).at(7);
+    let error =
+        refused(plain().bias(Dtype::F32, relative), &as_is, &["`bias`", "[0, 15, -1, 1]", "leave it out by `of`"]);
+    assert!(matches!(error, E::BiasOverlaps { extent: [1, 4, 8, 8], .. }), "{error:?}");
+    let one = |gradients: GradientsBuilder| gradients.of([Operand::Dq]);
+    one(plain().bias(Dtype::F32, relative).build().unwrap().gradients()).build().unwrap();
+    for (problem, other) in [
+        (plain().paged_kv(Pages { count: 4, size: 4 }), "paged_kv"),
+        (plain().ring_kv(4), "ring_kv"),
+        (plain().kv_quantized(Quantization::Int8), "kv_quantized"),
+    ] {
+        let error = refused(problem, &as_is, &["gradients", other]);
+        assert!(matches!(error, E::Combined { one: "gradients", .. }), "{error:?}");
+    }
+    let overlapping = |gradients: GradientsBuilder| gradients.dk(Layout { row: 15, ..Layout::bhld(4, 8, 16) });
+    let error = refused(plain(), &overlapping, &["`dk`", "overlap"]);
+    assert!(matches!(error, E::Overlapping { operand: Operand::Dk, .. }), "{error:?}");
+
+    // A driver that ends loops, and one that binds too little.
+    let (device, _queue) = noop();
+    let plan = |gradients: Gradients, change: &dyn Fn(&mut Caps)| {
+        let mut caps = Caps::of(&device);
+        change(&mut caps);
+        Attention::with_caps(&device, caps).plan_gradients(&gradients).map(|plan| plan.dispatches())
+    };
+    let long = Problem::builder(Shape::new(1, 4, 70_000, 16).kv_heads(1).kv_len(8)).lse().sinks().build().unwrap();
+    let only = |of| long.gradients().of([of]).build().unwrap();
+    let ends_loops = |caps: &mut Caps| caps.loop_iterations = 65_535;
+    for (of, rows) in [(Operand::Dv, "280064"), (Operand::Dk, "280064")] {
+        let error = plan(only(of), &ends_loops).unwrap_err();
+        assert!(matches!(error, PlanError::TooManyRows { .. }), "{error:?}");
+        assert_says(&error, &[rows, "shorter sequences"]);
+    }
+    assert_eq!(plan(only(Operand::Dsinks), &ends_loops), Ok(2));
+    let few = Problem::builder(shape()).lse().build().unwrap().gradients().build().unwrap();
+    let error = plan(few, &|caps| caps.storage_buffers = 5).unwrap_err();
+    assert_says(&error, &["gradient_queries", "max_storage_buffers_per_shader_stage", "6", "5"]);
+}
+
+#[test]
 fn every_error_there_is() {
     describing();
+    of_gradients();
     planning();
     resizing();
     binding();

@@ -67,7 +67,7 @@ fn adapter(name: &str) -> Caps {
 }
 
 /// What every device runs.
-const EVERYWHERE: [&str; 11] = [
+const EVERYWHERE: [&str; 22] = [
     "tiled x4",
     "tiled x1",
     "weights x4",
@@ -79,6 +79,17 @@ const EVERYWHERE: [&str; 11] = [
     "combine x1",
     "append x4",
     "append x1",
+    "row_sums x4",
+    "row_sums x1",
+    "gradient_queries x4",
+    "gradient_queries x1",
+    "gradient_keys x4",
+    "gradient_keys x1",
+    "gradient_values x4",
+    "gradient_values x1",
+    "gradient_bias x4",
+    "gradient_bias x1",
+    "gradient_sinks x4",
 ];
 /// What the devices run in addition that do not get the kernels for CPUs.
 const DECODE: [&str; 2] = ["decode x4", "decode x1"];
@@ -112,13 +123,32 @@ fn each_kind_of_adapter_is_offered_its_kernels() {
     );
     assert_offered("llvmpipe by GL", &[&DECODE]);
     assert_offered("WARP of other sizes", &[&DECODE]);
+    let gradients_of_four = [
+        "stage_keys x4",
+        "stage_rows x4",
+        "gradient_lanes_queries4 x4",
+        "gradient_lanes_keys_values4 x4",
+        "gradient_lanes_keys4 x4",
+        "gradient_lanes_values4 x4",
+    ];
+    let gradients_of_eight = [
+        "stage_keys x4",
+        "stage_rows x4",
+        "gradient_lanes_queries8 x4",
+        "gradient_lanes_keys_values8 x4",
+        "gradient_lanes_keys8 x4",
+        "gradient_lanes_values8 x4",
+    ];
     let of_four = ["lanes4 x4w", "lanes4 x1", "streams4 x4w", "streams4 x1", "stage x4w", "stage x1"];
-    assert_offered("WARP", &[&of_four]);
+    assert_offered("WARP", &[&of_four, &gradients_of_four]);
     let without_words = ["lanes4 x4", "lanes4 x1", "streams4 x4", "streams4 x1", "stage x4", "stage x1"];
-    assert_offered("a browser's CPU", &[&without_words]);
+    assert_offered("a browser's CPU", &[&without_words, &gradients_of_four]);
     let of_eight = ["lanes8 x4w", "lanes8 x1", "streams8 x4w", "streams8 x1", "stage x4w", "stage x1"];
-    assert_offered("lavapipe", &[&of_eight]);
-    assert_offered("a newer lavapipe's matrix unit", &[&of_eight, &["matrix8in8 x4", "matrix8in8 x1"]]);
+    assert_offered("lavapipe", &[&of_eight, &gradients_of_eight]);
+    assert_offered(
+        "a newer lavapipe's matrix unit",
+        &[&of_eight, &gradients_of_eight, &["matrix8in8 x4", "matrix8in8 x1"]],
+    );
 }
 
 fn has(caps: &Caps, kernel: &str) -> bool {

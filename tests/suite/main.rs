@@ -29,6 +29,7 @@ mod edges;
 mod errors;
 mod extremes;
 mod fuzz;
+mod gradient_mistakes;
 mod gradients;
 mod gradients_of_pytorch;
 mod growing;

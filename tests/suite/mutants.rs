@@ -89,7 +89,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("i32(site.end) - 1)", "i32(site.end))")], some_lengths),
     // Which queries and keys a sequence has, and where they lie.
-    mutation(&[("min(q_lengths[params.first_batch + workgroup.z], params.all_queries)", "params.all_queries")], padded),
+    mutation(&[("min(q_lengths[params.first_batch + batch], params.all_queries)", "params.all_queries")], padded),
     mutation(&[("total_of(row, m, l, saw_any).lse, row.is_query)", "total_of(row, m, l, saw_any).lse, true)")], padded),
     mutation(&[("min(final_row.query, site.queries - 1u)", "min(final_row.query, 0u)")], padded),
     mutation(&[("return final_row.is_query &&", "return")], padded),
@@ -101,7 +101,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("i32(site.oldest));", "0);")], ring),
     mutation(&[("first_block(first + half) <= block", "first_block(first + half) < block")], ragged),
     mutation(&[("BLOCK_ROWS + sequence;", "BLOCK_ROWS;")], ragged),
-    mutation(&[("Sequence(first, block - first_block(first),", "Sequence(first, 0u * block,")], ragged),
+    mutation(&[("sequence(first, block - first_block(first))", "sequence(first, 0u * block)")], ragged),
     mutation(&[("return (RAGGED &&", "return (false &&")], ragged),
     mutation(&[("Place(0u, keys_at + key)", "Place(0u, key)")], ragged),
     mutation(
@@ -171,8 +171,8 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("(f - 1.0) / (f + 1.0)", "(f - 1.0) / (f + 1.001)")], plain),
     mutation(&[("let m = softmax.m[", "let m = 0.0 * softmax.m[")], plain),
     // Which numbers are read and written.
-    mutation(&[("workgroup.y / params.group", "0u")], plain),
-    mutation(&[("workgroup.y / params.group", "workgroup.y % 2u")], plain),
+    mutation(&[("select(n / params.group, n, GROUPED)", "select(0u, n, GROUPED)")], plain),
+    mutation(&[("select(n / params.group, n, GROUPED)", "select(n % 2u, n, GROUPED)")], plain),
     mutation(&[("batch * view.y", "0u")], plain),
     mutation(&[("head * view.z", "0u")], plain),
     mutation(&[("return view.x +", "return ")], || gappy(Dtype::F32)),
@@ -295,7 +295,7 @@ pub const LANES: &[Mutation] = &[
         nan_behind_bias,
     ),
     mutation(&[("scores.seen[0u] & (*tile).non_finite[0u]", "(*tile).non_finite[0u]")], nan_behind_bias),
-    mutation(&[("workgroup.y / params.group", "0u")], plain),
+    mutation(&[("select(n / params.group, n, GROUPED)", "select(0u, n, GROUPED)")], plain),
     mutation(&[("[5u % 4u], 5u / 4u % LANES)", "[5u % 4u], 0u)")], plain),
     mutation(&[("vec4((*o)[i], (*o)[i + 1u],", "vec4((*o)[i + 1u], (*o)[i],")], plain),
     mutation(&[("n / K_KEYS_PER_ROW)", "n / K_KEYS_PER_ROW + 1u)")], plain),

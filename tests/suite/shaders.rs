@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
-    Append, Attention, BlockMask, Caps, Dtype, Fragment, MaskFormat, MatrixUnit, Merge, Multiplier, Pages, Problem,
-    ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant, testing,
+    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, MaskFormat, MatrixUnit, Merge, Multiplier, Operand,
+    Pages, Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant,
+    testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -88,6 +89,33 @@ fn sequences() -> Vec<ProblemBuilder> {
     problems
 }
 
+/// Gradients of everything that eight buffers allow.
+fn gradients() -> Vec<Gradients> {
+    let scores = ScoreLayout::broadcast([1; 4]);
+    let program = "
+        fn score_mod(score: f32, at: At) -> f32 { return score * aux[at.head]; }
+        fn score_mod_grad(score: f32, at: At, gradient: f32) -> f32 { return gradient * aux[at.head]; }";
+    let mut all = Vec::new();
+    for (dtype, dim) in Dtype::ALL.into_iter().flat_map(|dtype| [32, 37, 320].map(|dim| (dtype, dim))) {
+        let plain = || Problem::builder(Shape::new(1, 2, 8, dim).kv_len(2048)).dtype(dtype).lse();
+        for problem in [
+            plain(),
+            plain().softcap(1.0).mask(scores).bias(dtype, scores).kv_lengths(),
+            plain().alibi(Slopes::PerHead).sinks().kv_lengths().q_lengths(),
+            plain().ragged_q(9).ragged_kv(9),
+            plain().ragged_q(9).kv_lengths().alibi(Slopes::PerHead),
+            plain().block_mask(BlockMask::new(64, 128)).shared_buffers(),
+        ] {
+            let problem = problem.build().unwrap();
+            all.push(problem.gradients().build().unwrap());
+            all.push(problem.gradients().dlse().build().unwrap());
+        }
+        let problem = plain().score_mod(program).aux(2).build().unwrap();
+        all.push(problem.gradients().score_mod_grad(program).build().unwrap());
+    }
+    all
+}
+
 /// The whole space of variants: head sizes against each other for the plain kernels, then every combination of features
 /// at a size of each kind.
 pub fn every_variant() -> BTreeMap<String, Variant> {
@@ -156,6 +184,20 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
                 variants.insert(append.to_string(), append);
             }
         }
+    }
+    // Of GPUs, which all run the same, and of CPUs.
+    for gradients in gradients() {
+        for device in [&devices[0], &devices[3]] {
+            for variant in testing::gradients(&gradients, device.caps()).unwrap() {
+                variants.insert(variant.to_string(), variant);
+            }
+        }
+    }
+    let problem = Problem::builder(Shape::new(1, 2, 8, 32)).lse().build().unwrap();
+    for of in [Operand::Dk, Operand::Dv] {
+        let one = problem.gradients().of([of]).build().unwrap();
+        let kernels = testing::gradients(&one, devices[2].caps()).unwrap();
+        variants.extend(kernels.into_iter().map(|variant| (variant.to_string(), variant)));
     }
     for types in 0..27 {
         let [q, kv, out] = [types / 9, types / 3 % 3, types % 3].map(|n| Dtype::ALL[n]);

@@ -78,6 +78,11 @@ impl Case {
         self.host.inputs()
     }
 
+    /// The inputs without the gradients that come in.
+    fn forward_inputs(&self) -> Inputs<'_> {
+        Inputs { dout: None, dlse: None, ..self.inputs() }
+    }
+
     /// The view of an operand.
     ///
     /// # Panics
@@ -220,7 +225,8 @@ impl Case {
         if self.problem.block_mask().is_none() || self.host.block_mask.is_some() {
             return Ok(Cow::Borrowed(self));
         }
-        let numbers = self.with_programs(|programs| reference::block_mask(&self.problem, &self.inputs(), programs))?;
+        let inputs = self.forward_inputs();
+        let numbers = self.with_programs(|programs| reference::block_mask(&self.problem, &inputs, programs))?;
         let host = Host { block_mask: Some(numbers), ..self.host.clone() };
         Ok(Cow::Owned(Self { problem: self.problem.clone(), host }))
     }
@@ -231,7 +237,7 @@ impl Case {
     /// If the inputs do not fit the problem, or if there is no such row.
     pub fn exact(&self, at: [u32; 3]) -> Result<Row, BindError> {
         // Only gradients take the derivative of a `score_mod`, or a gradient of the results.
-        let inputs = wgpu_attention::Inputs { dout: None, dlse: None, ..self.inputs() };
+        let inputs = self.forward_inputs();
         self.with_programs(|programs| {
             let programs = reference::Programs { score_mod_grad: None, ..*programs };
             reference::row_with(&self.problem, &inputs, &programs, at)

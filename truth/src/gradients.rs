@@ -2,11 +2,12 @@
 //!
 //! The rule is that of the forward pass: `err ≤ 3·err(naive) + 4ε·scale` per row, both errors against f64. The naive
 //! computation forms the whole matrices P and dS in f32 from the stored inputs and the stored output, in several orders of
-//! summation. The scale is the sum of the magnitudes of what a row is a sum of, for its largest element:
+//! summation. The scale is the sum of the magnitudes of what a row is a sum of, for its largest element. A weight `P` counts
+//! `max(1, |score|)` times, because the error of `exp(score − LSE)` grows with the score. With `|·|` inside sums of products:
 //!
-//! - `dq`, `dk`: `|scale| · Σ P (|dP| + |rowsum(dO ∘ O)| + |dLSE|) · max |k|` (or `q`);
+//! - `dq`, `dk`: `|scale| · Σ P (|dO| · |V| + |dO| · |O| + |dLSE|) · max |k|` (or `q`);
 //! - `dv`: `Σ P · max |dO|`;
-//! - `dbias`, `dsinks`: `Σ P (|dP| + |rowsum(dO ∘ O)| + |dLSE|)`.
+//! - `dbias`, `dsinks`: `Σ P (|dO| · |V| + |dO| · |O| + |dLSE|)`.
 
 use rayon::prelude::*;
 use wgpu_attention::reference::{self, ReferenceGradients};
@@ -84,6 +85,7 @@ fn naive(case: &Case, gradients: &Gradients, way: Way) -> [Sums; 5] {
     let dout_view = gradients.view(Operand::Dout).expect("gradients start from dout");
     let value_order = way.order(shape.dim_v as usize);
     let dot = |a: &[f32], b: &[f32]| value_order.iter().fold(0.0, |sum, &d| sum + a[d] * b[d]);
+    let size_of_dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a * b).abs()).sum::<f32>();
     for b in 0..shape.batch {
         for h in 0..shape.heads_q {
             for i in way.order(shape.len_q as usize).into_iter().map(|i| i as u32) {
@@ -100,10 +102,10 @@ fn naive(case: &Case, gradients: &Gradients, way: Way) -> [Sums; 5] {
                 let out = dtype.decode(&dtype.encode(&computed.out));
                 let seen = row.scores(way);
                 let mean = if seen.is_empty() { 0.0 } else { dot(dout, &out) };
-                let size = mean.abs() + dlse.abs();
+                let size = if seen.is_empty() { 0.0 } else { size_of_dot(dout, &out) } + dlse.abs();
                 if let Some(sink) = host.sinks.as_ref().map(|sinks| sinks[h as usize]) {
                     let p = (sink - computed.lse).exp();
-                    all[4].add(h as usize, p * (dlse - mean), &[1.0], p * size);
+                    all[4].add(h as usize, p * (dlse - mean), &[1.0], p * sink.abs().max(1.0) * size);
                 }
                 let q = case.row(Operand::Q, [b, h, i]);
                 let kv_head = shape.kv_head(h);
@@ -112,7 +114,8 @@ fn naive(case: &Case, gradients: &Gradients, way: Way) -> [Sums; 5] {
                     let p = (score - computed.lse).exp();
                     let dp = dot(dout, &v);
                     let ds = p * (dp - mean + dlse);
-                    let size = p * (dp.abs() + size);
+                    let weight = p * score.abs().max(1.0);
+                    let size = weight * (size_of_dot(dout, &v) + size);
                     if let Some(view) = bias {
                         let at = [b, h, i, j as u32];
                         let own = std::array::from_fn(|axis| if view.extent[axis] > 1 { at[axis] } else { 0 });
@@ -125,7 +128,7 @@ fn naive(case: &Case, gradients: &Gradients, way: Way) -> [Sums; 5] {
                     let key = ((b * shape.heads_kv + kv_head) * shape.len_kv) as usize + j;
                     all[0].add(query, gradient, &k, size);
                     all[1].add(key, gradient, &q, size);
-                    all[2].add(key, p, dout, p);
+                    all[2].add(key, p, dout, weight);
                 }
             }
         }

@@ -290,7 +290,7 @@ fn grids_do_not_wrap() {
     assert!(plan.dispatches() >= 3, "{}", plan.dispatches());
 }
 
-/// The parameters of all dispatches are one buffer: 272 bytes each, from one multiple of the alignment to another.
+/// The parameters of all dispatches are one buffer: 560 bytes each, from one multiple of the alignment to another.
 #[test]
 fn parameters_fit_a_buffer() {
     let (device, _queue) = noop();
@@ -301,7 +301,7 @@ fn parameters_fit_a_buffer() {
         Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.dispatches() as u64)
     };
     let dispatches = plan(256, 1 << 20).unwrap();
-    for (alignment, each) in [(256, 512), (64, 448)] {
+    for (alignment, each) in [(256, 768), (64, 576)] {
         let need = dispatches * each;
         assert_eq!(plan(alignment, need), Ok(dispatches));
         let refused = plan(alignment, need - 1).unwrap_err();
