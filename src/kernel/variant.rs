@@ -188,11 +188,12 @@ impl Variant {
         self.kernel().binds(Space::StagedK).then(|| stage::sizes(self.choices(), problem))
     }
 
-    /// Widths and heights of the textures that it reads keys with values from, and queries with the gradients of their
-    /// outputs.
+    /// Widths and heights of the textures of keys with values, and of queries with the gradients of their outputs, that it
+    /// reads or fills for gradients. They are larger than those of attention.
     pub(crate) fn staged_pairs(&self, problem: &Problem) -> [Option<[[u32; 2]; 2]>; 2] {
         let streams = match self.schedule() {
             Schedule::GradientLanes { own, .. } => Some(own.streams()),
+            Schedule::StagePairs(pairs) => Some(pairs),
             _ => None,
         };
         [Pairs::Keys, Pairs::Rows]
