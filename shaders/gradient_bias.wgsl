@@ -80,7 +80,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
         }
     }
 
-    workgroupBarrier();  // the tile's last readers are done
+    // The tile's last readers are done: tile_gradients ends with a barrier.
     // unroll
     for (var r = 0u; r < ROW_COUNT; r++) {
         // unroll

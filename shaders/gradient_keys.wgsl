@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     var total = Sums();
     for (var n = 0u; n < params.group; n++) {
         let site = site_in(sequence, workgroup.y * params.group + n, 0u);
-        let rows = rows_that_see(site, keys);
+        let rows = rows_that_see(site, keys.first, BLOCK_KV, BLOCK_ROWS);
         for (var first = rows.x; first < rows.y; first += BLOCK_ROWS) {
             let block = block_at(site, first);
             var seen = Seen();

@@ -4,10 +4,10 @@
 // other side passes by from textures, which stage_pairs.wgsl fills, STREAM pairs per iteration:
 //
 //     S ← X Aᵀ,  dP ← Y Bᵀ                                     shuffles broadcast X and Y
-//     W, P                                                     the gradients of the scores, and the weights
+//     W, P                                                     the gradients of the products, and the weights
 //     dA ← dA + W X,  dB ← dB + P Y                            dB only if the lanes own keys
 //
-// grid        (⌈L / (LANES · OWN)⌉, H, B)
+// grid        (⌈L / (LANES · OWN)⌉, H, B), or blocks of ragged rows or keys along x
 // workgroup   one subgroup of LANES; lane i owns pairs i, i + LANES, … of the block
 // memory      none
 // barriers    none
@@ -20,7 +20,6 @@ const GROUPED = false;
 const WHOLE = true;
 const LAG = 0.0;
 const RAISE = 0.0;
-const LOG2_E = 1.4426950408889634;
 
 const PAIRS = OWN * STREAM;
 const A_ARRAY = OWN * X_VECTORS;
@@ -45,14 +44,6 @@ struct Streamed {
     note: array<vec4<f32>, STREAM>,
 }
 
-// What the lanes make of an iteration: the gradients of the scores, and the weights.
-struct Weighted {
-    w: Numbers,
-    p: Numbers,
-}
-
-fn dout_address(row: Row) -> u32 { return address(params.dout, row.batch, row.head, row.at); }
-
 // Reads the `t`-th pair of an iteration from its place in the textures.
 fn fetch(streamed: ptr<function, Streamed>, t: u32, place: u32, lane: u32) {
     let x_texel = vec2(place % X_PER_ROW * X_VECTORS + lane, place / X_PER_ROW);
@@ -68,13 +59,14 @@ fn fetch(streamed: ptr<function, Streamed>, t: u32, place: u32, lane: u32) {
     (*streamed).note[t] = textureLoad(staged_y, y_texel + vec2(Y_VECTORS, 0u));
 }
 
-// The gradients of the scores of four pairs, and their weights. `row_sums` has the LSE and the mean of each pair's row.
+// What goes into dA and dB for four pairs: the gradients of their products, and their weights. `lse` and `mean` are those of each pair's
+// row.
 fn gradients_of(
     row: Row, keys: vec4<u32>, product: vec4<f32>, dp: vec4<f32>, lse: vec4<f32>, mean: vec4<f32>, is_finite: vec4<bool>, is_real: bool,
 ) -> array<vec4<f32>, 2> {
     let scores = score(row, keys, product, sees(row, keys));
     let is_seen = scores.seen & vec4(is_real);
-    let p = select(vec4(params.nan), exp2(fma(scores.s, vec4(params.natural_scale), -lse) * LOG2_E), is_finite);
-    let w = product_gradients(row, keys, product, p * (dp - mean));
+    let p = select(vec4(params.nan), weights_by_lse(scores.s, lse), is_finite);
+    let w = product_gradients(row, keys, product, score_gradients(p, dp, mean));
     return array(select(vec4(0.0), w, is_seen), select(vec4(0.0), p, is_seen));
 }

@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocatio
     var dv = SumY();
     for (var head = first_head; head < first_head + params.group; head++) {
         let site = site_in(sequence, head, 0u);
-        let rows = rows_that_see(site, block);
+        let rows = rows_that_see(site, block.first, BLOCK_KV, BLOCK_ROWS);
         for (var i = rows.x; i < rows.y; i += STREAM) {
             var streamed = Streamed();
             // unroll

@@ -2,7 +2,7 @@
 //
 //     dQ = scale · dS′ K                                       gradient_tile.wgsl, pieces/gradient_dq.wgsl
 //
-// grid        (⌈Lq / ROWS⌉, Hq, B)
+// grid        (⌈Lq / ROWS⌉, Hq, B), or with ragged queries (⌊T / ROWS⌋ + B, Hq, 1)
 // workgroup   that of tile.wgsl; a thread's sums are of its rows
 // memory      the larger of the slices of two operands, and of dS with STAGED rows of K
 // barriers    per tile those of gradient_tile.wgsl and of gradient_sum.wgsl, and 3 more for the vote of tile.wgsl

@@ -2,9 +2,8 @@
 // this file.
 //
 //     S ← Q Kᵀ, scaled, capped, biased, masked                 tile.wgsl
-//     P ← exp(S − LSE)
 //     dP ← dO Vᵀ                                               products.wgsl, for dO and V
-//     dS ← P ∘ (dP − sums)                                     sums: row_sums.wgsl
+//     P, dS ← of S and dP                                      pieces/slopes.wgsl
 //
 // workgroup   that of tile.wgsl
 // barriers    2 per slice of Q and K, 2 per slice of dO and V, and 1
@@ -19,11 +18,8 @@ const OF_PRODUCTS = 2u;                                        // dS times the s
 const WHOLE = true;
 const DOUT_RESIDENT = false;
 const VALUE_SLICES = DIM_V / SLICE;
-const LOG2_E = 1.4426950408889634;
 
 const_assert DIM_V % SLICE == 0u;
-
-fn dout_address(row: Row) -> u32 { return address(params.dout, row.batch, row.head, row.at); }
 
 // What the kernel wants of the tile at key `kv`. `seen` says which pairs are visible by position and by the masks. The tile may be
 // written afterwards.
@@ -43,9 +39,8 @@ fn tile_gradients(block: Block, thread: u32, kv: u32, seen: Seen) -> Quads {
             let products = s[r * KEY_VECTORS + i];
             let scores = score(row, keys, products, seen[r * KEY_VECTORS + i]);
             let is_seen = scores.seen & vec4(is_real);
-            let below = fma(scores.s, vec4(params.natural_scale), vec4(-row_sums.x));
-            var x = exp2(below * LOG2_E);
-            if (WANTED != WEIGHTS) { x *= dp[r * KEY_VECTORS + i] - row_sums.y; }
+            var x = weights_by_lse(scores.s, vec4(row_sums.x));
+            if (WANTED != WEIGHTS) { x = score_gradients(x, dp[r * KEY_VECTORS + i], vec4(row_sums.y)); }
             if (WANTED == OF_PRODUCTS) { x = product_gradients(row, keys, products, x); }
             s[r * KEY_VECTORS + i] = select(vec4(0.0), x, is_seen);
         }

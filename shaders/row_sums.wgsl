@@ -21,9 +21,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let sequence = sequence_of(workgroup);
     let n = sequence.block * BLOCK_ROWS + thread;
     if (n >= sequence.rows) { return; }
-    let row = sequence.at + n;
-    let out_at = address(params.out, sequence.batch, workgroup.y, row);
-    let dout_at = address(params.dout, sequence.batch, workgroup.y, row);
+    // No pair is asked for, so it sees keys 0 to −1.
+    let row = Row(sequence.batch, workgroup.y, n, sequence.at + n, n < sequence.queries, 0u, 0, -1, 0);
+    let out_at = address(params.out, row.batch, row.head, row.at);
+    let dout_at = dout_address(row);
     var products = vec4(0.0);
     for (var d = 0u; d < params.dim_v; d += 4u) {
         // A row that sees nothing has an output of 0, and its dO may be anything.
@@ -31,8 +32,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         products += select(vec4(0.0), x * load_dout(dout_at, d, params.dim_v - d), x != vec4(0.0));
     }
     let sum = (products.x + products.y) + (products.z + products.w);
-    let log_sum = lse[address(params.lse, sequence.batch, workgroup.y, row)];
-    sums[address(params.sums, sequence.batch, workgroup.y, row)] =
-        vec4(log_sum, sum - lse_gradient(sequence.batch, workgroup.y, row),
-             slope_of(sequence.batch, workgroup.y), bitcast<f32>(all_keys(sequence.batch)));
+    let log_sum = lse[address(params.lse, row.batch, row.head, row.at)];
+    sums[address(params.sums, row.batch, row.head, row.at)] =
+        vec4(log_sum, sum - lse_gradient(row), alibi_slope(row), bitcast<f32>(all_keys(row.batch)));
 }

@@ -40,7 +40,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         textureStore(staged_y, y_texel + vec2(i, 0u), y);
     }
     let is_finite = max(max(size.x, size.y), max(size.z, size.w)) < INFINITY_BITS;
-    textureStore(staged_y, y_texel + vec2(Y_VECTORS, 0u), note_of(workgroup.z, workgroup.y, n, is_finite));
+    let note = note_of(workgroup.z, workgroup.y, n);
+    textureStore(staged_y, y_texel + vec2(Y_VECTORS, 0u), vec4(select(1.0, 0.0, is_finite), note, 0.0));
     if (!is_finite) {
         for (var i = 0u; i < X_VECTORS; i++) { textureStore(staged_x, x_texel + vec2(i, 0u), vec4(0.0)); }
         for (var i = 0u; i < Y_VECTORS; i++) { textureStore(staged_y, y_texel + vec2(i, 0u), vec4(0.0)); }

@@ -1,4 +1,5 @@
-// A tile of scores, and which of its keys each query sees. tiled.wgsl and weights.wgsl share this file.
+// A tile of scores, and which of its keys each query sees. tiled.wgsl, weights.wgsl and gradient_tile.wgsl share this
+// file.
 //
 //     S ← Q Kᵀ, scaled, capped, biased, masked                 pieces/score.wgsl
 //

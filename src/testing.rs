@@ -4,9 +4,9 @@ use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Results};
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Block, Kernel};
-use crate::kernel::select;
 use crate::kernel::slots::{Slot, Usage, binding};
 use crate::kernel::variant::Variant;
+use crate::kernel::{select, select_gradients};
 use crate::plan::{self, Attention};
 use crate::problem::Problem;
 use crate::problem::gradients::Gradients;
@@ -42,7 +42,7 @@ pub fn append(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError>
 /// # Errors
 /// [`PlanError`] if the device cannot run them.
 pub fn gradients(gradients: &Gradients, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
-    select::gradient_variants(gradients.problem(), caps)
+    select_gradients::gradient_variants(gradients.problem(), caps)
 }
 
 /// The variant that merges pairs.

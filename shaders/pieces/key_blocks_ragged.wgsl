@@ -3,12 +3,6 @@ fn first_key_block(sequence: u32) -> u32 { return cu_seqlens_k[sequence] / BLOCK
 
 fn key_block_of(workgroup: vec3<u32>) -> KeyBlock {
     let block = params.gradient_begin + workgroup.x;
-    var first = 0u;
-    var count = params.sequences;
-    while (count > 1u) {
-        let half = count / 2u;
-        if (first_key_block(first + half) <= block) { first += half; }
-        count -= half;
-    }
+    let first = sequence_with_key_block(block);
     return KeyBlock(first, (block - first_key_block(first)) * BLOCK_KV, all_keys(first));
 }

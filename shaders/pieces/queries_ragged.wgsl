@@ -8,16 +8,9 @@ fn first_block(sequence: u32) -> u32 {
     return cu_seqlens_q[sequence] * select(1u, params.group, GROUPED) / BLOCK_ROWS + sequence;
 }
 
-// The last sequence that begins at or before the block, by bisection.
 fn sequence_of(workgroup: vec3<u32>) -> Sequence {
     let block = params.first_block + workgroup.x;
-    var first = 0u;
-    var count = params.sequences;
-    while (count > 1u) {
-        let half = count / 2u;
-        if (first_block(first + half) <= block) { first += half; }
-        count -= half;
-    }
+    let first = sequence_with(block);
     return sequence(first, block - first_block(first));
 }
 

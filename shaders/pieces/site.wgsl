@@ -88,6 +88,18 @@ fn keys_of(site: Site, first: Row, final_row: Row, tile: u32) -> vec2<u32> {
     return vec2(max(begin, site.begin), u32(max(last + 1, 0)));
 }
 
+// The rows that may see some of `count` keys from `key` on, as a begin and an exclusive end: what row_of says, solved for the query.
+// The begin is a multiple of `block`. Row i sees keys i + band_first ..= i + band_last from the diagonal on, so key j is seen by rows
+// j − band_last ..= j − band_first.
+fn rows_that_see(site: Site, key: u32, count: u32, block: u32) -> vec2<u32> {
+    if (key >= site.end) { return vec2(0u); }
+    let final_key = min(key + count, site.end) - 1u;
+    let lowest = i32(key) - site.diagonal - params.band_last;
+    let highest = i32(final_key) - site.diagonal - params.band_first;
+    if (highest < 0) { return vec2(0u); }
+    return vec2(u32(max(lowest, 0)) / block * block, min(u32(highest) + 1u, min(site.queries, site.rows)));
+}
+
 // Whether every row from `first` to `final_row` sees all of `count` keys from `key` on, by position.
 fn all_in_band(first: Row, final_row: Row, key: u32, count: u32) -> bool {
     return final_row.is_query && final_row.first <= i32(key) && first.last >= i32(key + count - 1u);

@@ -3,6 +3,7 @@
 pub(crate) mod inputs;
 pub(crate) mod reference;
 pub(crate) mod reference_gradients;
+mod reference_places;
 mod run;
 mod stopwatch;
 mod tune;

@@ -2,9 +2,8 @@
 //! kernels.
 
 use crate::host::inputs::Inputs;
-use crate::host::reference::{
-    Programs, Scored, compute_row, key_place, key_vector, place, query_place, scores, sink, vector,
-};
+use crate::host::reference::{Programs, Scored, compute_row, scores, sink};
+use crate::host::reference_places::{key_place, key_vector, place, query_place, vector};
 use crate::problem::gradients::Gradients;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;

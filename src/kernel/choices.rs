@@ -283,18 +283,12 @@ impl Choices {
     /// Loop iterations that a block mask adds each time a block of `rows` rows looks up its tiles.
     pub(crate) fn block_mask_iterations(&self, rows: u32, counts: Counts) -> u32 {
         let Some([mask_rows, _]) = self.block_mask else { return 0 };
-        match counts {
-            // The rows of tiles, those at the ends of the block, and the iterations in which the loops end.
-            Counts::Rows
-            | Counts::Keys
-            | Counts::MaskRows
-            | Counts::SeenKeys
-            | Counts::BiasRows(_)
-            | Counts::Heads
-            | Counts::StoredRows => rows / mask_rows + 6,
-            // Heads times rows of tiles: at most twice the rows, and per head the same extra iterations as above.
-            Counts::GroupedRows => rows * 8 + 6,
+        if counts == Counts::GroupedRows {
+            // Heads times rows of tiles: at most twice the rows, and per head the same extra iterations as below.
+            return rows * 8 + 6;
         }
+        // The rows of tiles, those at the ends of the block, and the iterations in which the loops end.
+        rows / mask_rows + 6
     }
 
     /// These choices without those that concern the scores and the sequences, for kernels that only move elements.

@@ -1,12 +1,12 @@
 //! `gradient_queries.wgsl`, `gradient_keys.wgsl` and `gradient_bias.wgsl`: the gradients of the inputs, each over the same tiles of
 //! scores as `tiled`.
 
+use crate::kernel::DIM_STEP;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
 use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
 use crate::kernel::slots::{Slot, Space, Usage};
-use crate::kernel::tiled::{Exchange, GROUP, GROUP_BYTES, MULTIPLY_ADDS, Tiled, WORKGROUP_BYTES};
-use crate::kernel::{DIM_STEP, choices};
+use crate::kernel::tiled::{Exchange, GROUP, GROUP_BYTES, MULTIPLY_ADDS, Tiled, VOTES_BYTES, WORKGROUP_BYTES};
 use crate::problem::operand::Operand;
 
 /// The input whose gradient a kernel computes.
@@ -51,12 +51,13 @@ pub(super) fn kernel(choices: &Choices, target: Target) -> Kernel {
     });
     let (mut pieces, memory) = tiled.scores(choices, after, 0);
     pieces.inputs([Operand::Dout], choices, Form::Wide);
-    if target != Target::Values {
+    pieces.file(include_str!("../../shaders/pieces/dout.wgsl"));
+    pieces.slopes(choices);
+    if target == Target::Values {
+        pieces.file(include_str!("../../shaders/pieces/no_value_products.wgsl"));
+    } else {
         pieces.inputs([Operand::V], choices, Form::Wide);
         pieces.renamed(include_str!("../../shaders/products.wgsl"), OF_VALUES);
-        pieces.slopes(choices);
-    } else {
-        pieces.file(include_str!("../../shaders/pieces/no_value_products.wgsl"));
     }
     pieces.space(Space::Sums, Usage::Read);
     pieces.gradient(target.operand(), choices);
@@ -65,26 +66,21 @@ pub(super) fn kernel(choices: &Choices, target: Target) -> Kernel {
     if let Some(sum) = sum {
         sum.add(&mut pieces);
     }
-    let files = match target {
+    match target {
         Target::Queries => {
-            [include_str!("../../shaders/pieces/gradient_dq.wgsl"), include_str!("../../shaders/gradient_queries.wgsl")]
+            pieces.file(include_str!("../../shaders/pieces/gradient_dq.wgsl"));
+            pieces.file(include_str!("../../shaders/gradient_queries.wgsl"));
         }
-        Target::Keys => {
-            [include_str!("../../shaders/pieces/gradient_dk.wgsl"), include_str!("../../shaders/gradient_keys.wgsl")]
+        Target::Keys | Target::Values => {
+            pieces.file(if target == Target::Keys {
+                include_str!("../../shaders/pieces/gradient_dk.wgsl")
+            } else {
+                include_str!("../../shaders/pieces/gradient_dv.wgsl")
+            });
+            pieces.key_blocks(choices);
+            pieces.file(include_str!("../../shaders/gradient_keys.wgsl"));
         }
-        Target::Values => {
-            [include_str!("../../shaders/pieces/gradient_dv.wgsl"), include_str!("../../shaders/gradient_keys.wgsl")]
-        }
-        Target::Bias => ["", include_str!("../../shaders/gradient_bias.wgsl")],
-    };
-    files.into_iter().filter(|text| !text.is_empty()).for_each(|text| pieces.file(text));
-    if matches!(target, Target::Keys | Target::Values) {
-        pieces.file(include_str!("../../shaders/pieces/key_blocks.wgsl"));
-        pieces.file(if choices.keys == choices::Keys::Ragged {
-            include_str!("../../shaders/pieces/key_blocks_ragged.wgsl")
-        } else {
-            include_str!("../../shaders/pieces/key_blocks_dense.wgsl")
-        });
+        Target::Bias => pieces.file(include_str!("../../shaders/gradient_bias.wgsl")),
     }
 
     let values = if target == Target::Values { 0 } else { choices.dim_v };
@@ -177,16 +173,15 @@ impl Sum {
     }
 }
 
-/// What a vote of the threads takes.
-const VOTES_BYTES: u32 = 4;
-
 /// `row_sums.wgsl`: what the other kernels need of each row.
 pub(super) fn row_sums(choices: &Choices) -> Kernel {
     let mut pieces = Pieces::new(choices);
     pieces.inputs([Operand::Out, Operand::Dout], choices, Form::Wide);
+    pieces.file(include_str!("../../shaders/pieces/dout.wgsl"));
     pieces.slots.push(Slot::read(Operand::Lse, "array<f32>"));
     pieces.queries(choices);
-    pieces.tables(choices);
+    pieces.lengths(choices);
+    pieces.alibi(choices);
     if choices.dlse {
         pieces.file(include_str!("../../shaders/pieces/dlse_buffer.wgsl"));
         pieces.slots.push(Slot::read(Operand::Dlse, "array<f32>"));

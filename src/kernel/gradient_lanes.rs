@@ -2,7 +2,7 @@
 //! what passes by to textures.
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{self, Choices};
+use crate::kernel::choices::Choices;
 use crate::kernel::pieces::{Form, Pieces};
 use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
 use crate::kernel::slots::{Space, Usage};
@@ -138,6 +138,7 @@ pub(super) fn kernel(choices: &Choices, own: Own, size: u32) -> Kernel {
     let iterations = Iterations::of_tile(TILE_KEYS / stream * (1 + of_masks) + 2);
     let (counts, keys) = if own == Own::Rows {
         pieces.inputs([Operand::Q, Operand::Dout], choices, Form::Wide);
+        pieces.file(include_str!("../../shaders/pieces/dout.wgsl"));
         pieces.space(Space::Sums, Usage::Read);
         pieces.gradient(Operand::Dq, choices);
         pieces.file(include_str!("../../shaders/gradient_lanes_rows.wgsl"));
@@ -172,12 +173,7 @@ fn add_keys(pieces: &mut Pieces, choices: &Choices, own: Own) {
         pieces.gradient(Operand::Dv, choices);
         pieces.file(include_str!("../../shaders/pieces/keep_dv.wgsl"));
     }
-    pieces.file(include_str!("../../shaders/pieces/key_blocks.wgsl"));
-    pieces.file(if choices.keys == choices::Keys::Ragged {
-        include_str!("../../shaders/pieces/key_blocks_ragged.wgsl")
-    } else {
-        include_str!("../../shaders/pieces/key_blocks_dense.wgsl")
-    });
+    pieces.key_blocks(choices);
     pieces.file(include_str!("../../shaders/gradient_lanes_keys.wgsl"));
 }
 

@@ -30,7 +30,9 @@ mod tiled;
 mod schedule;
 
 pub(crate) mod error;
+mod check;
 pub(crate) mod select;
+pub(crate) mod select_gradients;
 pub(crate) mod variant;
 
 /// Head sizes are rounded up to a multiple of this, for fewer pipelines and whole vectors everywhere.

@@ -25,6 +25,9 @@ pub(super) enum Form {
     Half,
 }
 
+/// How a workgroup finds the sequence of its block.
+const RAGGED_BLOCKS: &str = include_str!("../../shaders/pieces/ragged_blocks.wgsl");
+
 /// The conversions of each packed type.
 const CONVERSIONS: [(Dtype, &str); 2] = [
     (Dtype::F16, include_str!("../../shaders/pieces/f16.wgsl")),
@@ -185,14 +188,7 @@ impl Pieces {
                 self.slots.push(Slot::of(Operand::Bias, "array<u32>"));
             }
         }
-        match (choices.alibi, choices.tables) {
-            (false, _) => self.file(include_str!("../../shaders/pieces/alibi_none.wgsl")),
-            (true, Tables::InSums) => self.file(include_str!("../../shaders/pieces/alibi_sums.wgsl")),
-            (true, Tables::Bound) => {
-                self.file(include_str!("../../shaders/pieces/alibi_slopes.wgsl"));
-                self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
-            }
-        }
+        self.alibi(choices);
         self.programs(choices);
         self.sites(choices);
     }
@@ -222,6 +218,7 @@ impl Pieces {
             }
             Queries::Ragged => {
                 self.file(include_str!("../../shaders/pieces/queries_ragged.wgsl"));
+                self.file(RAGGED_BLOCKS);
                 self.slots.push(Slot::of(Operand::CuSeqlensQ, "array<u32>"));
             }
         }
@@ -243,9 +240,17 @@ impl Pieces {
             }
             Keys::Ring => self.file(include_str!("../../shaders/pieces/keys_ring.wgsl")),
         }
+        self.lengths(choices);
+    }
+
+    /// Adds how many keys a sequence has. The bounds of ragged keys say that themselves.
+    pub(super) fn lengths(&mut self, choices: &Choices) {
         match (choices.kv_lengths, choices.tables) {
             (true, Tables::InSums) => self.file(include_str!("../../shaders/pieces/lengths_sums.wgsl")),
-            (true, Tables::Bound) => self.lengths(),
+            (true, Tables::Bound) => {
+                self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
+                self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
+            }
             (false, _) if choices.keys != Keys::Ragged => {
                 self.file(include_str!("../../shaders/pieces/lengths_all.wgsl"));
             }
@@ -253,23 +258,29 @@ impl Pieces {
         }
     }
 
-    fn lengths(&mut self) {
-        self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
-        self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));
+    /// Adds the slopes of `ALiBi`.
+    pub(super) fn alibi(&mut self, choices: &Choices) {
+        match (choices.alibi, choices.tables) {
+            (false, _) => self.file(include_str!("../../shaders/pieces/alibi_none.wgsl")),
+            (true, Tables::InSums) => self.file(include_str!("../../shaders/pieces/alibi_sums.wgsl")),
+            (true, Tables::Bound) => {
+                self.file(include_str!("../../shaders/pieces/alibi_slopes.wgsl"));
+                self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
+            }
+        }
     }
 
-    /// Binds the lengths of keys and the slopes that the sums of rows carry: `all_keys` and `slope_of`.
-    pub(super) fn tables(&mut self, choices: &Choices) {
-        if choices.kv_lengths {
-            self.lengths();
+    /// Adds which keys a workgroup has, for kernels that visit the rows that see them.
+    pub(super) fn key_blocks(&mut self, choices: &Choices) {
+        self.file(include_str!("../../shaders/pieces/key_block.wgsl"));
+        if choices.keys == Keys::Ragged {
+            self.file(include_str!("../../shaders/pieces/key_blocks_ragged.wgsl"));
+            self.renamed(
+                RAGGED_BLOCKS,
+                &[("first_block", "first_key_block"), ("sequence_with", "sequence_with_key_block")],
+            );
         } else {
-            self.file(include_str!("../../shaders/pieces/lengths_unknown.wgsl"));
-        }
-        if choices.alibi {
-            self.file(include_str!("../../shaders/pieces/slope_of_head_buffer.wgsl"));
-            self.slots.push(Slot::of(Operand::AlibiSlopes, "array<f32>"));
-        } else {
-            self.file(include_str!("../../shaders/pieces/slope_of_head_none.wgsl"));
+            self.file(include_str!("../../shaders/pieces/key_blocks_dense.wgsl"));
         }
     }
 

@@ -147,7 +147,7 @@ pub(crate) enum Keys {
     InParts(Iterations),
     /// One workgroup processes them all.
     AllAtOnce(Iterations),
-    /// It iterates over query rows instead, of which one workgroup processes this many times as many as a head has.
+    /// It iterates over query rows instead. One workgroup visits as many as `check.rs` says.
     Rows(Iterations),
     /// It has no loop over the keys.
     None,

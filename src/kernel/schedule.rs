@@ -118,18 +118,7 @@ impl Schedule {
             Self::Streams(streams) => format!("{}{}", self.name(), streams.size),
             Self::Matrix(matrix) => matrix.kind(),
             Self::Tiled(tiled) => tiled.kind(),
-            Self::Lanes { .. }
-            | Self::Weights
-            | Self::Stage
-            | Self::Merge
-            | Self::BlockMask
-            | Self::Combine
-            | Self::Append
-            | Self::RowSums
-            | Self::Gradient(_)
-            | Self::GradientOfSinks
-            | Self::StagePairs(_)
-            | Self::GradientLanes { .. } => self.to_string(),
+            other => other.to_string(),
         }
     }
 
@@ -179,16 +168,7 @@ impl std::fmt::Display for Schedule {
             Self::Streams(streams) => write!(f, "{streams}"),
             Self::Lanes { size } | Self::GradientLanes { size, .. } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
-            Self::Weights
-            | Self::Stage
-            | Self::Merge
-            | Self::BlockMask
-            | Self::Combine
-            | Self::Append
-            | Self::RowSums
-            | Self::Gradient(_)
-            | Self::GradientOfSinks
-            | Self::StagePairs(_) => f.write_str(self.name()),
+            other => f.write_str(other.name()),
         }
     }
 }

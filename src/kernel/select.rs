@@ -1,20 +1,17 @@
 //! Which variants run a problem on a device, best first: a pure function over a table.
 
 use crate::device::caps::Caps;
+use crate::kernel::check::{STORAGE_BUFFERS, check, check_limits, head_sizes, most_keys};
 use crate::kernel::choices::{Access, NewRows, VALUE_COLUMNS};
 use crate::kernel::decode::Decode;
 use crate::kernel::error::PlanError;
-use crate::kernel::gradient::Target;
-use crate::kernel::gradient_lanes::Own;
-use crate::kernel::record::{Counts, Kernel, Keys};
 use crate::kernel::schedule::Schedule;
 use crate::kernel::streams::{self, Streams};
 use crate::kernel::tiled::{Exchange, Tiled};
 use crate::kernel::variant::Variant;
-use crate::kernel::{DIM_QK_KEPT, MAX_DIM, gradient_lanes, matrix};
+use crate::kernel::{DIM_QK_KEPT, matrix};
 use crate::problem::Problem;
 use crate::problem::merge::Merge;
-use crate::problem::operand::Operand;
 
 /// A row of the table. The first row that suits a problem and a device is preferred. What an earlier row offers, a later one
 /// does not offer again.
@@ -149,16 +146,13 @@ fn is_decode(schedule: &Schedule, exchange: Exchange) -> bool {
     matches!(schedule, Schedule::Decode(decode) if decode.exchange == exchange)
 }
 
-/// The limit on what a kernel binds.
-const STORAGE_BUFFERS: &str = "max_storage_buffers_per_shader_stage";
-
 /// Query rows per KV head up to which a matrix unit saves no time, because reading K and V takes most of it.
 const ROWS_OF_A_THREAD: u32 = 4;
 
 /// Subgroup sizes of software GPUs that the kernels support; the text of a kernel grows with the size.
 const LANES: [u32; 2] = [4, 8];
 
-fn software_lanes(caps: &Caps) -> Option<u32> {
+pub(super) fn software_lanes(caps: &Caps) -> Option<u32> {
     caps.subgroup_size.filter(|size| caps.is_software && LANES.contains(size))
 }
 
@@ -251,67 +245,6 @@ pub(crate) fn append_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Vari
     }
 }
 
-/// The variants that compute the gradients that `problem` wants, in order: first what all of them need of each row.
-///
-/// # Errors
-/// [`PlanError`] if the device cannot run one of them.
-pub(crate) fn gradient_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Variant>, PlanError> {
-    head_sizes(problem)?;
-    let of = |schedule| {
-        let in_fours = Variant::of_gradient(schedule, problem, Access::Vec4);
-        let suits = in_fours.suits(&in_fours.kernel(), problem);
-        let variant = if suits { in_fours } else { Variant::of_gradient(schedule, problem, Access::Scalar) };
-        check(&variant, &variant.kernel(), problem, caps)?;
-        Ok(variant)
-    };
-    gradient_schedules(problem, caps).into_iter().map(of).collect()
-}
-
-/// The schedules of the gradients that `problem` wants, in order. On a software GPU with subgroups, lanes own rows or keys if
-/// their operands are in fours and fit.
-fn gradient_schedules(problem: &Problem, caps: &Caps) -> Vec<Schedule> {
-    let wants = |operand| problem.uses(operand);
-    let mut schedules = vec![Schedule::RowSums];
-    let lanes = |own| {
-        let size = software_lanes(caps)?;
-        let schedule = Schedule::GradientLanes { own, size };
-        let fits_lanes = problem.shape().dim_qk.max(problem.shape().dim_v) <= gradient_lanes::MOST_DIM;
-        let variant = Variant::of_gradient(schedule, problem, Access::Vec4);
-        let fits = fits_lanes
-            && variant.suits(&variant.kernel(), problem)
-            && gradient_lanes::fits(variant.choices(), problem, caps)
-            && check(&variant, &variant.kernel(), problem, caps).is_ok();
-        fits.then_some([Schedule::StagePairs(own.streams()), schedule])
-    };
-    if wants(Operand::Dq) {
-        match lanes(Own::Rows) {
-            Some(steps) => schedules.extend(steps),
-            None => schedules.push(Schedule::Gradient(Target::Queries)),
-        }
-    }
-    let own = match (wants(Operand::Dk), wants(Operand::Dv)) {
-        (true, true) => Some(Own::KeysAndValues),
-        (true, false) => Some(Own::Keys),
-        (false, true) => Some(Own::Values),
-        (false, false) => None,
-    };
-    match own.and_then(lanes) {
-        Some(steps) => schedules.extend(steps),
-        None => {
-            let targets = [(Operand::Dk, Target::Keys), (Operand::Dv, Target::Values)];
-            let wanted = targets.into_iter().filter(|&(operand, _)| wants(operand));
-            schedules.extend(wanted.map(|(_, target)| Schedule::Gradient(target)));
-        }
-    }
-    if wants(Operand::Dbias) {
-        schedules.push(Schedule::Gradient(Target::Bias));
-    }
-    if wants(Operand::Dsinks) {
-        schedules.push(Schedule::GradientOfSinks);
-    }
-    schedules
-}
-
 fn append_variant(problem: &Problem, rows: NewRows, caps: &Caps) -> Result<Variant, PlanError> {
     head_sizes(problem)?;
     let of = |access| Variant::of_append(problem, rows, access).ok_or(PlanError::NoAppend);
@@ -376,78 +309,6 @@ fn runnable(
         Some(error) if able.is_empty() => Err(error),
         _ => Ok(able),
     }
-}
-
-/// Checks that a device can run a variant for `problem`.
-fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
-    check_limits(variant, kernel, caps)?;
-    let (len_kv, most) = (problem.most_keys(), most_keys(kernel, caps));
-    if len_kv > most {
-        return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
-    }
-    let Keys::Rows(iterations) = kernel.work.keys else { return Ok(()) };
-    let (rows, most) = (rows_of_workgroup(kernel, problem), iterations.most_keys(caps.loop_iterations));
-    if rows > u64::from(most) {
-        return Err(PlanError::TooManyRows { variant: variant.clone(), rows, most });
-    }
-    Ok(())
-}
-
-/// The rows that one workgroup of a gradient's kernel visits, counted in whole tiles: pairs of a row and a tile of keys for the
-/// gradient of a bias.
-fn rows_of_workgroup(kernel: &Kernel, problem: &Problem) -> u64 {
-    let shape = problem.shape();
-    let tile = |len: u32, tile: u32| u64::from(len).next_multiple_of(tile.into()).max(tile.into());
-    match kernel.block.counts {
-        Counts::SeenKeys => u64::from(shape.group()) * tile(shape.len_q, kernel.block.rows),
-        Counts::Heads => u64::from(shape.batch) * tile(shape.len_q, kernel.block.threads),
-        Counts::BiasRows(keys) => {
-            let [batches, heads, rows, columns] = problem.view(Operand::Dbias).map_or([1; 4], |view| view.extent);
-            let times = |own: u32, all: u32| if own == 1 { u64::from(all) } else { 1 };
-            let rows = if rows == 1 { tile(shape.len_q, kernel.block.rows) } else { kernel.block.rows.into() };
-            let tiles = if columns == 1 { u64::from(shape.len_kv.div_ceil(keys)) } else { 1 };
-            let shared = times(batches, shape.batch).saturating_mul(times(heads, shape.heads_q));
-            shared.saturating_mul(rows).saturating_mul(tiles)
-        }
-        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows | Counts::StoredRows => 0,
-    }
-}
-
-/// The most keys, or pairs to merge, of a row that a kernel can process on a device. If the keys can be split, as many
-/// workgroups as a grid counts process that many each.
-fn most_keys(kernel: &Kernel, caps: &Caps) -> u32 {
-    match kernel.work.keys {
-        Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
-        Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),
-        Keys::None | Keys::Rows(_) => u32::MAX,
-    }
-}
-
-fn check_limits(variant: &Variant, kernel: &Kernel, caps: &Caps) -> Result<(), PlanError> {
-    let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
-    let limits = [
-        (STORAGE_BUFFERS, buffers, caps.storage_buffers),
-        ("max_compute_workgroup_storage_size", kernel.needs.workgroup_bytes, caps.workgroup_bytes),
-        ("max_compute_invocations_per_workgroup", kernel.block.threads, caps.invocations),
-        ("max_compute_workgroups_per_dimension", 1, caps.workgroups),
-    ];
-    for (limit, need, granted) in limits {
-        if need > granted {
-            let (variant, need, granted) = (variant.clone(), need.into(), granted.into());
-            return Err(PlanError::Limit { variant, limit, need, granted });
-        }
-    }
-    Ok(())
-}
-
-fn head_sizes(problem: &Problem) -> Result<(), PlanError> {
-    let shape = problem.shape();
-    for (axis, dim) in [("dim_qk", shape.dim_qk), ("dim_v", shape.dim_v)] {
-        if dim > MAX_DIM {
-            return Err(PlanError::HeadSize { axis, dim, most: MAX_DIM });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ const WIDE_BYTES: u32 = 19 << 10;
 /// A tile of 64 rows and 64 keys needs a little less than this.
 const LARGE_BYTES: u32 = 24 << 10;
 /// What a vote of the threads takes.
-const VOTES_BYTES: u32 = 4;
+pub(super) const VOTES_BYTES: u32 = 4;
 /// Vectors of four that a thread reads from workgroup memory one after another, and the bytes that they take with the padding.
 pub(super) const GROUP: u32 = 8;
 pub(super) const GROUP_BYTES: u32 = 9 * 16;

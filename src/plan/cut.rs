@@ -140,16 +140,7 @@ impl Job<'_> {
         let (dim_qk, len_kv) = (shape.dim_qk, self.problem.most_keys());
         let dim_v = u64::from(count(&piece.columns));
         let vectors = u64::from(dim_qk) + dim_v;
-        let group = match self.kernel.block.counts {
-            Counts::GroupedRows => u64::from(self.problem.shape().group()),
-            Counts::Rows
-            | Counts::Keys
-            | Counts::MaskRows
-            | Counts::SeenKeys
-            | Counts::BiasRows(_)
-            | Counts::Heads
-            | Counts::StoredRows => 1,
-        };
+        let group = if self.kernel.block.counts == Counts::GroupedRows { shape.group().into() } else { 1 };
         let rows_together = if self.counts_blocks() { self.kernel.block.rows.into() } else { group };
         let rows = u64::from(count(&piece.rows)) * rows_together;
         // The products of one row do not overflow, since lengths are below 2³⁰ and head sizes below 2¹⁰.

@@ -21,7 +21,8 @@ use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
-use crate::kernel::select::{append_variants, block_mask_variant, candidates, gradient_variants, weights_candidates};
+use crate::kernel::select::{append_variants, block_mask_variant, candidates, weights_candidates};
+use crate::kernel::select_gradients::gradient_variants;
 use crate::kernel::slots::{Space, Usage};
 use crate::kernel::variant::Variant;
 use crate::problem::Problem;
@@ -276,13 +277,14 @@ impl Attention {
         for (variant, split) in kernels {
             if variant.kernel().binds(Space::Partial) {
                 need.partial_bytes = split.view(problem).size_bytes();
-                let (need, granted) = (need.partial_bytes, self.caps.buffer_bytes);
-                if need > granted {
-                    return Err(PlanError::Limit { variant: variant.clone(), limit: "max_buffer_size", need, granted });
-                }
             }
             if variant.kernel().binds(Space::Sums) {
                 need.sums_bytes = sums(problem).size_bytes();
+            }
+            let (bytes, granted) = (need.partial_bytes.max(need.sums_bytes), self.caps.buffer_bytes);
+            if bytes > granted {
+                let (variant, limit) = (variant.clone(), "max_buffer_size");
+                return Err(PlanError::Limit { variant, limit, need: bytes, granted });
             }
             let [keys, rows] = variant.staged_pairs(problem);
             need.staged_rows = need.staged_rows.or(rows);
@@ -385,7 +387,7 @@ impl Plan {
         &self.problem
     }
 
-    /// The variant that computes the output, or the block mask.
+    /// The variant that computes the output or the block mask; of gradients, the first one that runs.
     pub const fn variant(&self) -> &Variant {
         &self.variant
     }

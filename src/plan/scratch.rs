@@ -48,12 +48,16 @@ impl std::fmt::Display for ScratchSize {
         if self.sums_bytes > 0 {
             write!(f, ", {} of sums of rows", self.sums_bytes)?;
         }
-        match self.staged {
-            Some([[k_width, k_height], [v_width, v_height]]) => {
-                write!(f, ", {k_width} × {k_height} texels of keys and {v_width} × {v_height} of values")
-            }
-            None => f.write_str(" and no textures"),
+        if (self.staged, self.staged_rows) == (None, None) {
+            return f.write_str(" and no textures");
         }
+        let textures = [(self.staged, "keys", "values"), (self.staged_rows, "queries", "gradients of their outputs")];
+        for (sizes, one, other) in textures {
+            if let Some([[width, height], [other_width, other_height]]) = sizes {
+                write!(f, ", {width} × {height} texels of {one} and {other_width} × {other_height} of {other}")?;
+            }
+        }
+        Ok(())
     }
 }
 

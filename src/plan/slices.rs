@@ -139,20 +139,6 @@ fn axes(view: &View, problem: &Problem, block: Block, piece: &Piece) -> [Range<u
     }
 }
 
-/// Where a piece's rows are staged: offset and strides of batch, head and row, in rows.
-pub(crate) fn staged_rows(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
-    let ([batches, rows], heads_q) = (problem.stored_queries(), problem.shape().heads_q);
-    // Ragged queries have one batch, whatever the sequence.
-    let (head, batch) = (u64::from(rows), if batches > 1 { u64::from(rows) * u64::from(heads_q) } else { 0 });
-    let first_head =
-        if counts_query_heads(counts) { piece.heads.start } else { piece.heads.start * problem.shape().group() };
-    let first_row = if counts == Counts::StoredRows { piece.rows.start } else { 0 };
-    let first_batch = if batches > 1 { piece.batch.start } else { 0 };
-    let first =
-        u64::from(first_batch).wrapping_mul(batch).wrapping_add(u64::from(first_head) * head + u64::from(first_row));
-    [first, batch, head, 1]
-}
-
 /// Whether the heads of a piece are query heads.
 pub(super) const fn counts_query_heads(counts: Counts) -> bool {
     match counts {
@@ -179,19 +165,31 @@ fn kv_heads(problem: &Problem, heads: &Range<u32>) -> Range<u32> {
 
 /// Where a piece's keys are staged: offset and strides of batch, head and key, in keys.
 pub(crate) fn staged(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
-    let ([batches, rows], heads_kv) = (problem.stageable_keys(), problem.shape().heads_kv);
-    // If keys are staged, these numbers are far below 2⁶⁴, since textures hold the keys. Otherwise nothing reads them.
-    let (head, batch) = (u64::from(rows), u64::from(rows) * u64::from(heads_kv));
     let (first_head, first_key) = match counts {
         Counts::Keys => (piece.heads.start, piece.rows.start),
         counts if counts_query_heads(counts) => (kv_heads(problem, &piece.heads).start, 0),
         _ => (piece.heads.start, 0),
     };
-    // Ragged keys have one batch, whatever the sequence.
-    let first_batch = if batches > 1 { piece.batch.start } else { 0 };
-    let first =
-        u64::from(first_batch).wrapping_mul(batch).wrapping_add(u64::from(first_head) * head + u64::from(first_key));
-    [first, batch, head, 1]
+    let extent = (problem.stageable_keys(), problem.shape().heads_kv);
+    in_texels(extent, [piece.batch.start, first_head, first_key])
+}
+
+/// Where a piece's query rows are staged: offset and strides of batch, head and row, in rows.
+pub(crate) fn staged_rows(problem: &Problem, counts: Counts, piece: &Piece) -> [u64; 4] {
+    let group = if counts_query_heads(counts) { 1 } else { problem.shape().group() };
+    let first_row = if counts == Counts::StoredRows { piece.rows.start } else { 0 };
+    let extent = (problem.stored_queries(), problem.shape().heads_q);
+    in_texels(extent, [piece.batch.start, piece.heads.start * group, first_row])
+}
+
+/// The place of (batch, head, row) among rows that are numbered through (batches, heads, rows), and the strides along these.
+fn in_texels(([batches, rows], heads): ([u32; 2], u32), [batch, head, row]: [u32; 3]) -> [u64; 4] {
+    // If rows are staged, these numbers are far below 2⁶⁴, since textures hold the rows. Otherwise nothing reads them.
+    let of_head = u64::from(rows);
+    // Ragged rows have one batch, whatever the sequence.
+    let of_batch = if batches > 1 { of_head * u64::from(heads) } else { 0 };
+    let first = u64::from(batch).wrapping_mul(of_batch).wrapping_add(u64::from(head) * of_head + u64::from(row));
+    [first, of_batch, of_head, 1]
 }
 
 /// The whole buffer, for an operand that a kernel may index anywhere.

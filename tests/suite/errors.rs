@@ -634,6 +634,10 @@ fn of_gradients() {
     let few = Problem::builder(shape()).lse().build().unwrap().gradients().build().unwrap();
     let error = plan(few, &|caps| caps.storage_buffers = 5).unwrap_err();
     assert_says(&error, &["gradient_queries", "max_storage_buffers_per_shader_stage", "6", "5"]);
+    // 16 bytes per row of scratch.
+    let rows = || Problem::builder(shape()).lse().build().unwrap().gradients().build().unwrap();
+    let error = plan(rows(), &|caps| caps.buffer_bytes = 2 * 4 * 8 * 16 - 1).unwrap_err();
+    assert_says(&error, &["row_sums", "max_buffer_size", "1024", "1023"]);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use truth::{ExpectedGradients, Fill};
 use wgpu_attention::{Attention, Caps, Dtype, MaskFormat, Operand, Problem, ScoreLayout, Shape, Window, testing};
 
+use crate::backward::{Backward, devices, everything, poisoned, shape, with_programs};
 use crate::case::full;
 use crate::coverage;
 use crate::device::Device;
-use crate::gradients::{Backward, devices, everything, poisoned, shape, with_programs};
 
 /// A case, and the gradients that are right for it.
 type Exposing = (Backward, ExpectedGradients);
@@ -88,10 +88,15 @@ type Mistake = (&'static str, &'static str, &'static str, fn() -> Exposing);
 const MISTAKES: &[Mistake] = &[
     ("row_sums", "sum - lse_gradient(", "sum + lse_gradient(", with_mask_and_bias),
     ("row_sums", "x != vec4(0.0))", "vec4(true))", hidden),
-    ("row_sums", "address(params.dout, sequence.batch, workgroup.y, row)", "address(params.dout, 0u, 0u, row)", wide),
-    ("row_sums", "slope_of(sequence.batch, workgroup.y)", "slope_of(sequence.batch, 0u)", with_sinks),
-    ("gradient_queries", "vec4(-row_sums.x)", "vec4(0.0)", wide),
-    ("gradient_queries", "- row_sums.y; }", "+ row_sums.y; }", wide),
+    ("row_sums", "address(params.dout, row.batch, row.head, row.at)", "address(params.dout, 0u, 0u, row.at)", wide),
+    (
+        "row_sums",
+        "address(params.alibi, row.batch, row.head, 0u)",
+        "address(params.alibi, row.batch, 0u, 0u)",
+        with_sinks,
+    ),
+    ("gradient_queries", "vec4(row_sums.x)", "vec4(0.0)", wide),
+    ("gradient_queries", "p * (dp - mean)", "p * (dp + mean)", wide),
     ("gradient_queries", "vec4(params.natural_scale)", "vec4(1.0)", wide),
     ("gradient_queries", "select(vec4(0.0), x, is_seen)", "x", hidden),
     ("gradient_queries", "x * params.gradient_scale", "x", wide),
@@ -133,7 +138,7 @@ const MISTAKES: &[Mistake] = &[
 
 /// The same for the kernels of software GPUs.
 const MISTAKES_OF_LANES: &[Mistake] = &[
-    ("stage_rows", "row.x, row.y, 0.0)", "row.x, 0.0, 0.0)", with_sinks),
+    ("stage_rows", "(params.sums, batch, head, n)].xy", "(params.sums, batch, head, n)].xx", with_sinks),
     ("stage_rows", "if (!is_finite) {", "if (false) {", hidden),
     ("stage_keys", "if (!is_finite) {", "if (false) {", hidden),
     ("gradient_lanes_queries", "select(vec4(0.0), w, is_seen)", "w", with_mask_and_bias),

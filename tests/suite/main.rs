@@ -1,10 +1,12 @@
 //! The tests, as one program. `cargo xtask test` runs it as many processes, each with a few tests.
 //!
 //! In reading order: shared problems ([`case`]), whose inputs and expected results come from `truth`; which wrong results
-//! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]).
+//! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]),
+//! also with gradients ([`backward`]).
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`sequences`], [`chosen_weights`], what changes
-//! as a cache grows ([`growing`]), random problems ([`fuzz`]), and [`merging`] results; the
+//! as a cache grows ([`growing`]), random problems ([`fuzz`]), [`merging`] results, and [`gradients`] with [`gradient_mistakes`] and those
+//! of PyTorch ([`gradients_of_pytorch`]); the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
 //! units; tuning ([`tune`]) and what is awaited while an app runs ([`submitting`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
 //! other adapters, recording ([`record`]), and every one of the [`errors`].
@@ -14,6 +16,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "problems are made where they are used")]
 #![allow(unreachable_pub, reason = "modules of a program are public to each other")]
 
+mod backward;
 mod case;
 mod coverage;
 mod device;

@@ -94,10 +94,11 @@ fn every_builtin_that_the_kernels_use_is_kept_from_programs() {
             let is_used = text.match_indices(word).any(|(at, _)| {
                 let before = text[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '.' || c == '@');
                 let after = &text[at + word.len()..];
+                let is_whole = !before && !after.starts_with(is_word);
                 // Called, or with types; or one of those, as in `ptr<function, …>`.
                 let in_brackets =
                     text[..at].ends_with("var<") || text[..at].ends_with("ptr<") || text[..at].ends_with("<storage, ");
-                !before
+                is_whole
                     && (after.starts_with(['(', '<'])
                         || in_brackets
                         || after.starts_with(", read>")

@@ -1,0 +1,84 @@
+//! Whether a device can run a kernel: its limits, and how long its driver lets loops run.
+
+use crate::device::caps::Caps;
+use crate::kernel::MAX_DIM;
+use crate::kernel::error::PlanError;
+use crate::kernel::record::{Counts, Kernel, Keys};
+use crate::kernel::variant::Variant;
+use crate::problem::Problem;
+use crate::problem::operand::Operand;
+
+/// The limit on what a kernel binds.
+pub(super) const STORAGE_BUFFERS: &str = "max_storage_buffers_per_shader_stage";
+
+/// Checks that a device can run a variant for `problem`.
+pub(super) fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps: &Caps) -> Result<(), PlanError> {
+    check_limits(variant, kernel, caps)?;
+    let (len_kv, most) = (problem.most_keys(), most_keys(kernel, caps));
+    if len_kv > most {
+        return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
+    }
+    let Keys::Rows(iterations) = kernel.work.keys else { return Ok(()) };
+    let (rows, most) = (rows_of_workgroup(kernel, problem), iterations.most_keys(caps.loop_iterations));
+    if rows > u64::from(most) {
+        return Err(PlanError::TooManyRows { variant: variant.clone(), rows, most });
+    }
+    Ok(())
+}
+
+/// The rows that one workgroup of a gradient's kernel visits, counted in whole tiles: pairs of a row and a tile of keys for the
+/// gradient of a bias.
+fn rows_of_workgroup(kernel: &Kernel, problem: &Problem) -> u64 {
+    let shape = problem.shape();
+    let tile = |len: u32, tile: u32| u64::from(len).next_multiple_of(tile.into()).max(tile.into());
+    match kernel.block.counts {
+        Counts::SeenKeys => u64::from(shape.group()) * tile(shape.len_q, kernel.block.rows),
+        Counts::Heads => u64::from(shape.batch) * tile(shape.len_q, kernel.block.threads),
+        Counts::BiasRows(keys) => {
+            let [batches, heads, rows, columns] = problem.view(Operand::Dbias).map_or([1; 4], |view| view.extent);
+            let times = |own: u32, all: u32| if own == 1 { u64::from(all) } else { 1 };
+            let rows = if rows == 1 { tile(shape.len_q, kernel.block.rows) } else { kernel.block.rows.into() };
+            let tiles = if columns == 1 { u64::from(shape.len_kv.div_ceil(keys)) } else { 1 };
+            let shared = times(batches, shape.batch).saturating_mul(times(heads, shape.heads_q));
+            shared.saturating_mul(rows).saturating_mul(tiles)
+        }
+        Counts::Rows | Counts::GroupedRows | Counts::Keys | Counts::MaskRows | Counts::StoredRows => 0,
+    }
+}
+
+/// The most keys, or pairs to merge, of a row that a kernel can process on a device. If the keys can be split, as many
+/// workgroups as a grid counts process that many each.
+pub(super) fn most_keys(kernel: &Kernel, caps: &Caps) -> u32 {
+    match kernel.work.keys {
+        Keys::InParts(iterations) => iterations.most_keys(caps.loop_iterations).saturating_mul(caps.workgroups),
+        Keys::AllAtOnce(iterations) => iterations.most_keys(caps.loop_iterations),
+        Keys::None | Keys::Rows(_) => u32::MAX,
+    }
+}
+
+pub(super) fn check_limits(variant: &Variant, kernel: &Kernel, caps: &Caps) -> Result<(), PlanError> {
+    let buffers = u32::try_from(kernel.storage_buffers()).unwrap_or(u32::MAX);
+    let limits = [
+        (STORAGE_BUFFERS, buffers, caps.storage_buffers),
+        ("max_compute_workgroup_storage_size", kernel.needs.workgroup_bytes, caps.workgroup_bytes),
+        ("max_compute_invocations_per_workgroup", kernel.block.threads, caps.invocations),
+        ("max_compute_workgroups_per_dimension", 1, caps.workgroups),
+    ];
+    for (limit, need, granted) in limits {
+        if need > granted {
+            let (variant, need, granted) = (variant.clone(), need.into(), granted.into());
+            return Err(PlanError::Limit { variant, limit, need, granted });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn head_sizes(problem: &Problem) -> Result<(), PlanError> {
+    let shape = problem.shape();
+    for (axis, dim) in [("dim_qk", shape.dim_qk), ("dim_v", shape.dim_v)] {
+        if dim > MAX_DIM {
+            return Err(PlanError::HeadSize { axis, dim, most: MAX_DIM });
+        }
+    }
+    Ok(())
+}
