@@ -26,6 +26,7 @@ const GROUPED = true;
 const BLOCK_ROWS = ROWS;
 const LAG = 0.0;                                               // m is the largest score
 const RAISE = 0.0;
+const IN_FOURS = false;
 const THREADS = KEYS * SHARE;
 const EXCHANGED = ROWS * THREADS;
 
@@ -167,7 +168,7 @@ fn take_in(site: Site, first: u32, keys: vec4<u32>, s: Rows, full: bool, softmax
         let before = (*softmax).m[r];
         let m = follow(before, largest(scores.s));
         let p = weigh(scores.s, scores.seen, m);
-        taken.p[r] = p;
+        taken.p[r] = kept(row, keys, p);
         taken.factor[r] = rescale(before, m);
         (*softmax).m[r] = m;
         (*softmax).l[r] = fma((*softmax).l[r], taken.factor[r], sum(p));

@@ -67,6 +67,8 @@ fn gradients_of(
     let scores = score(row, keys, product, sees(row, keys));
     let is_seen = scores.seen & vec4(is_real);
     let p = select(vec4(params.nan), weights_by_lse(scores.s, lse), is_finite);
-    let w = product_gradients(row, keys, product, score_gradients(p, dp, mean));
-    return array(select(vec4(0.0), w, is_seen), select(vec4(0.0), p, is_seen));
+    // What is dropped has no value, so V gets no gradient from it, and it gets none from O.
+    let is_kept = keeps(row, keys);
+    let w = product_gradients(row, keys, product, score_gradients(p, select(vec4(0.0), compensated(dp), is_kept), mean));
+    return array(select(vec4(0.0), w, is_seen), select(vec4(0.0), compensated(p), is_seen & is_kept));
 }

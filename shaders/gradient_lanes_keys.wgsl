@@ -6,6 +6,7 @@
 
 const BLOCK_KV = LANES * OWN;
 const BLOCK_ROWS = STREAM;
+const IN_FOURS = false;
 
 const_assert OWN <= 4u;
 

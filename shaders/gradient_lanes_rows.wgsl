@@ -3,6 +3,7 @@
 //     dQ = scale · dS′ K
 
 const BLOCK_ROWS = LANES * OWN;
+const IN_FOURS = true;
 
 const_assert STREAM == 1u || STREAM == 2u || STREAM == 4u;  // so that a tile of 32 keys is a whole number of iterations
 

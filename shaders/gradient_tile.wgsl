@@ -11,7 +11,7 @@
 // Rows that the block does not have, and pairs that are hidden, have weights and gradients of exactly 0.
 
 // From the host: DIM_V; WANTED, which of the following a kernel wants.
-const WEIGHTS = 0u;                                            // P
+const WEIGHTS = 0u;                                            // P, as O used it
 const OF_SCORES = 1u;                                          // dS
 const OF_PRODUCTS = 2u;                                        // dS times the slopes of what a score makes of a product
 
@@ -40,7 +40,11 @@ fn tile_gradients(block: Block, thread: u32, kv: u32, seen: Seen) -> Quads {
             let scores = score(row, keys, products, seen[r * KEY_VECTORS + i]);
             let is_seen = scores.seen & vec4(is_real);
             var x = weights_by_lse(scores.s, vec4(row_sums.x));
-            if (WANTED != WEIGHTS) { x = score_gradients(x, dp[r * KEY_VECTORS + i], vec4(row_sums.y)); }
+            // What is dropped has no value, so V gets no gradient from it, and it gets none from O.
+            if (WANTED == WEIGHTS) { x = compensated(kept(row, keys, x)); }
+            if (WANTED != WEIGHTS) {
+                x = score_gradients(x, compensated(kept(row, keys, dp[r * KEY_VECTORS + i])), vec4(row_sums.y));
+            }
             if (WANTED == OF_PRODUCTS) { x = product_gradients(row, keys, products, x); }
             s[r * KEY_VECTORS + i] = select(vec4(0.0), x, is_seen);
         }

@@ -31,6 +31,7 @@ const GROUPED = false;
 const BLOCK_ROWS = LANES * ROWS;
 const LAG = 4.0;
 const RAISE = 0.0;
+const IN_FOURS = true;
 const INFINITY_BITS = 0x7f800000u;                             // the bits of ∞; those of NaN are larger
 
 const Q_ARRAY = ROWS * Q_VECTORS;
@@ -139,6 +140,7 @@ fn take_in(kv: u32, rows: ptr<function, Rows>, tile: ptr<function, Tile>, s: ptr
         for (var t = 0u; t < KEYS; t++) { top = max(top, scores.s[t]); }
         let m = follow(before, top);
         let p = weigh(scores.s, scores.seen, m);
+        let used = kept(row, keys, p);
         factor[r] = rescale(before, m);
         (*rows).m[r] = m;
         var sum_p = 0.0;
@@ -147,7 +149,7 @@ fn take_in(kv: u32, rows: ptr<function, Rows>, tile: ptr<function, Tile>, s: ptr
             sum_p += p[t];
             (*rows).saw[r] |= scores.seen[t];
             // The output of a row that sees a value that is not finite is NaN. Its LSE is not affected.
-            (*s)[r * KEYS + t] = select(p[t], params.nan, scores.seen[t] & (*tile).non_finite[t]);
+            (*s)[r * KEYS + t] = select(used[t], params.nan, scores.seen[t] & (*tile).non_finite[t]);
         }
         (*rows).l[r] = fma((*rows).l[r], factor[r], sum_p);
     }

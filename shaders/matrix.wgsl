@@ -64,6 +64,7 @@ const GROUPED = true;
 const BLOCK_ROWS = ROWS;
 const LAG = 8.0;                                               // so weights are at most 2^(8 + 7), which fits f16
 const RAISE = 7.0;
+const IN_FOURS = true;
 const INVERSE_RAISE = 0.0078125;                               // 2⁻⁷, which undoes RAISE
 const PLAIN = !HAS_SOFTCAP && !HAS_SCORE_MOD && !HAS_BIAS && !HAS_ALIBI;  // scores are products, up to the scale's sign
 
@@ -214,7 +215,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             seen = score_rows(block, thread, kv);
             if (LANES > 1u) { workgroupBarrier(); }
         }
-        let factor = take_in(&softmax, thread, seen, full, tile);
+        let factor = take_in(&softmax, block, thread, kv, seen, full);
         workgroupBarrier();
 
         if (!full) { softmax.sees_spoilt |= sees_spoilt(thread, seen, tile); }

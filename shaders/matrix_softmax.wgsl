@@ -35,8 +35,10 @@ fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
 
 // Stores the weights of a tile's scores in p_tile, and updates the state. Returns the factor that rescales sums under the
 // old anchor to the new one.
-fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, tile: u32) -> f32 {
+fn take_in(softmax: ptr<function, Softmax>, block: Block, thread: u32, kv: u32, seen: u32, full: bool) -> f32 {
     let row = thread / LANES;
+    let tile = kv / BLOCK_KV + 1u;
+    let owner = block_row(block, row);
     var tops = vec4(LOWEST);
     // unroll
     for (var i = 0u; i < ROW_QUADS; i++) { tops = max(tops, scores(row * S_STRIDE + i)); }
@@ -52,7 +54,8 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
         for (var i = 0u; i < LANE_QUADS; i++) {
             let quad = i * LANES + thread % LANES;
             let p = weigh(scores(row * S_STRIDE + quad), vec4(true), m);
-            set_p(row * P_STRIDE + quad, vec4<f16>(p));
+            let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
+            set_p(row * P_STRIDE + quad, vec4<f16>(kept(owner, keys, p)));
             sums += p;
         }
     } else {
@@ -61,7 +64,8 @@ fn take_in(softmax: ptr<function, Softmax>, thread: u32, seen: u32, full: bool, 
             let quad = i * LANES + thread % LANES;
             let sees = (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
             let p = weigh(scores(row * S_STRIDE + quad), sees, m);
-            set_p(row * P_STRIDE + quad, vec4<f16>(p));
+            let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
+            set_p(row * P_STRIDE + quad, vec4<f16>(kept(owner, keys, p)));
             sums += p;
         }
     }

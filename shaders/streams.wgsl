@@ -30,6 +30,7 @@ const GROUPED = true;
 const BLOCK_ROWS = ROWS;
 const LAG = 4.0;
 const RAISE = 0.0;
+const IN_FOURS = true;
 const Q_ARRAY = ROWS * DIM_QK;
 const O_ARRAY = ROWS * DIM_V;
 
@@ -131,11 +132,12 @@ fn take_in(key: u32, products: array<f32, ROWS>, rows: ptr<function, Rows>) -> T
         let scores = score(row, vec4(key), vec4(product[r]), sees(row, vec4(key)));
         let before = (*rows).m[r];
         let m = follow(before, scores.s.x);
-        taken.p[r] = weigh(scores.s, scores.seen, m).x;
+        let p = weigh(scores.s, scores.seen, m);
+        taken.p[r] = kept(row, vec4(key), p).x;
         taken.seen[r] = scores.seen.x;
         taken.factor[r] = rescale(before, m);
         (*rows).m[r] = m;
-        (*rows).l[r] = fma((*rows).l[r], taken.factor[r], taken.p[r]);
+        (*rows).l[r] = fma((*rows).l[r], taken.factor[r], p.x);
         (*rows).saw[r] |= scores.seen.x;
     }
     return taken;

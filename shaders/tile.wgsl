@@ -30,6 +30,7 @@ const ROWS = DOWN * ROW_VECTORS * 4u;
 const BLOCK_KV = ACROSS * KEY_VECTORS * 4u;
 const LAG = 0.0;                                               // m is the largest score
 const RAISE = 0.0;
+const IN_FOURS = true;
 const GROUPED = false;
 const BLOCK_ROWS = ROWS;
 const QK_SLICES = DIM_QK / SLICE;

@@ -110,6 +110,18 @@ fn accumulate_values(block: Block, thread: u32, kv: u32, o: ptr<function, Output
     }
 }
 
+// Drops some of a tile's weights. Their sums count in l.
+fn drop_out(block: Block, thread: u32, kv: u32, p: ptr<function, Quads>) {
+    // unroll
+    for (var r = 0u; r < ROW_COUNT; r++) {
+        let row = block_row(block, row_within(thread, r));
+        // unroll
+        for (var n = 0u; n < KEY_VECTORS; n++) {
+            (*p)[r * KEY_VECTORS + n] = kept(row, keys_within(thread, kv, n), (*p)[r * KEY_VECTORS + n]);
+        }
+    }
+}
+
 // Stores O / l and the statistics of a thread's rows.
 fn finish(block: Block, thread: u32, softmax: Softmax, o: ptr<function, Output>) {
     workgroupBarrier();  // the tile's last readers are done
@@ -150,6 +162,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
 
         var p = score_tile(block, thread, kv, &seen);
         let factor = take_in(&softmax, &p, seen, thread);
+        drop_out(block, thread, kv, &p);
         store_weights(thread, p);
         // unroll
         for (var r = 0u; r < ROW_COUNT; r++) {

@@ -26,11 +26,13 @@ fn weights_of(block: Block, thread: u32, kv: u32, softmax: Softmax) -> Quads {
         // unroll
         for (var r = 0u; r < ROW_COUNT; r++) {
             let m = softmax.m[r / 4u][r % 4u];
-            let total = total_of(block_row(block, row_within(thread, r)), m, softmax.l[r / 4u][r % 4u], true);
+            let row = block_row(block, row_within(thread, r));
+            let total = total_of(row, m, softmax.l[r / 4u][r % 4u], true);
             // unroll
             for (var n = 0u; n < KEY_VECTORS; n++) {
                 let i = r * KEY_VECTORS + n;
-                p[i] = select(vec4(0.0), normalized(weigh(s[i], seen[i], m) * total.factor, total.l), seen[i]);
+                let all = normalized(weigh(s[i], seen[i], m) * total.factor, total.l);
+                p[i] = select(vec4(0.0), compensated(kept(row, keys_within(thread, kv, n), all)), seen[i]);
             }
         }
     }

@@ -189,6 +189,7 @@ pub use problem::Problem;
 pub use problem::append::{Append, Rotary, RotaryPairs};
 pub use problem::block_mask::BlockMask;
 pub use problem::builder::{ProblemBuilder, Slopes};
+pub use problem::dropout::{Philox, RngState};
 pub use problem::dtype::Dtype;
 pub use problem::error::ProblemError;
 pub use problem::function::Function;

@@ -4,6 +4,7 @@ use wgpu::BufferUsages;
 
 use crate::plan::upload::filled;
 use crate::problem::Problem;
+use crate::problem::dropout::Philox;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::problem::sequences::Pages;
@@ -44,6 +45,8 @@ pub struct Inputs<'a> {
     pub sinks: Option<&'a [f32]>,
     /// The numbers that programs read.
     pub aux: Option<&'a [f32]>,
+    /// The state of the generator that dropout draws from.
+    pub rng_state: Option<Philox>,
     /// One number per tile of the block mask: see [`BlockMask`](crate::BlockMask).
     pub block_mask: Option<&'a [u32]>,
     /// The gradient of the output, for [`Gradients`](crate::Gradients).
@@ -142,6 +145,9 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
+            Operand::RngState => {
+                self.rng_state.as_ref().map(|state| bytemuck::cast_slice::<_, u32>(std::slice::from_ref(state)).len())
+            }
             Operand::Dout => self.dout.map(<[_]>::len),
             Operand::Dlse => self.dlse.map(<[_]>::len),
             other => self.numbers(other).map(<[_]>::len),
@@ -213,6 +219,7 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => encoded(self.alibi_slopes?),
             Operand::Sinks => encoded(self.sinks?),
             Operand::Aux => encoded(self.aux?),
+            Operand::RngState => Some(bytemuck::bytes_of(&self.rng_state?).to_vec()),
             Operand::Dout => encoded(self.dout?),
             Operand::Dlse => encoded(self.dlse?),
             other => Some(bytemuck::cast_slice(self.numbers(other)?).to_vec()),

@@ -7,6 +7,7 @@ use crate::host::reference_places::{
 };
 use crate::problem::Problem;
 use crate::problem::block_mask::BlockMask;
+use crate::problem::dropout::RngState;
 use crate::problem::function::Function;
 use crate::problem::layout::View;
 use crate::problem::merge::Merge;
@@ -324,6 +325,15 @@ pub(super) fn scores(
     scores
 }
 
+/// The weights of a row that sees some key, before dropout, and the log-sum-exp.
+pub(super) fn softmax(scores: &[Scored], sink: Option<f64>) -> (Vec<f64>, f64) {
+    let all = || scores.iter().map(|scored| scored.score).chain(sink);
+    let largest = all().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = all().map(|score| (score - largest).exp()).sum();
+    let weights = scores.iter().map(|scored| (scored.score - largest).exp() / total).collect();
+    (weights, largest + total.ln())
+}
+
 pub(super) fn compute_row(
     problem: &Problem,
     inputs: &Inputs<'_>,
@@ -339,12 +349,11 @@ pub(super) fn compute_row(
         row.lse = sink.unwrap_or(row.lse);
         return row;
     }
-    let all = || scores.iter().map(|scored| scored.score).chain(sink);
-    let largest = all().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = all().map(|score| (score - largest).exp()).sum();
-    row.lse = largest + total.ln();
-    for Scored { at: At { key: j, kv_head, .. }, score, .. } in scores {
-        let weight = (score - largest).exp() / total;
+    let (weights, lse) = softmax(&scores, sink);
+    row.lse = lse;
+    for (Scored { at, .. }, weight) in scores.into_iter().zip(weights) {
+        let At { key: j, kv_head, .. } = at;
+        let weight = weight * kept(problem, inputs, at);
         row.weights[j as usize] = weight;
         let [v_batch, v_row] = key_place(problem, inputs, batch, j);
         let v = key_vector(problem, inputs, Operand::V, [v_batch, kv_head, v_row]);
@@ -353,6 +362,18 @@ pub(super) fn compute_row(
         }
     }
     row
+}
+
+/// What dropout multiplies the weight of a pair by.
+pub(super) fn kept(problem: &Problem, inputs: &Inputs<'_>, at: At) -> f64 {
+    let Some(dropout) = problem.dropout() else { return 1.0 };
+    let state = match dropout.state {
+        RngState::Fixed(state) => state,
+        // The inputs were checked.
+        RngState::Buffer => inputs.rng_state.unwrap_or_default(),
+    };
+    let is_kept = problem.keeps(state, [at.batch, at.head, at.query, at.key]);
+    if is_kept { dropout.kept_scale() } else { 0.0 }
 }
 
 fn narrow(diagonal: i64) -> i32 {

@@ -10,6 +10,7 @@ use crate::kernel::variant::Variant;
 use crate::plan::Attention;
 use crate::problem::Problem;
 use crate::problem::block_mask::BlockMask;
+use crate::problem::dropout::Philox;
 use crate::problem::operand::Operand;
 
 /// How long each candidate ran, fastest first.
@@ -187,6 +188,7 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
         block_table: problem.uses(Operand::BlockTable).then_some(&table),
         alibi_slopes: problem.uses(Operand::AlibiSlopes).then_some(&numbers[..length(Operand::AlibiSlopes)]),
         sinks: problem.uses(Operand::Sinks).then_some(&numbers[..length(Operand::Sinks)]),
+        rng_state: problem.uses(Operand::RngState).then(Philox::default),
         aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),
         block_mask: problem.uses(Operand::BlockMask).then_some(&partial),
         dout: None,

@@ -5,6 +5,7 @@ use crate::kernel::record::Counts;
 use crate::problem::Problem;
 use crate::problem::append::RotaryPairs;
 use crate::problem::builder::Sharing;
+use crate::problem::dropout::{self, Dropout};
 use crate::problem::dtype::Dtype;
 use crate::problem::mask::MaskFormat;
 use crate::problem::merge::Merge;
@@ -48,6 +49,8 @@ pub(crate) struct Choices {
     pub(crate) programs: Programs,
     /// Whether these programs read `aux`.
     pub(crate) aux: bool,
+    /// Where dropout takes its random numbers from, if there is dropout.
+    pub(crate) dropout: Option<RngState>,
     /// Where lengths of keys and ALiBi slopes are read.
     pub(crate) tables: Tables,
     /// Whether a gradient of the log-sum-exp comes in.
@@ -172,6 +175,22 @@ impl Keys {
     }
 }
 
+/// Where the state of a generator lies: a problem's, but for the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RngState {
+    InParams,
+    Bound,
+}
+
+impl RngState {
+    const fn of(dropout: Dropout) -> Self {
+        match dropout.state {
+            dropout::RngState::Fixed(_) => Self::InParams,
+            dropout::RngState::Buffer => Self::Bound,
+        }
+    }
+}
+
 /// What a kernel appends, and how it rotates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Appended {
@@ -243,6 +262,7 @@ impl Choices {
             sinks: problem.uses(Operand::Sinks),
             programs: problem.programs().clone(),
             aux: problem.programs().has_any() && problem.uses(Operand::Aux),
+            dropout: problem.dropout().map(RngState::of),
             tables: Tables::Bound,
             dlse: false,
             append: None,
@@ -272,6 +292,7 @@ impl Choices {
             sinks: false,
             programs: Programs::default(),
             aux: false,
+            dropout: None,
             tables: Tables::Bound,
             dlse: false,
             append: None,
@@ -295,10 +316,10 @@ impl Choices {
     pub(crate) fn of_elements(&self) -> Self {
         let (softcap, mask, block_mask, bias, kv_lengths) = (false, None, None, None, false);
         let (alibi, sinks, programs, aux) = (false, false, Programs::default(), false);
-        let (lse, results) = (false, Results::Whole);
+        let (lse, dropout, results) = (false, None, Results::Whole);
         let (queries, keys) = (Queries::All, Keys::Dense);
         let scores = Self { softcap, mask, block_mask, bias, alibi, sinks, programs, aux, ..self.clone() };
-        Self { kv_lengths, queries, keys, lse, results, ..scores }
+        Self { kv_lengths, queries, keys, lse, dropout, results, ..scores }
     }
 }
 
@@ -365,6 +386,8 @@ impl std::fmt::Display for Choices {
             (self.sinks, ".sinks"),
             (self.aux, ".aux"),
             (self.kv_lengths, ".lengths"),
+            (self.dropout == Some(RngState::InParams), ".dropout"),
+            (self.dropout == Some(RngState::Bound), ".dropout-rng"),
             (self.lse, ".lse"),
             (self.dlse, ".dlse"),
             (self.results == Results::Partial, ".part"),

@@ -64,6 +64,8 @@ params! {
     staged_rows: [u32; 4] = "vec4<u32>",
     /// How many batches, heads, blocks of rows and tiles of keys share an element of the bias.
     shared_by: [u32; 4] = "vec4<u32>",
+    /// Dropout: the seed of the generator and its offset, and the number below which a random number drops its weight.
+    rng: [u32; 4] = "vec4<u32>",
     /// Query rows of this dispatch, or keys if it stages them. Ragged queries are not counted by it.
     len_q: u32 = "u32",
     len_kv: u32 = "u32",
@@ -125,4 +127,9 @@ params! {
     dbias_key: u32 = "u32",
     /// The factor on Q Kᵀ.
     gradient_scale: f32 = "f32",
+    /// Query heads of the problem, and the factor on what dropout keeps.
+    all_heads: u32 = "u32",
+    kept_scale: f32 = "f32",
+    /// Rounds the size up to a multiple of 16.
+    padding: [u32; 2] = "vec2<u32>",
 }

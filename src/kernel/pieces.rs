@@ -1,6 +1,6 @@
 //! The piece of text for each choice, and what it binds.
 
-use crate::kernel::choices::{Access, Choices, Elements, Keys, Queries, Results, Storage, Tables};
+use crate::kernel::choices::{Access, Choices, Elements, Keys, Queries, Results, RngState, Storage, Tables};
 use crate::kernel::record::{Constant, File, Source};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::problem::dtype::Dtype;
@@ -191,6 +191,7 @@ impl Pieces {
         self.alibi(choices);
         self.programs(choices);
         self.sites(choices);
+        self.dropout(choices);
     }
 
     /// Adds the pieces for the positions of rows and keys and for masks, without scores.
@@ -198,6 +199,30 @@ impl Pieces {
         self.masks(choices);
         self.programs(choices);
         self.sites(choices);
+    }
+
+    /// Adds which weights are kept.
+    fn dropout(&mut self, choices: &Choices) {
+        let Some(state) = choices.dropout else {
+            return self.file(include_str!("../../shaders/pieces/dropout_none.wgsl"));
+        };
+        self.file(include_str!("../../shaders/pieces/dropout_philox.wgsl"));
+        match state {
+            RngState::InParams => self.file(include_str!("../../shaders/pieces/generator_params.wgsl")),
+            RngState::Bound => {
+                self.file(include_str!("../../shaders/pieces/generator_buffer.wgsl"));
+                self.slots.push(Slot::of(Operand::RngState, "array<u32>"));
+            }
+        }
+    }
+
+    /// Adds what makes up for the weights that are dropped.
+    pub(super) fn compensation(&mut self, choices: &Choices) {
+        self.file(if choices.dropout.is_some() {
+            include_str!("../../shaders/pieces/compensated_dropout.wgsl")
+        } else {
+            include_str!("../../shaders/pieces/compensated_none.wgsl")
+        });
     }
 
     /// Adds the positions of rows and keys, and what they depend on: which queries and keys a sequence has.
@@ -340,6 +365,7 @@ impl Pieces {
     /// Adds the functions that finish a row's softmax after all keys, including the sinks.
     pub(super) fn total(&mut self, choices: &Choices) {
         self.file(include_str!("../../shaders/pieces/finish.wgsl"));
+        self.compensation(choices);
         if choices.sinks {
             self.file(include_str!("../../shaders/pieces/sinks_buffer.wgsl"));
             self.slots.push(Slot::of(Operand::Sinks, "array<f32>"));
@@ -378,6 +404,7 @@ impl Pieces {
     /// Adds how the gradient of a score becomes that of its product.
     pub(super) fn slopes(&mut self, choices: &Choices) {
         self.file(include_str!("../../shaders/pieces/slopes.wgsl"));
+        self.compensation(choices);
         self.file(if choices.softcap {
             include_str!("../../shaders/pieces/slope_tanh.wgsl")
         } else {

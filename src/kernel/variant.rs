@@ -176,9 +176,9 @@ impl Variant {
         let access = if self.choices().access == Access::Words { Access::Vec4 } else { self.choices().access };
         let (lse, sinks) = (self.choices().lse, problem.uses(Operand::Sinks));
         let storage = Storage::uniform(self.choices().storage.out);
-        let &Choices { kv_lengths, queries, keys, .. } = self.choices();
+        let &Choices { kv_lengths, queries, keys, dropout, .. } = self.choices();
         let choices = Choices { storage, access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
-        let choices = Choices { kv_lengths, queries, keys: keys.without_places(), ..choices };
+        let choices = Choices { kv_lengths, queries, keys: keys.without_places(), dropout, ..choices };
         let merge = Self::new(Schedule::Merge, choices);
         (self.choices().results == Results::Partial).then(|| merge.with_access_of(problem))
     }

@@ -9,6 +9,7 @@ use crate::plan::cut::Job;
 use crate::plan::piece::{Piece, count, key_tiles, shared_by};
 use crate::plan::slices::{Slice, counts_query_heads, staged, staged_rows};
 use crate::problem::Problem;
+use crate::problem::dropout::{Philox, RngState};
 use crate::problem::operand::Operand;
 
 /// The parameters of the dispatch that computes a piece.
@@ -56,9 +57,11 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         columns: count(&piece.columns),
         key_tiles: key_tiles(problem, block),
         gradient_scale: problem.scale(),
+        all_heads: shape.heads_q,
         ..Params::default()
     };
     set_scales(&mut params, problem);
+    set_dropout(&mut params, problem);
     for slice in slices {
         set_view(&mut params, slice);
     }
@@ -79,12 +82,25 @@ fn set_scales(params: &mut Params, problem: &Problem) {
     // If every score is 0, any positive unit gives the same weights. A sink, which is compared with the scores, needs a
     // unit that is not 0.
     let unit = if unit == 0.0 { 1.0 } else { unit };
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is wanted")]
-    let finite = |x: f64| x.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
-    params.score_scale = finite(score);
-    params.softcap_scale = finite(softcap);
-    params.exp2_scale = finite(unit * LOG2_E);
-    params.natural_scale = finite(unit);
+    params.score_scale = rounded(score);
+    params.softcap_scale = rounded(softcap);
+    params.exp2_scale = rounded(unit * LOG2_E);
+    params.natural_scale = rounded(unit);
+}
+
+fn set_dropout(params: &mut Params, problem: &Problem) {
+    let Some(dropout) = problem.dropout() else { return };
+    let Philox { seed: [low, high], offset } = match dropout.state {
+        RngState::Fixed(state) => state,
+        RngState::Buffer => Philox::default(),
+    };
+    params.rng = [low, high, offset, dropout.threshold()];
+    params.kept_scale = rounded(dropout.kept_scale());
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding is what is wanted")]
+fn rounded(x: f64) -> f32 {
+    x.clamp(f32::MIN.into(), f32::MAX.into()) as f32
 }
 
 pub(super) fn set_view(params: &mut Params, slice: &Slice) {
@@ -108,7 +124,8 @@ pub(super) fn set_view(params: &mut Params, slice: &Slice) {
             | Operand::CuSeqlensK
             | Operand::BlockTable
             | Operand::RotaryTable
-            | Operand::Aux,
+            | Operand::Aux
+            | Operand::RngState,
         ) => {}
         Resource::Operand(Operand::NewQ) => params.new_q = view,
         Resource::Operand(Operand::NewK) => params.new_k = view,

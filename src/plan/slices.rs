@@ -133,6 +133,7 @@ fn axes(view: &View, problem: &Problem, block: Block, piece: &Piece) -> [Range<u
         | Operand::CuSeqlensQ
         | Operand::CuSeqlensK
         | Operand::Aux
+        | Operand::RngState
         | Operand::BlockMask => [all_batches, 0..1, 0..1, 0..1],
         // No problem uses them.
         Operand::PairOut | Operand::PairLse => [0..0, 0..0, 0..0, 0..0],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::problem::append::Append;
 use crate::problem::block_mask::BlockMask;
+use crate::problem::dropout::{Dropout, RngState};
 use crate::problem::dtype::Dtype;
 use crate::problem::layout::{Layout, ScoreLayout};
 use crate::problem::mask::MaskFormat;
@@ -50,6 +51,7 @@ pub struct ProblemBuilder {
     pub(super) sinks: bool,
     pub(super) programs: Programs,
     pub(super) aux: Option<u64>,
+    pub(super) dropout: Option<Dropout>,
     pub(super) block_mask: Option<BlockMask>,
     pub(super) sharing: Sharing,
     /// The rows whose weights are written; `None` for all rows, if `weights` is set.
@@ -107,6 +109,7 @@ impl ProblemBuilder {
             sinks: false,
             programs: Programs { score_mod: None, mask_mod: None, score_mod_grad: None },
             aux: None,
+            dropout: None,
             block_mask: None,
             sharing: Sharing::Apart,
             weights_of: None,
@@ -170,6 +173,7 @@ impl ProblemBuilder {
             | Operand::CuSeqlensQ
             | Operand::CuSeqlensK
             | Operand::BlockTable
+            | Operand::RngState
             | Operand::PairOut
             | Operand::PairLse => None,
         }
@@ -390,6 +394,16 @@ impl ProblemBuilder {
     /// A buffer of `len` f32 that programs read as `aux: array<f32>`. Its contents may change without a new plan.
     pub fn aux(mut self, len: u64) -> Self {
         self.aux = Some(len);
+        self
+    }
+
+    /// Drops each weight with probability `p` after the softmax, and multiplies those that are kept by `1 / (1 − p)`, for
+    /// training. The log-sum-exp is that without dropout; the weights that are written are those after it.
+    ///
+    /// `p` is in 0 .. 1, and 0 means no dropout. [`RngState`] says where the random numbers come from. The
+    /// [gradients](crate::Problem::gradients) of the problem draw the same ones, if they get the same state.
+    pub fn dropout(mut self, p: f32, state: RngState) -> Self {
+        self.dropout = (p != 0.0).then_some(Dropout { p: Number(p), state });
         self
     }
 

@@ -194,6 +194,9 @@ impl ProblemBuilder {
         if let Some(cap) = self.softcap.map(|Number(cap)| cap).filter(|&cap| !(cap > 0.0 && cap <= LARGEST_CAP)) {
             return Err(ProblemError::Softcap(cap));
         }
+        if let Some(dropout) = self.dropout.filter(|dropout| !dropout.is_valid()) {
+            return Err(ProblemError::Dropout(dropout.p()));
+        }
         Ok(())
     }
 
@@ -212,6 +215,7 @@ impl ProblemBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::dropout::RngState;
     use crate::problem::layout::Layout;
 
     #[test]
@@ -228,6 +232,8 @@ mod tests {
             (Problem::builder(shape).scale(2.5e38), "2.3e38"),
             (Problem::builder(shape).softcap(0.0), "softcap = 0 must be positive"),
             (Problem::builder(shape).softcap(f32::NAN), "softcap = NaN must be positive"),
+            (Problem::builder(shape).dropout(1.0, RngState::Buffer), "probability of dropout, 1, must be"),
+            (Problem::builder(shape).dropout(f32::NAN, RngState::Buffer), "probability of dropout, NaN, must be"),
             (
                 Problem::builder(shape).mask(ScoreLayout::broadcast([2, 1, 1, 7])),
                 "`mask` has 7 along `len_kv`, but the scores have 8",

@@ -39,6 +39,9 @@ pub enum ProblemError {
     /// The softcap is not positive, or too large to cap anything.
     #[error("softcap = {0} must be positive and at most 1e30; leave it out for no cap")]
     Softcap(f32),
+    /// The probability of dropout is not in 0 .. 1.
+    #[error("the probability of dropout, {0}, must be at least 0 and less than 1")]
+    Dropout(f32),
     /// The operand does not broadcast to the scores.
     #[error("`{operand}` has {got} along `{axis}`, but the scores have {want}; it must be {want}, or 1 to broadcast")]
     NotBroadcastable {

@@ -4,6 +4,7 @@ pub(crate) mod append;
 pub(crate) mod block_mask;
 pub(crate) mod builder;
 mod check;
+pub(crate) mod dropout;
 pub(crate) mod dtype;
 pub(crate) mod error;
 pub(crate) mod function;
@@ -24,6 +25,7 @@ pub(crate) mod weight_rows;
 use append::{Append, Rotary};
 use block_mask::BlockMask;
 use builder::{ProblemBuilder, Sharing, Slopes};
+use dropout::{Dropout, Philox, RngState};
 use dtype::Dtype;
 use layout::{Layout, ScoreLayout, View};
 use mask::MaskFormat;
@@ -36,6 +38,9 @@ use sequences::{Keys, Pages, Queries};
 use shape::Shape;
 use wanted::Wanted;
 use weight_rows::WeightRows;
+
+/// The words of the state of a generator.
+const RNG_WORDS: u32 = 3;
 
 /// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
 ///
@@ -92,6 +97,35 @@ impl Problem {
     /// The cap on the scaled scores, if there is one.
     pub fn softcap(&self) -> Option<f32> {
         self.spec.softcap.map(|Number(cap)| cap)
+    }
+
+    /// The probability with which a weight is dropped; 0 without dropout.
+    pub fn dropout_p(&self) -> f32 {
+        self.spec.dropout.map_or(0.0, Dropout::p)
+    }
+
+    /// Where dropout takes its random numbers from, if there is dropout.
+    pub fn rng_state(&self) -> Option<RngState> {
+        self.spec.dropout.map(|dropout| dropout.state)
+    }
+
+    pub(crate) const fn dropout(&self) -> Option<Dropout> {
+        self.spec.dropout
+    }
+
+    /// Whether dropout keeps the weight of a pair (batch, query head, query, key), where this is the state of the generator.
+    /// Queries and keys are counted within their sequence. The kernels draw the same numbers.
+    ///
+    /// ```
+    /// # use wgpu_attention::{Philox, Problem, RngState, Shape};
+    /// let state = Philox::new(42, 0);
+    /// let problem = Problem::builder(Shape::new(1, 2, 50, 64)).dropout(0.25, RngState::Fixed(state)).build()?;
+    /// let kept = (0..2500).filter(|n| problem.keeps(state, [0, 1, n / 50, n % 50])).count();
+    /// assert!((1800..1950).contains(&kept));
+    /// # Ok::<(), wgpu_attention::ProblemError>(())
+    /// ```
+    pub fn keeps(&self, state: Philox, pair: [u32; 4]) -> bool {
+        self.spec.dropout.is_none_or(|dropout| dropout.keeps(state, self.spec.shape.heads_q, pair))
     }
 
     /// Whether keys past the diagonal are hidden.
@@ -154,7 +188,7 @@ impl Problem {
         let shape = self.spec.shape;
         let element_bytes = match (operand, self.spec.dtype_of(operand), self.mask_format()) {
             (Operand::Mask, _, Some(format)) => format.size_bytes(),
-            // Lengths, the numbers of tiles and the words of quantized keys are as large as an f32.
+            // Lengths, the numbers of tiles, the words of quantized keys and of generators are as large as an f32.
             (_, dtype, _) => dtype.unwrap_or(Dtype::F32).size_bytes(),
         };
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v } = shape;
@@ -223,6 +257,9 @@ impl Problem {
                 stride: [0; 4],
                 element_bytes,
             }),
+            Operand::RngState => {
+                self.spec.dropout.filter(|dropout| dropout.state == RngState::Buffer).map(|_| numbers(RNG_WORDS))
+            }
             Operand::BlockMask => self.spec.block_mask.map(|tiles| {
                 let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
                 let [batches, heads] = [batches, heads].map(|(has_own, n)| if has_own { n } else { n.min(1) });

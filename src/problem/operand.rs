@@ -43,6 +43,8 @@ pub enum Operand {
     Sinks,
     /// The user's numbers that programs in the score read, f32.
     Aux,
+    /// The state of the generator that dropout draws from, three u32: see [`Philox`](crate::Philox).
+    RngState,
     /// One number per tile of the scores (B or 1, Hq or 1, ⌈Lq / rows⌉, ⌈Lk / keys⌉), u32: see
     /// [`BlockMask`](crate::BlockMask).
     BlockMask,
@@ -68,7 +70,7 @@ pub enum Operand {
 
 impl Operand {
     /// Every operand.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Q,
         Self::K,
         Self::V,
@@ -89,6 +91,7 @@ impl Operand {
         Self::AlibiSlopes,
         Self::Sinks,
         Self::Aux,
+        Self::RngState,
         Self::BlockMask,
         Self::PairOut,
         Self::PairLse,
@@ -124,6 +127,7 @@ impl Operand {
             Self::AlibiSlopes => "alibi_slopes",
             Self::Sinks => "sinks",
             Self::Aux => "aux",
+            Self::RngState => "rng_state",
             Self::BlockMask => "block_mask",
             Self::PairOut => "pair_out",
             Self::PairLse => "pair_lse",
@@ -173,6 +177,7 @@ impl Operand {
             Self::AlibiSlopes => "(B, Hq), broadcast by a stride of 0",
             Self::Sinks => "(Hq)",
             Self::Aux => "the user's",
+            Self::RngState => "seed, offset",
             Self::BlockMask => "(B, Hq, rows of tiles, tiles): 1 where some pair is seen, plus 2 where some is hidden",
             Self::PairOut => "(pairs, B, Hq, Lq, Dv)",
             Self::PairLse => "(pairs, B, Hq, Lq), natural logarithm",

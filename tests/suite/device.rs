@@ -355,6 +355,7 @@ pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
         Operand::AlibiSlopes => encode(case.host.alibi_slopes.as_ref().unwrap()),
         Operand::Sinks => encode(case.host.sinks.as_ref().unwrap()),
         Operand::Aux => encode(case.host.aux.as_ref().unwrap()),
+        Operand::RngState => bytemuck::bytes_of(&case.host.rng_state.unwrap()).to_vec(),
         Operand::BlockMask => bytemuck::cast_slice(case.host.block_mask.as_ref().unwrap()).to_vec(),
         Operand::Out | Operand::Lse | Operand::Weights => unwritten_rows(case, operand),
         other => unreachable!("attention does not use {other}"),

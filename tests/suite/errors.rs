@@ -9,7 +9,7 @@ use wgpu_attention::blocking::{self, RunError};
 use wgpu_attention::{
     Append, Attention, BindError, BlockMask, Caps, Dtype, Function, Gradients, GradientsBuilder, Inputs, Layout, Merge,
     MergeBuilder, Operand, Operands, Pages, PlanError, Problem, ProblemBuilder, ProblemError, Quantization, Readback,
-    ReadbackError, ResizeError, Rotary, RotaryPairs, ScoreLayout, Shape, reference, testing,
+    ReadbackError, ResizeError, RngState, Rotary, RotaryPairs, ScoreLayout, Shape, reference, testing,
 };
 
 use crate::record::{buffers, noop, operands};
@@ -74,6 +74,13 @@ fn describing() {
             problem.clone().softcap(cap),
             |e| matches!(e, E::Softcap(_)),
             &[&cap.to_string(), "positive", "leave it out"],
+        );
+    }
+    for p in [1.0, -1e-9, f32::NAN] {
+        refused(
+            problem.clone().dropout(p, RngState::Buffer),
+            |e| matches!(e, E::Dropout(_)),
+            &[&p.to_string(), "at least 0 and less than 1"],
         );
     }
     let mask = problem.clone().mask(ScoreLayout::broadcast([2, 3, 1, 1]));

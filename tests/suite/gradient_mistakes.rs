@@ -1,7 +1,9 @@
 //! Mistakes planted in the kernels of gradients, each of which a case must notice.
 
 use truth::{ExpectedGradients, Fill};
-use wgpu_attention::{Attention, Caps, Dtype, MaskFormat, Operand, Problem, ScoreLayout, Shape, Window, testing};
+use wgpu_attention::{
+    Attention, Caps, Dtype, MaskFormat, Operand, Problem, RngState, ScoreLayout, Shape, Window, testing,
+};
 
 use crate::backward::{Backward, devices, everything, poisoned, shape, with_programs};
 use crate::case::full;
@@ -25,6 +27,10 @@ fn with_sinks() -> Exposing {
     backward.case.host.sinks = Some(vec![2.0, f32::NEG_INFINITY, -3.0, 0.0]);
     backward.case.host.kv_lengths = Some(vec![0, 65]);
     exposing(backward)
+}
+
+fn dropped() -> Exposing {
+    exposing(Backward::new(Problem::builder(shape()).dropout(0.4, RngState::Buffer), Fill::Normal, 1))
 }
 
 fn ragged() -> Exposing {
@@ -130,6 +136,10 @@ const MISTAKES: &[Mistake] = &[
     ("gradient_bias", "if (!has_keys) { sum_keys(thread); }", "", bias_of_keys),
     ("gradient_bias", "scores.seen & vec4(is_real)", "scores.seen", bias_of_rows),
     ("gradient_bias", "first_key + j * BLOCK_KV", "first_key", bias_of_keys),
+    ("gradient_queries", "compensated(kept(row, keys, dp", "compensated(kept(row, 0u * keys, dp", dropped),
+    ("gradient_queries", "x * params.kept_scale", "x", dropped),
+    ("gradient_keys", "compensated(kept(row, keys, dp", "compensated(kept(row, 0u * keys, dp", dropped),
+    ("gradient_values", "compensated(kept(row, keys, x))", "x", dropped),
     ("gradient_sinks", "share -= ", "share += ", with_sinks),
     ("gradient_sinks", "sink == params.negative_infinity", "false", with_sinks),
     ("gradient_sinks", "min(sequence.queries, sequence.rows)", "sequence.rows", padded_with_sinks),
@@ -143,6 +153,10 @@ const MISTAKES_OF_LANES: &[Mistake] = &[
     ("stage_keys", "if (!is_finite) {", "if (false) {", hidden),
     ("gradient_lanes_queries", "select(vec4(0.0), w, is_seen)", "w", with_mask_and_bias),
     ("gradient_lanes_queries", "p * (dp - mean)", "p * dp", with_sinks),
+    ("gradient_lanes_queries", "compensated(dp), is_kept)", "dp, is_kept)", dropped),
+    ("gradient_lanes_queries", "select(vec4(0.0), compensated(dp), is_kept)", "dp", dropped),
+    ("gradient_lanes_keys_values", "const IN_FOURS = false;", "const IN_FOURS = true;", dropped),
+    ("gradient_lanes_keys_values", "is_seen & is_kept", "is_seen", dropped),
     ("gradient_lanes_queries", "* params.gradient_scale", "", ragged),
     ("gradient_lanes_queries", "-lse) * LOG2_E", "-lse)", ragged),
     ("gradient_lanes_queries", "% STREAM;", "* 0u;", ragged),
@@ -151,7 +165,7 @@ const MISTAKES_OF_LANES: &[Mistake] = &[
     ("gradient_lanes_keys_values", "(key < block.rows)", "(key < 1000u)", ragged),
     ("gradient_lanes_keys_values", "% OWN * LANES + lane", "% OWN + lane", ragged),
     ("gradient_lanes_keys_values", "vec4(note.z)", "vec4(0.0)", with_sinks),
-    ("gradient_lanes_keys_values", "select(vec4(0.0), p, is_seen)", "p", with_mask_and_bias),
+    ("gradient_lanes_keys_values", "compensated(p), is_seen & is_kept)", "p, is_kept)", with_mask_and_bias),
     ("gradient_lanes_keys_values", "x * params.gradient_scale", "x", ragged),
 ];
 

@@ -28,6 +28,7 @@ mod block_masks;
 mod blocking;
 mod chosen_weights;
 mod cuts;
+mod dropout;
 mod edges;
 mod errors;
 mod extremes;

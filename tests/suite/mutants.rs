@@ -8,13 +8,13 @@ use wgpu_attention::Dtype;
 
 use crate::matrix::in_f16;
 use crate::questions::{
-    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, empty_rows, empty_tiles,
-    even_f16, forty_columns, gappy, hidden_by_bias, huge_behind_band, huge_first, infinite_key, large, large_q,
-    left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_causal, long_masked, long_nan_behind_bias,
-    long_staircase, lowest_bias, mask_keys_outermost, masked, masked_by_bytes, masked_by_hiding_words, nan_behind_band,
-    nan_behind_bias, nearly_full, odd_bf16, odd_f16, odd_f32, padded, paged, plain, ragged, ring, softcapped,
-    some_lengths, staircase, tall, tall_causal, tall_window, tiles, upside_down, weights_of_empty_rows,
-    weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
+    all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, dropped, dropped_in_parts,
+    dropped_weights, empty_rows, empty_tiles, even_f16, forty_columns, gappy, hidden_by_bias, huge_behind_band,
+    huge_first, infinite_key, large, large_q, left_window, lengths_past_the_end, long, long_and_mostly_hidden,
+    long_causal, long_masked, long_nan_behind_bias, long_staircase, lowest_bias, mask_keys_outermost, masked,
+    masked_by_bytes, masked_by_hiding_words, nan_behind_band, nan_behind_bias, nearly_full, odd_bf16, odd_f16, odd_f32,
+    padded, paged, plain, ragged, ring, softcapped, some_lengths, staircase, tall, tall_causal, tall_window, tiles,
+    upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
 };
 
 /// A planted mistake: in the text, the first string of each pair is replaced by the second.
@@ -49,6 +49,27 @@ const EIGHT_ROWS: (&str, &str) = ("const ROW_VECTORS = 2u;", "const ROW_VECTORS 
 const EIGHT_KEYS: (&str, &str) = ("const KEY_VECTORS = 2u;", "const KEY_VECTORS = 2u;");
 
 pub const ATTENTION: &[Mutation] = &[
+    // Dropout: what is dropped, what makes up for it, and the generator.
+    mutation(&[("kept(row, keys_within(thread, kv, ", "kept(row, 0u * keys_within(thread, kv, ")], dropped),
+    mutation(&[("numbers >= vec4(params.rng.w)", "numbers <= vec4(params.rng.w)")], dropped),
+    mutation(&[("x * params.kept_scale", "x")], dropped),
+    mutation(&[("const ROUNDS = 10u;", "const ROUNDS = 9u;")], dropped),
+    mutation(&[("key += WEYL;", "")], dropped),
+    mutation(&[("+ (low >> vec2(16u))", "")], dropped),
+    mutation(&[("+ (middle & vec2(0xffffu))", "")], dropped),
+    mutation(&[("+ (middle >> vec2(16u))", "")], dropped),
+    mutation(&[("+ (other >> vec2(16u))", "")], dropped),
+    mutation(&[("select(x.x, x.y, n == 1u)", "select(x.x, x.y, n == 0u)")], dropped),
+    mutation(&[("select(x.z, x.w, n == 3u)", "x.z")], dropped),
+    mutation(&[("* params.all_heads + params.first_head + row.head", "+ params.first_head + row.head")], dropped),
+    mutation(&[("state.z)", "0u)")], dropped),
+    mutation(&[("state.xy)", "state.yy)")], dropped),
+    Mutation { edits: &[("(params.first_batch + row.batch) *", "(row.batch) *")], exposed_by: Question::Cut(dropped) },
+    Mutation { edits: &[("+ params.first_head + row.head", "+ row.head")], exposed_by: Question::Cut(dropped) },
+    Mutation {
+        edits: &[("params.first_row + row.query, head", "row.query, head")],
+        exposed_by: Question::Cut(dropped),
+    },
     // The order: scale, softcap, bias, mask.
     mutation(&[("product * params.score_scale", "product")], softcapped),
     mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
@@ -241,13 +262,18 @@ pub const ATTENTION: &[Mutation] = &[
 
 /// Mistakes in `weights.wgsl` itself, and in shared pieces that it uses differently.
 pub const WEIGHTS: &[Mutation] = &[
+    mutation(
+        &[("compensated(kept(row, keys_within(thread, kv, ", "compensated(kept(row, 0u * keys_within(thread, kv, ")],
+        dropped_weights,
+    ),
+    mutation(&[("x * params.kept_scale", "x")], dropped_weights),
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 2.0")], all_weights),
     mutation(
         &[("let m = softmax.m[0u / 4u][0u % 4u];", "let m = 0.0 * softmax.m[0u / 4u][0u % 4u];")],
         weights_of_stairs,
     ),
     mutation(&[("m, softmax.l[1u / 4u][1u % 4u], true)", "m, softmax.l[0u / 4u][0u % 4u], true)")], all_weights),
-    mutation(&[("total.l), seen[", "total.l), vec4(true) | seen[")], weights_of_empty_rows),
+    mutation(&[("all)), seen[", "all)), vec4(true) | seen[")], weights_of_empty_rows),
     mutation(
         &[("(*softmax).l[0u / 4u][0u % 4u] * factor[0u / 4u][0u % 4u];", "(*softmax).l[0u / 4u][0u % 4u];")],
         weights_of_stairs,
@@ -268,6 +294,8 @@ pub const WEIGHTS: &[Mutation] = &[
 
 /// Mistakes in `lanes.wgsl`, whose loops are unrolled: an edit of a line edits every copy of it, or names one copy.
 pub const LANES: &[Mutation] = &[
+    mutation(&[("let used = kept(row, keys, p);", "let used = p;")], dropped),
+    mutation(&[("sum_p += p[", "sum_p += used[")], dropped),
     mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("sign(x) *", "")], softcapped),
@@ -315,6 +343,8 @@ pub const STAGE: &[Mutation] = &[
 
 /// Mistakes in `decode.wgsl`, whose loops are unrolled.
 pub const DECODE: &[Mutation] = &[
+    mutation(&[("kept(row, keys, p)", "p")], dropped),
+    mutation(&[("const IN_FOURS = false;", "const IN_FOURS = true;")], dropped),
     mutation(
         &[(
             "select(vec4(0.0), load_k(at, d, params.dim_qk - d), dim < params.dim_qk)",
@@ -349,6 +379,7 @@ pub const DECODE: &[Mutation] = &[
 
 /// Mistakes in `streams.wgsl`, whose loops are unrolled.
 pub const STREAMS: &[Mutation] = &[
+    mutation(&[("kept(row, vec4(key), p).x", "p.x")], dropped),
     mutation(&[("* params.exp2_scale", "* params.exp2_scale * 0.5")], plain),
     mutation(&[("+= bias;", "+= 0.0 * bias;")], biased),
     mutation(&[("seen &= !asked | attend(", "seen &= vec4(true) | attend(")], masked),
@@ -390,6 +421,7 @@ pub const PARTS: &[Mutation] = &[
 
 /// Mistakes in `merge.wgsl`.
 pub const MERGE: &[Mutation] = &[
+    split(&[("x * params.kept_scale", "x")], dropped_in_parts),
     split(&[("m = max(m, parts", "m = min(m, 0.0 * parts")], long_staircase),
     split(&[("rescale(statistics.x, m)", "1.0")], long_staircase),
     split(&[("statistics.y, factor, l)", "1.0, factor, l)")], long),
@@ -400,6 +432,11 @@ pub const MERGE: &[Mutation] = &[
 
 /// Mistakes in `matrix.wgsl` and its pieces.
 pub const MATRIX: &[Mutation] = &[
+    mutation(&[("vec4<f16>(kept(owner, keys, p))", "vec4<f16>(p)")], || in_f16(dropped())),
+    mutation(
+        &[("kv + quad * 4u + vec4(0u, 1u, 2u, 3u);\n            set_p", "kv + quad * 4u;\n            set_p")],
+        || in_f16(dropped()),
+    ),
     // The anchor, and rescaling what was accumulated under one anchor to another.
     mutation(&[("params.exp2_scale > LAG;", "params.exp2_scale > 100.0 * LAG;")], || in_f16(long_staircase())),
     mutation(&[("let factor = rescale(before, m);", "let factor = 1.0;")], || in_f16(staircase())),
@@ -489,5 +526,5 @@ pub const MATRIX: &[Mutation] = &[
     mutation(&[("multiply_keys(subgroup, &q);\n        workgroupBarrier();", "multiply_keys(subgroup, &q);")], || {
         in_f16(tall())
     }),
-    mutation(&[("seen, full, tile);\n        workgroupBarrier();", "seen, full, tile);")], || in_f16(tall())),
+    mutation(&[("kv, seen, full);\n        workgroupBarrier();", "kv, seen, full);")], || in_f16(tall())),
 ];

@@ -2,7 +2,8 @@
 
 use truth::{Case, Fill, Sequences, indices, poison_hidden};
 use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Pages, Problem, ProblemBuilder, ScoreLayout, Shape, Window,
+    BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Pages, Problem, ProblemBuilder, RngState, ScoreLayout,
+    Shape, Window,
 };
 
 use crate::case::{drawn, everything, full};
@@ -149,6 +150,22 @@ pub fn tiles() -> Case {
 /// A mask of words that are set where a key is hidden.
 pub fn masked_by_hiding_words() -> Case {
     filled(Problem::builder(shape()).mask_as(MaskFormat::WordsHide, full(shape())), Fill::Normal)
+}
+
+/// Dropout, with heads that share keys, in batches that a block of rows does not fill.
+pub fn dropped() -> Case {
+    let shape = Shape::new(2, 4, 37, 32).kv_heads(2).kv_len(70);
+    filled(Problem::builder(shape).dropout(0.4, RngState::Buffer).causal(Diagonal::Offset(20)).lse(), Fill::Normal)
+}
+
+/// Dropout, over so many keys that they are split.
+pub fn dropped_in_parts() -> Case {
+    filled(Problem::builder(Shape::new(2, 2, 3, 32).kv_len(1100)).dropout(0.4, RngState::Buffer).lse(), Fill::Normal)
+}
+
+/// The weights after dropout.
+pub fn dropped_weights() -> Case {
+    filled(Problem::builder(shape()).dropout(0.4, RngState::Buffer).weights(), Fill::Normal)
 }
 
 /// Each tile is empty or full, so that the tiles of a block of rows are full except for those that no row sees.

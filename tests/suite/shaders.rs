@@ -7,8 +7,8 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use wgpu_attention::{
     Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, MaskFormat, MatrixUnit, Merge, Multiplier, Operand,
-    Pages, Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Tiles, Variant,
-    testing,
+    Pages, Philox, Problem, ProblemBuilder, Quantization, RngState, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes,
+    Tiles, Variant, testing,
 };
 
 use crate::record::noop_with_matrices;
@@ -103,6 +103,7 @@ fn gradients() -> Vec<Gradients> {
             plain().softcap(1.0).mask(scores).bias(dtype, scores).kv_lengths(),
             plain().alibi(Slopes::PerHead).sinks().kv_lengths().q_lengths(),
             plain().ragged_q(9).ragged_kv(9),
+            plain().dropout(0.5, RngState::Buffer).ragged_q(9),
             plain().ragged_q(9).kv_lengths().alibi(Slopes::PerHead),
             plain().block_mask(BlockMask::new(64, 128)).shared_buffers(),
         ] {
@@ -184,6 +185,12 @@ pub fn every_variant() -> BTreeMap<String, Variant> {
                 variants.insert(append.to_string(), append);
             }
         }
+    }
+    for (dim, state) in [(32, RngState::Buffer), (37, RngState::Fixed(Philox::default()))] {
+        let problem = Problem::builder(Shape::new(1, 2, 8, dim).kv_len(2048)).dtype(Dtype::F16).dropout(0.5, state);
+        let problem = problem.lse().weights().build().unwrap();
+        take_kernels(&mut variants, &devices, &problem);
+        take_kernels(&mut variants, &on_matrices, &problem);
     }
     // Of GPUs, which all run the same, and of CPUs.
     for gradients in gradients() {

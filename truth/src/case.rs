@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use wgpu_attention::reference::{self, Row};
-use wgpu_attention::{BindError, Dtype, Inputs, Operand, Problem, View};
+use wgpu_attention::{BindError, Dtype, Inputs, Operand, Philox, Problem, RngState, View};
 
 use crate::host::Host;
 use crate::sequences::Sequences;
@@ -71,6 +71,14 @@ impl Case {
     /// A case with the same inputs for another problem, whose layouts must agree.
     pub fn with_problem(&self, problem: Problem) -> Self {
         Self::new(problem, self.host.clone())
+    }
+
+    /// The state of the generator that dropout draws from, if there is dropout.
+    pub fn generator(&self) -> Option<Philox> {
+        match self.problem.rng_state()? {
+            RngState::Fixed(state) => Some(state),
+            RngState::Buffer => Some(self.host.rng_state.expect("the state of the generator is an input")),
+        }
     }
 
     /// The inputs, borrowed as the library takes them.

@@ -2,7 +2,7 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use wgpu_attention::{Operand, Problem};
+use wgpu_attention::{Operand, Philox, Problem};
 
 use crate::case::{Case, distinct};
 use crate::host::Host;
@@ -90,6 +90,7 @@ impl Case {
             room(Operand::AlibiSlopes).map(|len| (0..len).map(|n| 0.5_f32.powi(n as i32 % 8 + 1)).collect());
         host.sinks = room(Operand::Sinks).map(|len| (0..len).map(|_| 2.0 * normal(&mut rng)).collect());
         host.aux = room(Operand::Aux).map(|len| (0..len).map(|_| normal(&mut rng)).collect());
+        host.rng_state = room(Operand::RngState).map(|_| Philox::new(rng.random(), rng.random()));
         host.block_mask = room(Operand::BlockMask).map(|len| (0..len).map(|_| rng.random_range(0..4)).collect());
         case
     }

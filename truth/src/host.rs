@@ -3,8 +3,8 @@
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
-use wgpu_attention::Inputs;
 use wgpu_attention::reference::At;
+use wgpu_attention::{Inputs, Philox};
 
 /// What [`Inputs`] borrows, and the problem's programs as Rust functions.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +39,8 @@ pub struct Host {
     pub sinks: Option<Vec<f32>>,
     /// The numbers that programs read.
     pub aux: Option<Vec<f32>>,
+    /// The state of the generator that dropout draws from.
+    pub rng_state: Option<Philox>,
     /// What the masks do in each tile. It may be left out of a problem with a block mask if a device is to compute it.
     pub block_mask: Option<Vec<u32>>,
     /// The gradient of the output.
@@ -93,6 +95,7 @@ impl Host {
             alibi_slopes: self.alibi_slopes.as_deref(),
             sinks: self.sinks.as_deref(),
             aux: self.aux.as_deref(),
+            rng_state: self.rng_state,
             block_mask: self.block_mask.as_deref(),
             dout: self.dout.as_deref(),
             dlse: self.dlse.as_deref(),

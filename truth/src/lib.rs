@@ -10,6 +10,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices of problems that fit the memory")]
 
 mod case;
+mod dropout;
 mod expected;
 mod fill;
 mod gradients;

@@ -6,9 +6,10 @@
 //! downwards. Scores that a softcap or a program changes are off by 2ε, because no GPU promises a tanh as good as the
 //! host's.
 
-use wgpu_attention::Operand;
+use wgpu_attention::{Operand, Philox};
 
 use crate::case::Case;
+use crate::dropout::kept;
 use crate::expected::Outputs;
 use crate::sequences::Sequences;
 use crate::visibility::Visibility;
@@ -57,6 +58,8 @@ pub(crate) struct Row<'a> {
     /// What is added to each key's score: the bias minus the ALiBi term.
     added: Vec<f32>,
     sink: Option<f32>,
+    /// Of dropout, if there is any.
+    generator: Option<Philox>,
 }
 
 impl<'a> Row<'a> {
@@ -76,7 +79,8 @@ impl<'a> Row<'a> {
         // A row past the queries of its sequence has no sink.
         let is_query = i < Sequences::new(case).queries(b);
         let sink = case.host.sinks.as_ref().map(|sinks| sinks[h as usize]).filter(|_| is_query);
-        Self { case, visibility, at, kv_head: shape.kv_head(h), sees, added, sink }
+        let generator = case.generator();
+        Self { case, visibility, at, kv_head: shape.kv_head(h), sees, added, sink, generator }
     }
 
     /// The scores of the keys that it sees.
@@ -137,6 +141,12 @@ impl<'a> Row<'a> {
         score_mod_grad(score.into(), place, gradient.into(), host.aux()) as f32
     }
 
+    /// What dropout multiplies the weight of a key by.
+    pub(crate) fn kept(&self, j: usize) -> f32 {
+        let [b, h, i] = self.at;
+        self.generator.map_or(1.0, |state| kept(self.case, [b, h, i, j as u32], state))
+    }
+
     pub(crate) fn computed(&self, way: Way) -> NaiveRow {
         let Self { case, sink, at, .. } = self;
         let shape = case.problem.shape();
@@ -152,7 +162,7 @@ impl<'a> Row<'a> {
             largest_v: 0.0,
         };
         for &(j, score) in &scores {
-            let p = (score - m).exp();
+            let p = (score - m).exp() * self.kept(j);
             row.weights[j] = p / l;
             for (out, &v) in row.out.iter_mut().zip(case.row(Operand::V, [at[0], self.kv_head, j as u32]).iter()) {
                 *out += p * v;
