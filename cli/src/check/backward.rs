@@ -5,7 +5,7 @@ use anyhow::Result;
 use truth::{Case, ExpectedGradients, Fill};
 use wgpu_attention::{Diagonal, Dtype, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
 
-use super::{Entry, Question};
+use super::{Backward, Entry, Question};
 
 type Row = (&'static str, ProblemBuilder, Incoming);
 
@@ -63,5 +63,5 @@ fn question(problem: ProblemBuilder, incoming: Incoming) -> Result<Question> {
     let mut case = Case::filled(&problem, Fill::Normal, 1);
     case.draw_incoming(&gradients, 1);
     let expected = ExpectedGradients::new(&case, &gradients)?;
-    Ok(Question::Gradients { case, gradients, expected })
+    Ok(Question::Backward(Box::new(Backward { case, gradients, expected })))
 }

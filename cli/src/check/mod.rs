@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 use truth::{Case, Expected, ExpectedGradients, GradientOutputs};
-use wgpu_attention::blocking::Outputs;
+use wgpu_attention::blocking::{self, Outputs};
 use wgpu_attention::{Gradients, Variant};
 
 use crate::args::CheckArgs;
@@ -23,18 +23,20 @@ use crate::{cpu, progress};
 
 /// A case to compute, and the results to expect.
 enum Question {
-    Attention(Attention),
-    /// The case has the gradients that come in. Those that go out are compared with the reference.
-    Gradients {
-        case: Case,
-        gradients: Gradients,
-        expected: ExpectedGradients,
-    },
+    Attention(Box<Attention>),
+    Backward(Box<Backward>),
 }
 
 struct Attention {
     case: Case,
     expected: Expectation,
+}
+
+/// A case with the gradients that come in, and those of the reference.
+struct Backward {
+    case: Case,
+    gradients: Gradients,
+    expected: ExpectedGradients,
 }
 
 enum Expectation {
@@ -130,19 +132,14 @@ fn outcomes(
             let run = |variant: &Variant| Ok(question.judge(&gpu.run(&question.case, variant, progress)?));
             candidates.iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
         }
-        (Question::Gradients { case, gradients, expected }, engine) => {
-            // Several kernels run one after another, and there is one choice of them.
-            let variants = match engine.backward_variants(&gradients) {
+        (Question::Backward(question), engine) => {
+            // These kernels run one after another; there is one choice of them.
+            let variants = match engine.backward_variants(&question.gradients) {
                 Ok(variants) => variants.join("+"),
                 Err(error) => return vec![line("-", Err(error))],
             };
-            let outputs = engine.gradients(&case, &gradients, &ProgressBar::hidden());
-            let outputs = outputs.map(|outputs| GradientOutputs::of(&case, &gradients, &outputs));
-            let outcome = outputs.map(|outputs| match expected.check(&outputs) {
-                Ok(worst) => (true, format!("error {worst:.2} of what is allowed")),
-                Err(wrong) => (false, wrong),
-            });
-            vec![line(&variants, outcome)]
+            let outputs = engine.gradients(&question.case, &question.gradients, &ProgressBar::hidden());
+            vec![line(&variants, outputs.map(|outputs| question.judge(&outputs)))]
         }
     }
 }
@@ -160,6 +157,16 @@ impl Attention {
     }
 }
 
+impl Backward {
+    /// Whether the gradients are right, and how far off they are.
+    fn judge(&self, outputs: &blocking::GradientOutputs) -> (bool, String) {
+        match self.expected.check(&GradientOutputs::of(&self.case, &self.gradients, outputs)) {
+            Ok(worst) => (true, format!("error {worst:.2} of what is allowed")),
+            Err(wrong) => (false, wrong),
+        }
+    }
+}
+
 fn built_in() -> Vec<Entry> {
     builtin::entries().into_iter().chain(backward::entries()).collect()
 }
@@ -168,8 +175,8 @@ fn built_in() -> Vec<Entry> {
 #[cfg(test)]
 pub(crate) fn built_in_cases() -> impl Iterator<Item = (String, Case)> {
     built_in().into_iter().filter_map(|(name, question)| match question().expect("a valid case") {
-        Question::Attention(Attention { case, .. }) => Some((name, case)),
-        Question::Gradients { .. } => None,
+        Question::Attention(question) => Some((name, question.case)),
+        Question::Backward(_) => None,
     })
 }
 
@@ -178,6 +185,9 @@ pub(crate) fn built_in_cases() -> impl Iterator<Item = (String, Case)> {
 pub(crate) fn built_in_gradients() -> impl Iterator<Item = (String, Case, Gradients, ExpectedGradients)> {
     built_in().into_iter().filter_map(|(name, question)| match question().expect("a valid case") {
         Question::Attention(_) => None,
-        Question::Gradients { case, gradients, expected } => Some((name, case, gradients, expected)),
+        Question::Backward(question) => {
+            let Backward { case, gradients, expected } = *question;
+            Some((name, case, gradients, expected))
+        }
     })
 }

@@ -55,7 +55,7 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     host.inputs().check(&problem)?;
     let case = Case::new(problem, host);
     let expected = Expectation::Tensors(outputs::read(spec, file, &case)?);
-    Ok(Question::Attention(Attention { case, expected }))
+    Ok(Question::Attention(Box::new(Attention { case, expected })))
 }
 
 /// `past_key` and `past_value`, (B, Hkv, Lpast, D).
