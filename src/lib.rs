@@ -167,7 +167,7 @@ pub mod reference {
     pub use crate::host::reference::{
         At, Merged, Programs, Reference, Row, attention, attention_with, block_mask, merge, row, row_with,
     };
-    pub use crate::host::reference_gradients::{ReferenceGradients, gradients};
+    pub use crate::host::reference_gradients::{ReferenceGradients, gradients, gradients_of_rows};
 }
 
 pub use wgpu;

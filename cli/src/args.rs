@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, ProblemError, Shape, Tiles, Window,
-};
+use wgpu_attention::{Diagonal, Dtype, Fragment, MatrixUnit, Multiplier, ProblemBuilder, Shape, Tiles, Window};
 use wgpu_attention_bench::Options;
 
+use crate::programs::{BackwardArgs, ProgramArgs};
 use crate::values::{diagonal, finite, png_path, positive, shape, window};
 
 /// Exact fused attention on any GPU that wgpu reaches.
@@ -53,9 +52,14 @@ pub(crate) enum Command {
     /// block_table (B, pages) and kv_lengths, k and v are (pages, page size, H, D). k and v may also be I8, U8 with two
     /// 4-bit numbers (n - 8) per byte, the first in the low half, or F8_E4M3, with k_scale and v_scale: an f32 per row.
     ///
-    /// Writes output and, on request, weights in the element type of the input, and lse in f32. Input tensors with these
-    /// names, or with a name that starts with expected_, are not read. Any other tensor is an error unless --ignore names
-    /// it.
+    /// Writes output and, on request, weights in the element type of the input, and lse in f32.
+    ///
+    /// With --backward, also reads dout, the gradient of the output, in the output's shape, and if present dlse, that of the
+    /// log-sum-exp (B, H, L). Also writes dq, dk, dv and, if there are a bias or sinks, dbias and dsinks. Each has the shape
+    /// and the type of its tensor, and is summed over what that tensor was broadcast to.
+    ///
+    /// Input tensors with the names of results, or with a name that starts with expected_, are not read. Any other tensor is
+    /// an error unless --ignore names it.
     Run(RunArgs),
     /// Check every variant this device can run against the f64 reference and against case files.
     Check(CheckArgs),
@@ -76,7 +80,7 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "IN.safetensors")]
     pub(crate) input: PathBuf,
 
-    /// The file to write output, lse and weights to.
+    /// The file to write the results to.
     #[arg(short, long, value_name = "OUT.safetensors")]
     pub(crate) output: PathBuf,
 
@@ -90,7 +94,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) programs: ProgramArgs,
 
-    /// The element type to compute on, for q, k, v and the outputs. Defaults to those in the file.
+    #[command(flatten)]
+    pub(crate) backward: BackwardArgs,
+
+    /// The element type to compute on, for q, k, v, the outputs and their gradients. Defaults to those in the file.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Storage>,
 
@@ -107,61 +114,6 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) format: Format,
-}
-
-/// The user's WGSL programs, and the block mask that goes with them.
-#[derive(Debug, Args)]
-pub(crate) struct ProgramArgs {
-    /// A WGSL function that modifies each score: fn score_mod(score: f32, at: At) -> f32. It can read the tensor `aux`, if
-    /// there is one.
-    #[arg(long, value_name = "FILE.wgsl")]
-    score_mod: Option<PathBuf>,
-
-    /// A WGSL function that decides whether a query sees a key: fn mask_mod(at: At) -> bool.
-    #[arg(long, value_name = "FILE.wgsl")]
-    mask_mod: Option<PathBuf>,
-
-    /// First evaluate the mask and the mask_mod for each tile of ROWS queries by KEYS keys, and then skip the tiles that
-    /// they hide. KEYS is a multiple of 32.
-    #[arg(long, value_name = "ROWSxKEYS", value_parser = tiles)]
-    block_mask: Option<BlockMask>,
-}
-
-impl ProgramArgs {
-    pub(crate) fn apply(&self, mut problem: ProblemBuilder) -> Result<ProblemBuilder> {
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
-        if let Some(path) = &self.score_mod {
-            problem = problem.score_mod(read(path)?);
-            problem.build().with_context(|| path.display().to_string())?;
-        }
-        if let Some(path) = &self.mask_mod {
-            problem = problem.mask_mod(read(path)?);
-            problem.build().with_context(|| path.display().to_string())?;
-        }
-        match self.block_mask {
-            Some(tiles) => shared_where_possible(&problem, tiles),
-            None => Ok(problem),
-        }
-    }
-
-    pub(crate) fn has_any(&self) -> bool {
-        self.score_mod.is_some() || self.mask_mod.is_some()
-    }
-}
-
-/// Adds a block mask that batches and heads share where their masks are the same.
-fn shared_where_possible(problem: &ProblemBuilder, tiles: BlockMask) -> Result<ProblemBuilder> {
-    let sharing = [tiles, tiles.per_batch(), tiles.per_head(), tiles.per_batch().per_head()];
-    let problems = sharing.map(|tiles| problem.clone().block_mask(tiles));
-    let is_shared = |problem: &&ProblemBuilder| !matches!(problem.build(), Err(ProblemError::BlockMaskShared { .. }));
-    Ok(problems.iter().find(is_shared).unwrap_or(&problems[3]).clone())
-}
-
-fn tiles(text: &str) -> Result<BlockMask, String> {
-    let sizes = text.split_once('x').and_then(|(rows, keys)| Some((rows.parse().ok()?, keys.parse().ok()?)));
-    let (rows, keys) = sizes.ok_or("give two numbers, such as 128x128")?;
-    Ok(BlockMask::new(rows, keys))
 }
 
 #[derive(Debug, Args)]

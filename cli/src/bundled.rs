@@ -13,6 +13,7 @@ use crate::args::HeatmapArgs;
 use crate::device::Engine;
 use crate::heatmap::Maps;
 use crate::input::{self, Input};
+use crate::names::Pass;
 use crate::output::Pending;
 use crate::tensors::TensorFile;
 use crate::timing::Timing;
@@ -27,7 +28,7 @@ const HEAD: u32 = 5;
 /// Returns whether both the computed output and the model's own output are within the tolerance of the reference.
 pub(crate) fn run(args: &HeatmapArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<bool> {
     let file = TensorFile::parse(FILE)?;
-    let Input { problem, host, shape, .. } = input::read(&file, None)?;
+    let Input { problem, host, shape, .. } = input::read(&file, None, Pass::Forward)?;
     let batch = args.batch_of(&shape)?;
     let picture = args.heatmap.as_deref().map(Pending::create).transpose()?;
     let plain = Case::new(problem.build()?, host);

@@ -10,7 +10,7 @@ use wgpu_attention::blocking::Outputs;
 use wgpu_attention::{Operand, Problem, View};
 
 /// The largest size of an output, in bytes. A larger one is more likely a typing error than intended.
-const LARGEST_OUTPUT: u64 = 1 << 31;
+pub(crate) const LARGEST_OUTPUT: u64 = 1 << 31;
 
 /// Where a row's results go. Every row has weights, but they are kept only where the problem asks for them.
 struct Target<'a> {
@@ -23,15 +23,8 @@ struct Target<'a> {
 pub(crate) fn attention(case: &Case, progress: &ProgressBar) -> Result<Outputs> {
     let case = case.with_block_mask()?;
     let problem = &case.problem;
-    case.inputs().check(problem)?;
-    for view in problem.views().filter(|view| view.operand.is_output()) {
-        let (operand, need) = (view.operand, view.size_bytes());
-        ensure!(
-            need <= LARGEST_OUTPUT,
-            "`{operand}` would take {need} bytes, and the CPU path writes at most {LARGEST_OUTPUT}; run fewer heads or \
-             batches at a time"
-        );
-    }
+    case.forward_inputs().check(problem)?;
+    check_sizes(problem.views().filter(|view| view.operand.is_output()))?;
 
     let shape = problem.shape();
     let [dim_v, len_kv] = [shape.dim_v, shape.len_kv].map(|size| size as usize);
@@ -71,6 +64,19 @@ pub(crate) fn attention(case: &Case, progress: &ProgressBar) -> Result<Outputs> 
     })
 }
 
+/// Refuses outputs that are too large.
+pub(crate) fn check_sizes(outputs: impl Iterator<Item = View>) -> Result<()> {
+    for view in outputs {
+        let (operand, need) = (view.operand, view.size_bytes());
+        ensure!(
+            need <= LARGEST_OUTPUT,
+            "`{operand}` would take {need} bytes, and the CPU path writes at most {LARGEST_OUTPUT}; run fewer heads or \
+             batches at a time"
+        );
+    }
+    Ok(())
+}
+
 /// Moves contiguous rows to the output layout of the problem.
 fn laid_out(problem: &Problem, rows: Vec<f32>) -> Vec<f32> {
     let Some(view) = problem.view(Operand::Out) else { return rows };
@@ -99,7 +105,7 @@ fn stored(problem: &Problem, values: &[f32]) -> Vec<f32> {
     dtype.decode(&dtype.encode(values))
 }
 
-fn narrow(wide: &[f64], narrow: &mut [f32]) {
+pub(crate) fn narrow(wide: &[f64], narrow: &mut [f32]) {
     #[expect(clippy::cast_possible_truncation, reason = "the nearest f32 is what is wanted")]
     narrow.iter_mut().zip(wide).for_each(|(narrow, &wide)| *narrow = wide as f32);
 }
@@ -111,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_result_is_the_definitions_rounded_and_laid_out() {
-        for (name, case) in check::built_in() {
+        for (name, case) in check::built_in_cases() {
             let problem = &case.problem;
             let outputs = attention(&case, &ProgressBar::hidden()).expect("the inputs fit");
             let case = case.with_block_mask().expect("the inputs fit");

@@ -4,11 +4,11 @@ use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
 use truth::Case;
 use wgpu::{AdapterInfo, DeviceType, Features};
-use wgpu_attention::blocking::{self, Outputs};
-use wgpu_attention::{Attention, BindError, Caps, Inputs, Problem, Variant};
+use wgpu_attention::blocking::{self, GradientOutputs, Outputs};
+use wgpu_attention::{Attention, BindError, Caps, Gradients, Inputs, Problem, Variant};
 use wgpu_attention_bench::device::{self, backend_name};
 
-use crate::{cpu, progress};
+use crate::{cpu, cpu_gradients, progress};
 
 /// What computes: a GPU or the CPU path.
 pub(crate) enum Engine {
@@ -52,15 +52,20 @@ impl Engine {
     pub(crate) fn run(&self, case: &Case, progress: &ProgressBar) -> Result<Outputs> {
         match self {
             Self::Gpu(gpu) => gpu.run(case, &gpu.best(&case.problem)?, progress),
-            Self::Cpu => {
-                let outputs = cpu::attention(case, progress);
-                outputs.map_err(|error| match error.downcast_ref() {
-                    Some(BindError::MissingProgram { function }) => {
-                        anyhow!("`{function}` is WGSL, which --device cpu does not run; it needs a GPU driver")
-                    }
-                    _ => error,
-                })
-            }
+            Self::Cpu => cpu::attention(case, progress).map_err(without_wgsl),
+        }
+    }
+
+    /// Computes the forward pass and its gradients.
+    pub(crate) fn gradients(
+        &self,
+        case: &Case,
+        gradients: &Gradients,
+        progress: &ProgressBar,
+    ) -> Result<GradientOutputs> {
+        match self {
+            Self::Gpu(gpu) => gpu.gradients(case, gradients, progress),
+            Self::Cpu => cpu_gradients::gradients(case, gradients, progress).map_err(without_wgsl),
         }
     }
 
@@ -69,6 +74,14 @@ impl Engine {
         match self {
             Self::Gpu(gpu) => Ok(gpu.best(problem)?.to_string()),
             Self::Cpu => Ok(CPU_PATH.into()),
+        }
+    }
+
+    /// The names of what computes the gradients, in the order in which it runs.
+    pub(crate) fn backward_variants(&self, gradients: &Gradients) -> Result<Vec<String>> {
+        match self {
+            Self::Gpu(gpu) => gpu.backward_variants(gradients),
+            Self::Cpu => Ok(vec![CPU_PATH.into()]),
         }
     }
 
@@ -87,6 +100,16 @@ impl Engine {
             }
             Self::Cpu => format!("CPU, {} threads", rayon::current_num_threads()),
         }
+    }
+}
+
+/// Says what to do about a program, which the CPU path does not run.
+fn without_wgsl(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(BindError::MissingProgram { function }) => {
+            anyhow!("`{function}` is WGSL, which --device cpu does not run; it needs a GPU driver")
+        }
+        _ => error,
     }
 }
 
@@ -119,15 +142,47 @@ impl Gpu {
     /// long.
     pub(crate) fn run(&self, case: &Case, variant: &Variant, progress: &ProgressBar) -> Result<Outputs> {
         progress.set_message(compiling(variant));
-        let (attention, queue) = (&self.attention, &self.opened.queue);
-        let (problem, inputs) = (&case.problem, case.inputs());
-        let tiles = match problem.block_mask() {
-            Some(_) if inputs.block_mask.is_none() => Some(blocking::block_mask(attention, queue, problem, &inputs)?),
-            _ => None,
-        };
+        let (attention, queue, problem) = (&self.attention, &self.opened.queue, &case.problem);
+        let tiles = self.tiles(case)?;
+        let inputs = case.forward_inputs();
         let inputs = Inputs { block_mask: inputs.block_mask.or(tiles.as_deref()), ..inputs };
         let outputs = blocking::attention_with(attention, queue, problem, &inputs, variant);
         self.opened.take_errors()?;
         Ok(outputs?)
+    }
+
+    /// Computes the forward pass and its gradients.
+    pub(crate) fn gradients(
+        &self,
+        case: &Case,
+        gradients: &Gradients,
+        progress: &ProgressBar,
+    ) -> Result<GradientOutputs> {
+        progress.set_message(compiling(&self.best(&case.problem)?) + " and its gradients");
+        // Its error says that the CPU path has no limits.
+        self.backward_variants(gradients)?;
+        let tiles = self.tiles(case)?;
+        let inputs = case.inputs();
+        let inputs = Inputs { block_mask: inputs.block_mask.or(tiles.as_deref()), ..inputs };
+        let outputs = blocking::gradients(&self.attention, &self.opened.queue, gradients, &inputs);
+        self.opened.take_errors()?;
+        Ok(outputs?)
+    }
+
+    /// The names of the kernels that compute gradients, in their order.
+    pub(crate) fn backward_variants(&self, gradients: &Gradients) -> Result<Vec<String>> {
+        let plan = self.attention.plan_gradients(gradients);
+        self.opened.take_errors()?;
+        let plan = plan.map_err(|error| anyhow!("{error}; --device cpu can compute it"))?;
+        Ok(plan.variants().map(Variant::to_string).collect())
+    }
+
+    /// The block mask of a case, if its problem has one whose contents the case lacks.
+    fn tiles(&self, case: &Case) -> Result<Option<Vec<u32>>> {
+        let (problem, inputs) = (&case.problem, case.forward_inputs());
+        if problem.block_mask().is_none() || inputs.block_mask.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(blocking::block_mask(&self.attention, &self.opened.queue, problem, &inputs)?))
     }
 }

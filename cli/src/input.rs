@@ -5,6 +5,7 @@ use truth::Host;
 use wgpu_attention::{Dtype, Layout, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape, Slopes};
 
 use crate::masks::{self, Operands, Scores};
+use crate::names::Pass;
 use crate::sequences::{Sequences, Sizes};
 use crate::tensors::{Tensor, TensorFile};
 use crate::{names, quantized};
@@ -19,9 +20,10 @@ pub(crate) struct Input {
     pub(crate) element: Dtype,
 }
 
-/// Reads q, k, v and the optional operands. `dtype` is the element type to compute on, by default the stored ones.
-pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>) -> Result<Input> {
-    names::check(file)?;
+/// Reads q, k, v and the optional operands. `dtype` is the element type to compute on, by default the stored ones. Gradients
+/// that come in are not read, but a backward pass may have them.
+pub(crate) fn read(file: &TensorFile<'_>, dtype: Option<Dtype>, pass: Pass) -> Result<Input> {
+    names::check(file, pass)?;
     let (q, k, v) = (file.need("q")?, file.need("k")?, file.need("v")?);
     let element = q.element()?;
     let quantization = quantized::common(file, &k, &v)?;

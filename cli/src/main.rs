@@ -1,14 +1,16 @@
 //! Fused attention from the command line: on a file, on the bundled input, and checked against the reference.
 //!
-//! The data flows through the modules in this order: `args` (and its `values`), `device`, the inputs (`tensors`, `names`,
-//! `masks`, `input`), what computes (`cpu`, or the library), the commands (`bundled` and its `timing`, `run`, `check`,
-//! `devices`, `dump`, `bench`), and what they print and write (`output`, `unfinished`, `heatmap`, `figure`, `lettering`,
-//! `terminal`, `progress`, `text`).
+//! The data flows through the modules in this order: `args` (with its `programs` and `values`), `device`, the inputs
+//! (`tensors`, `names`, `masks`, `input`, `backward`), what computes (`cpu`, `cpu_gradients`, or the library), the commands
+//! (`bundled` and its `timing`, `run`, `check`, `devices`, `dump`, `bench`), and what they print and write (`results`,
+//! `output`, `unfinished`, `heatmap`, `figure`, `lettering`, `terminal`, `progress`, `text`).
 
 mod args;
 mod device;
+mod programs;
 mod values;
 
+mod backward;
 mod input;
 mod masks;
 mod names;
@@ -16,6 +18,7 @@ mod sequences;
 mod tensors;
 
 mod cpu;
+mod cpu_gradients;
 
 mod bench;
 mod bundled;
@@ -31,6 +34,7 @@ mod lettering;
 mod output;
 mod progress;
 mod quantized;
+mod results;
 mod terminal;
 mod text;
 mod unfinished;

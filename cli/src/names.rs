@@ -25,11 +25,33 @@ const OPTIONAL: [&str; 13] = [
     "aux",
 ];
 
+/// The gradients that come in, which only the backward pass reads.
+const INCOMING: [&str; 2] = ["dout", "dlse"];
+
 /// Results that a file may hold in addition to the inputs. This program writes them and never reads them.
-const RESULTS: [&str; 3] = ["output", "lse", "weights"];
+const RESULTS: [&str; 8] = ["output", "lse", "weights", "dq", "dk", "dv", "dbias", "dsinks"];
 
 /// The prefix of results to compare with, which a file may hold too.
 const EXPECTED: &str = "expected_";
+
+/// Which tensors are read: those of attention, or also those of its gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    Forward,
+    Backward,
+}
+
+impl Pass {
+    /// The names that are read.
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        let incoming = INCOMING.into_iter().filter(move |_| self == Self::Backward);
+        REQUIRED.into_iter().chain(OPTIONAL).chain(incoming)
+    }
+
+    fn reads(self, name: &str) -> bool {
+        self.names().any(|own| own == name)
+    }
+}
 
 /// What a name of another library stands for.
 #[derive(Clone, Copy)]
@@ -49,6 +71,8 @@ const PAST: Meaning = Other("a cache is not read apart; put its rows before the 
 const ROTARY: Meaning = Other("this program applies no rotary embedding; rotate `q` and `k` first");
 const QUANTIZED: Meaning = Other("queries are not quantized here; store q as F32, F16 or BF16");
 const DROPOUT: Meaning = Other("this program applies no dropout");
+const RESULT: Meaning =
+    Other("it is a result, which is computed again; to keep it in the file, let its name start with expected_");
 
 /// Names that torch, ONNX and ONNX Runtime, flash-attention, xFormers and the models' own code use, in lower case.
 const FOREIGN: &[(&str, Meaning)] = &[
@@ -116,6 +140,34 @@ const FOREIGN: &[(&str, Meaning)] = &[
     ("dropout", DROPOUT),
     ("dropout_p", DROPOUT),
     ("dropout_mask", DROPOUT),
+    ("out", RESULT),
+    ("o", RESULT),
+    ("logsumexp", RESULT),
+    ("softmax_lse", RESULT),
+    ("grad_output", Tensor("dout")),
+    ("grad_outputs", Tensor("dout")),
+    ("output_grad", Tensor("dout")),
+    ("doutput", Tensor("dout")),
+    ("d_output", Tensor("dout")),
+    ("grad_out", Tensor("dout")),
+    ("out_grad", Tensor("dout")),
+    ("d_out", Tensor("dout")),
+    ("grad_o", Tensor("dout")),
+    ("do", Tensor("dout")),
+    ("grad_lse", Tensor("dlse")),
+    ("lse_grad", Tensor("dlse")),
+    ("d_lse", Tensor("dlse")),
+    ("grad_logsumexp", Tensor("dlse")),
+    ("dlogsumexp", Tensor("dlse")),
+    ("dsoftmax_lse", Tensor("dlse")),
+    ("grad_q", RESULT),
+    ("grad_k", RESULT),
+    ("grad_v", RESULT),
+    ("grad_query", RESULT),
+    ("grad_key", RESULT),
+    ("grad_value", RESULT),
+    ("grad_attn_mask", RESULT),
+    ("grad_bias", RESULT),
     ("causal", Other("it is the option --causal here")),
     ("is_causal", Other("it is the option --causal here")),
     ("scale", Other("it is the option --scale here")),
@@ -129,10 +181,14 @@ const FOREIGN: &[(&str, Meaning)] = &[
 ];
 
 /// Refuses a tensor that would otherwise be ignored silently.
-pub(crate) fn check(file: &TensorFile<'_>) -> Result<()> {
+pub(crate) fn check(file: &TensorFile<'_>, pass: Pass) -> Result<()> {
     for name in file.names() {
-        if !is_read(name) && !is_result(name) {
-            bail!("{}; rename it or leave it out, or give --ignore {name}", unknown(name, file)?);
+        ensure!(
+            pass.reads(name) || !INCOMING.contains(&name),
+            "`{name}` is a gradient that comes in, which only the backward pass reads; give --backward, or --ignore {name}"
+        );
+        if !pass.reads(name) && !is_result(name) {
+            bail!("{}; rename it or leave it out, or give --ignore {name}", unknown(name, file, pass)?);
         }
     }
     Ok(())
@@ -151,29 +207,25 @@ pub(crate) fn check_ignored(ignored: &[String], file: &TensorFile<'_>) -> Result
     Ok(())
 }
 
-fn is_read(name: &str) -> bool {
-    REQUIRED.contains(&name) || OPTIONAL.contains(&name)
-}
-
 fn is_result(name: &str) -> bool {
     RESULTS.contains(&name) || name.starts_with(EXPECTED)
 }
 
 /// What is wrong with a name, and what to write instead.
-fn unknown(name: &str, file: &TensorFile<'_>) -> Result<String> {
+fn unknown(name: &str, file: &TensorFile<'_>, pass: Pass) -> Result<String> {
     let lower = name.to_lowercase();
-    let own = REQUIRED.into_iter().chain(OPTIONAL).find(|own| *own == lower);
+    let own = Pass::Backward.names().find(|own| *own == lower);
     let foreign = FOREIGN.iter().find(|(foreign, _)| *foreign == lower).map(|&(_, meaning)| meaning);
     Ok(match own.map(Tensor).or(foreign) {
-        Some(Tensor(own)) => format!("`{name}` is called `{own}` here"),
+        Some(Tensor(own)) if pass.reads(own) => format!("`{name}` is called `{own}` here"),
+        Some(Tensor(own)) => format!("`{name}` is called `{own}` here, and only --backward reads it"),
         Some(BiasOrMask) => format!("`{name}` {}", bias_or_mask(file.need(name)?.stored)),
         Some(Other(words)) => format!("`{name}` is not read: {words}"),
         None => {
             let mut text = format!("`{name}` is not a tensor this program reads");
-            let names = REQUIRED.into_iter().chain(OPTIONAL);
-            match nearest(&lower) {
+            match nearest(&lower, pass) {
                 Some(near) => write!(text, ", the nearest is `{near}`")?,
-                None => write!(text, ", which are {}", names.collect::<Vec<_>>().join(", "))?,
+                None => write!(text, ", which are {}", pass.names().collect::<Vec<_>>().join(", "))?,
             }
             text
         }
@@ -190,10 +242,9 @@ fn bias_or_mask(stored: Stored) -> String {
 }
 
 /// The known name with the most similar spelling, if any is similar.
-fn nearest(name: &str) -> Option<&'static str> {
+fn nearest(name: &str, pass: Pass) -> Option<&'static str> {
     let likeness = |own: &str| strsim::normalized_damerau_levenshtein(name, own);
-    let names = REQUIRED.into_iter().chain(OPTIONAL);
-    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|own| likeness(own) >= 0.4)
+    pass.names().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|own| likeness(own) >= 0.4)
 }
 
 #[cfg(test)]
@@ -204,17 +255,24 @@ mod tests {
     fn every_name_is_listed_once_and_as_it_is_looked_up() {
         for (index, (name, meaning)) in FOREIGN.iter().enumerate() {
             assert_eq!(*name, name.to_lowercase());
-            assert!(!is_read(name) && !is_result(name), "{name}");
+            assert!(!Pass::Backward.reads(name) && !is_result(name), "{name}");
             assert!(FOREIGN[..index].iter().all(|(other, _)| other != name), "{name} is listed twice");
             if let Tensor(own) = meaning {
-                assert!(is_read(own), "{name} is {own}, which is not read");
+                assert!(Pass::Backward.reads(own), "{name} is {own}, which is not read");
             }
         }
     }
 
     #[test]
     fn the_nearest_name_is_near() {
-        for (name, near) in [("kv_lenghts", "kv_lengths"), ("maks", "mask"), ("biases", "bias"), ("key_mask", "mask")] {
+        let nearest = |name| nearest(name, Pass::Backward);
+        for (name, near) in [
+            ("kv_lenghts", "kv_lengths"),
+            ("maks", "mask"),
+            ("biases", "bias"),
+            ("douts", "dout"),
+            ("key_mask", "mask"),
+        ] {
             assert!(
                 nearest(name).is_some_and(|found| found == near || name == "key_mask"),
                 "{name}: {:?}",

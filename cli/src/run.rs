@@ -7,16 +7,16 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use truth::Case;
-use wgpu_attention::blocking::Outputs;
-use wgpu_attention::{Dtype, Problem};
 
 use crate::args::RunArgs;
 use crate::device::Engine;
 use crate::heatmap::Maps;
 use crate::input::{self, Input};
-use crate::output::{self, Named, Pending, same_file};
+use crate::names::{self, Pass};
+use crate::output::{self, Pending, same_file};
+use crate::results::{self, Gradient};
 use crate::tensors::{TensorFile, read_bytes};
-use crate::{figure, names};
+use crate::{backward, figure};
 
 pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<()> {
     check_paths(args)?;
@@ -25,8 +25,9 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     let file = TensorFile::parse(&bytes).with_context(|| shown.to_string())?;
     names::check_ignored(&args.ignore, &file).with_context(|| shown.to_string())?;
     let file = file.ignoring(&args.ignore);
-    let Input { problem, host, shape, element } =
-        input::read(&file, args.dtype.map(Into::into)).with_context(|| shown.to_string())?;
+    let pass = args.backward.pass();
+    let Input { problem, mut host, shape, element } =
+        input::read(&file, args.dtype.map(Into::into), pass).with_context(|| shown.to_string())?;
     let batch = args.heatmap.batch_of(&shape)?;
 
     let mut problem = args.programs.apply(args.semantics.apply(problem)?)?;
@@ -34,25 +35,41 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
         host.aux.is_none() || args.programs.has_any(),
         "{shown}: `aux` is for programs in the score, but there is none; give --score-mod or --mask-mod, or --ignore aux"
     );
-    if args.lse {
+    if args.lse || pass == Pass::Backward {
         problem = problem.lse();
     }
     if args.weights || args.heatmap.heatmap.is_some() {
         problem = problem.weights();
     }
-    let case = Case::new(problem.build()?, host);
+    let problem = problem.build()?;
+    let gradients = match pass {
+        Pass::Forward => None,
+        Pass::Backward => {
+            let gradients = args.backward.gradients(&args.programs, &problem)?;
+            Some(backward::read(&file, &problem, gradients, &mut host).with_context(|| shown.to_string())?)
+        }
+    };
+    let case = Case::new(problem, host);
     let pending = Pending::create(&args.output)?;
     let picture = args.heatmap.heatmap.as_deref().map(Pending::create).transpose()?;
 
     let engine = Engine::open(device)?;
     let start = Instant::now();
-    let outputs = {
+    let (outputs, computed) = {
         let progress = engine.progress();
-        engine.run(&case, &progress)?
+        match &gradients {
+            None => (engine.run(&case, &progress)?, Vec::new()),
+            Some(gradients) => {
+                let outputs = engine.gradients(&case, gradients, &progress)?;
+                results::of_both_passes(&file, gradients, outputs)?
+            }
+        }
     };
     let seconds = start.elapsed().as_secs_f64();
 
-    output::write(&pending, &tensors(args, &case.problem, element, &outputs), &file.metadata)?;
+    let mut tensors = results::forward(args, &case.problem, element, &outputs);
+    tensors.extend(computed.iter().map(Gradient::named));
+    output::write(&pending, &tensors, &file.metadata)?;
     if let (Some(picture), Some(weights)) = (&picture, &outputs.weights) {
         let maps = Maps::of_batch(weights, &shape, batch, &file.metadata);
         picture.write(&figure::png(&maps)?)?;
@@ -61,7 +78,11 @@ pub(crate) fn run(args: &RunArgs, device: Option<&str>, json: bool, stdout: &mut
     if let Some(picture) = picture {
         picture.finish()?;
     }
-    report(args, &engine, &case.problem, seconds, json, stdout)
+    let kernels = Kernels {
+        forward: engine.variant(&case.problem)?,
+        backward: gradients.as_ref().map(|gradients| engine.backward_variants(gradients)).transpose()?,
+    };
+    report(args, &engine, &kernels, seconds, json, stdout)
 }
 
 /// Refuses to overwrite the input or to write both outputs to one file, before anything is read.
@@ -76,44 +97,27 @@ fn check_paths(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-fn tensors<'a>(args: &RunArgs, problem: &Problem, element: Dtype, outputs: &'a Outputs) -> Vec<Named<'a>> {
-    let shape = problem.shape();
-    let [heads, queries] = [shape.heads_q, shape.len_q].map(|size| size as usize);
-    let rows = match problem.ragged_queries() {
-        Some(total) => vec![heads, total as usize],
-        None => vec![shape.batch as usize, heads, queries],
-    };
-    let with = |last: u32| rows.iter().copied().chain([last as usize]).collect::<Vec<usize>>();
-    let mut output = with(shape.dim_v);
-    if problem.ragged_queries().is_some() {
-        // (T, H, D), while the log-sum-exp is (H, T).
-        output.swap(0, 1);
-    }
-    let mut tensors = vec![Named { name: "output", element, shape: output, values: &outputs.out }];
-    if let Some(values) = &outputs.lse {
-        // An LSE is always f32: beyond the range of f16 it could become −∞, the LSE of a row that sees no key.
-        tensors.push(Named { name: "lse", element: Dtype::F32, shape: rows.clone(), values });
-    }
-    if let Some(values) = outputs.weights.as_ref().filter(|_| args.weights) {
-        tensors.push(Named { name: "weights", element, shape: with(shape.len_kv), values });
-    }
-    tensors
+/// The names of the kernels that ran.
+struct Kernels {
+    forward: String,
+    backward: Option<Vec<String>>,
 }
 
 fn report(
     args: &RunArgs,
     engine: &Engine,
-    problem: &Problem,
+    kernels: &Kernels,
     seconds: f64,
     json: bool,
     stdout: &mut dyn Write,
 ) -> Result<()> {
-    let (device, variant) = (engine.describe(), engine.variant(problem)?);
+    let (device, Kernels { forward: variant, backward }) = (engine.describe(), kernels);
     let (output, heatmap) = (args.output.display(), args.heatmap.heatmap.as_ref().map(|path| path.display()));
     if json {
         let report = json!({
             "device": device,
             "variant": variant,
+            "backward": backward,
             "seconds": seconds,
             "output": output.to_string(),
             "heatmap": heatmap.map(|path| path.to_string()),
@@ -122,6 +126,9 @@ fn report(
         return Ok(());
     }
     writeln!(stdout, "device    {device}\nvariant   {variant}")?;
+    for variant in backward.iter().flatten() {
+        writeln!(stdout, "backward  {variant}")?;
+    }
     let what = if engine.is_gpu() { ", with upload, compilation and readback" } else { "" };
     writeln!(stdout, "time      {seconds:.3} s{what}\nwrote     {output}")?;
     if let Some(heatmap) = heatmap {

@@ -1,8 +1,6 @@
 //! Cases with gradients: what comes in, how they run on every adapter, and those that several tests use.
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use truth::{Case, ExpectedGradients, Fill, GradientOutputs, stored};
+use truth::{Case, ExpectedGradients, Fill, GradientOutputs};
 use wgpu_attention::{
     Attention, Diagonal, Dtype, Gradients, GradientsBuilder, Operand, Operands, Problem, ProblemBuilder, Shape, Slopes,
     View, reference,
@@ -33,19 +31,9 @@ impl Backward {
         Self::of(case, gradients, seed)
     }
 
-    /// Draws what comes in. Gaps between rows, and rows of no sequence, hold NaN.
+    /// Draws what comes in.
     pub fn of(mut case: Case, gradients: Gradients, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed ^ 0xd0);
-        let mut draw = |operand: Operand| {
-            let view = gradients.view(operand)?;
-            let dtype = gradients.dtype(operand).unwrap();
-            let mut values = vec![f32::NAN; view.end() as usize];
-            for at in truth::distinct(&view) {
-                values[view.index(at) as usize] = stored(dtype, rng.random_range(-2.0..2.0));
-            }
-            Some(values)
-        };
-        (case.host.dout, case.host.dlse) = (draw(Operand::Dout), draw(Operand::Dlse));
+        case.draw_incoming(&gradients, seed);
         Self { case, gradients }
     }
 

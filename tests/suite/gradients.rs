@@ -375,14 +375,7 @@ fn host_slices_have_gradients_too() {
             let _guard = device.enter();
             let got = blocking::gradients(&device.attention, &device.queue, &gradients, &case.inputs()).unwrap();
             truth::Expected::of(&case).check(&truth::Outputs::of(&case, &got.forward)).unwrap();
-            let own = |operand| match operand {
-                Operand::Dq => got.dq.clone(),
-                Operand::Dk => got.dk.clone(),
-                Operand::Dv => got.dv.clone(),
-                Operand::Dbias => got.dbias.clone(),
-                _ => got.dsinks.clone(),
-            };
-            expected.check(&GradientOutputs::gathered(&case, &gradients, own)).unwrap();
+            expected.check(&GradientOutputs::of(&case, &gradients, &got)).unwrap();
             let missing = Inputs { dout: None, ..case.inputs() };
             let error = blocking::gradients(&device.attention, &device.queue, &gradients, &missing).unwrap_err();
             assert!(error.to_string().contains("`dout`"), "{error}");

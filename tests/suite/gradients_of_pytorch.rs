@@ -4,8 +4,8 @@ use safetensors::{Dtype as Stored, SafeTensors};
 use serde::Deserialize;
 use truth::{Case, ExpectedGradients, GradientOutputs, Host, epsilon};
 use wgpu_attention::{
-    Diagonal, Dtype, Gradients, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window, blocking,
-    reference,
+    BindError, Diagonal, Dtype, Gradients, Operand, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window,
+    blocking, reference,
 };
 
 use crate::device::{self, Device};
@@ -188,6 +188,30 @@ fn pytorch_and_the_reference_agree() {
             } else {
                 assert!(torch.is_empty(), "{name} has an unexpected {operand}");
             }
+        }
+    }
+}
+
+#[test]
+fn what_rows_contribute_adds_up() {
+    let programs = reference::Programs::default();
+    for Derived { name, case, gradients, .. } in FILES.iter().map(Derived::of) {
+        let inputs = case.inputs();
+        let whole = reference::gradients(&gradients, &inputs, &programs).unwrap();
+        let part = |n: usize| {
+            let rows = case.rows().skip(n).step_by(2);
+            reference::gradients_of_rows(&gradients, &inputs, &programs, rows).unwrap()
+        };
+        let (a, b) = (part(0), part(1));
+        let all =
+            |x: &reference::ReferenceGradients| [&x.dq, &x.dk, &x.dv, &x.dbias, &x.dsinks].map(Clone::clone).concat();
+        for (whole, (a, b)) in all(&whole).into_iter().zip(all(&a).into_iter().zip(all(&b))) {
+            assert!((whole - (a + b)).abs() <= 1e-12, "{name}: {whole}, not {a} + {b}");
+        }
+        let Shape { batch, heads_q, len_q, .. } = case.problem.shape();
+        for at in [[batch, 0, 0], [0, heads_q, 0], [0, 0, len_q]] {
+            let error = reference::gradients_of_rows(&gradients, &inputs, &programs, [at]).unwrap_err();
+            assert_eq!(error, BindError::NoSuchRow { at, extent: [batch, heads_q, len_q] }, "{name}");
         }
     }
 }

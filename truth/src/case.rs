@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use wgpu_attention::reference::{self, Row};
-use wgpu_attention::{BindError, Dtype, Inputs, Operand, Philox, Problem, RngState, View};
+use wgpu_attention::reference::{self, ReferenceGradients, Row};
+use wgpu_attention::{BindError, Dtype, Gradients, Inputs, Operand, Philox, Problem, RngState, View};
 
 use crate::host::Host;
 use crate::sequences::Sequences;
@@ -57,9 +57,15 @@ impl Case {
     /// A problem with these inputs, rounded to what its types can store. This does not check whether the inputs fit the
     /// problem; the functions that compute do.
     pub fn new(problem: Problem, mut host: Host) -> Self {
-        let Host { q, k, v, bias, .. } = &mut host;
-        let stored =
-            [(Operand::Q, Some(q)), (Operand::K, Some(k)), (Operand::V, Some(v)), (Operand::Bias, bias.as_mut())];
+        let Host { q, k, v, bias, dout, .. } = &mut host;
+        let stored = [
+            (Operand::Q, Some(q)),
+            (Operand::K, Some(k)),
+            (Operand::V, Some(v)),
+            (Operand::Bias, bias.as_mut()),
+            // The gradient of the output has its type.
+            (Operand::Out, dout.as_mut()),
+        ];
         for (operand, values) in stored {
             if let Some(values) = values {
                 round(problem.dtype(operand).unwrap_or_default(), values);
@@ -86,8 +92,8 @@ impl Case {
         self.host.inputs()
     }
 
-    /// The inputs without the gradients that come in.
-    fn forward_inputs(&self) -> Inputs<'_> {
+    /// The inputs without the gradients that come in, as the forward pass takes them.
+    pub fn forward_inputs(&self) -> Inputs<'_> {
         Inputs { dout: None, dlse: None, ..self.inputs() }
     }
 
@@ -250,6 +256,18 @@ impl Case {
             let programs = reference::Programs { score_mod_grad: None, ..*programs };
             reference::row_with(&self.problem, &inputs, &programs, at)
         })
+    }
+
+    /// What the reference says that rows contribute to the gradients.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the gradients, or if there is no such row.
+    pub fn exact_gradients(
+        &self,
+        gradients: &Gradients,
+        rows: impl IntoIterator<Item = [u32; 3]>,
+    ) -> Result<ReferenceGradients, BindError> {
+        self.with_programs(|programs| reference::gradients_of_rows(gradients, &self.inputs(), programs, rows))
     }
 
     /// Calls `act` with the programs as the reference takes them.

@@ -2,9 +2,9 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use wgpu_attention::{Operand, Philox, Problem};
+use wgpu_attention::{Gradients, Operand, Philox, Problem};
 
-use crate::case::{Case, distinct};
+use crate::case::{Case, distinct, stored};
 use crate::host::Host;
 use crate::visibility::Visibility;
 
@@ -41,6 +41,21 @@ fn normal(rng: &mut StdRng) -> f32 {
 }
 
 impl Case {
+    /// Draws the gradients that come in, uniformly from −2 to 2. Gaps between rows, and rows of no sequence, hold NaN.
+    pub fn draw_incoming(&mut self, gradients: &Gradients, seed: u64) {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0xd0);
+        let mut draw = |operand: Operand| {
+            let view = gradients.view(operand)?;
+            let dtype = gradients.dtype(operand).unwrap_or_default();
+            let mut values = vec![f32::NAN; view.end() as usize];
+            for at in distinct(&view) {
+                values[view.index(at) as usize] = stored(dtype, rng.random_range(-2.0..2.0));
+            }
+            Some(values)
+        };
+        (self.host.dout, self.host.dlse) = (draw(Operand::Dout), draw(Operand::Dlse));
+    }
+
     /// Fills a problem with inputs. The gaps between the rows of an operand hold NaN, those of a mask `true`: neither may
     /// matter.
     pub fn filled(problem: &Problem, fill: Fill, seed: u64) -> Self {

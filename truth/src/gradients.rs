@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 use wgpu_attention::reference::{self, ReferenceGradients};
-use wgpu_attention::{BindError, Dtype, Gradients, Operand};
+use wgpu_attention::{BindError, Dtype, Gradients, Operand, View};
 
 use crate::case::{Case, epsilon, indices};
 use crate::naive::{Row, Way};
@@ -208,6 +208,23 @@ impl ExpectedGradients {
     }
 }
 
+/// Where each row of the gradient of queries, keys or values begins in its buffer. Rows are counted within their sequences;
+/// `None` is a row that a ragged sequence does not have.
+pub fn gradient_rows(case: &Case, view: &View) -> Vec<Option<usize>> {
+    let (shape, sequences, host) = (case.problem.shape(), Sequences::new(case), &case.host);
+    let is_of_queries = view.operand == Operand::Dq;
+    let [heads, len] = if is_of_queries { [shape.heads_q, shape.len_q] } else { [shape.heads_kv, shape.len_kv] };
+    let place = |[b, h, n, _]: [u32; 4]| {
+        let (bounds, count, [batch, row]) = if is_of_queries {
+            (&host.cu_seqlens_q, sequences.queries(b), sequences.query_place(b, n))
+        } else {
+            (&host.cu_seqlens_k, sequences.keys(b), sequences.key_place(b, n))
+        };
+        (bounds.is_none() || n < count).then(|| view.index([batch, h, row, 0]) as usize)
+    };
+    indices([shape.batch, heads, len, 1]).map(place).collect()
+}
+
 fn distance(got: f32, exact: f64) -> f64 {
     if f64::from(got) == exact { 0.0 } else { (f64::from(got) - exact).abs() }
 }
@@ -228,32 +245,19 @@ impl GradientOutputs {
     /// Gathers gradients that were read in the order of their elements in the buffers, of each operand that is given. Rows
     /// that a case's sequences do not have are 0.
     pub fn gathered(case: &Case, gradients: &Gradients, mut read: impl FnMut(Operand) -> Option<Vec<f32>>) -> Self {
-        let (shape, sequences) = (case.problem.shape(), Sequences::new(case));
-        let mut take = |operand: Operand, heads: u32, len: u32| -> Vec<f32> {
+        let mut take = |operand: Operand| -> Vec<f32> {
             let (Some(values), Some(view)) = (read(operand), gradients.view(operand)) else { return Vec::new() };
-            let width = view.extent[3];
-            let mut gathered = Vec::new();
-            for [b, h, n, _] in indices([shape.batch, heads, len, 1]) {
-                let is_ragged = if operand == Operand::Dq {
-                    case.host.cu_seqlens_q.is_some() && n >= sequences.queries(b)
-                } else {
-                    case.host.cu_seqlens_k.is_some() && n >= sequences.keys(b)
-                };
-                if is_ragged {
-                    gathered.extend(std::iter::repeat_n(0.0, width as usize));
-                    continue;
-                }
-                let [batch, row] =
-                    if operand == Operand::Dq { sequences.query_place(b, n) } else { sequences.key_place(b, n) };
-                let start = view.index([batch, h, row, 0]) as usize;
-                gathered.extend(&values[start..start + width as usize]);
-            }
-            gathered
+            let width = view.extent[3] as usize;
+            let row = |start: Option<usize>| match start {
+                Some(start) => values[start..start + width].to_vec(),
+                None => vec![0.0; width],
+            };
+            gradient_rows(case, &view).into_iter().flat_map(row).collect()
         };
         Self {
-            dq: take(Operand::Dq, shape.heads_q, shape.len_q),
-            dk: take(Operand::Dk, shape.heads_kv, shape.len_kv),
-            dv: take(Operand::Dv, shape.heads_kv, shape.len_kv),
+            dq: take(Operand::Dq),
+            dk: take(Operand::Dk),
+            dv: take(Operand::Dv),
             dbias: read(Operand::Dbias).unwrap_or_default(),
             dsinks: read(Operand::Dsinks).unwrap_or_default(),
         }

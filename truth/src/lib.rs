@@ -23,7 +23,7 @@ mod visibility;
 pub use case::{Case, distinct, epsilon, indices, stored};
 pub use expected::{Expected, Outputs, Verdict, Wrong};
 pub use fill::{Fill, poison_hidden};
-pub use gradients::{ExpectedGradients, GradientOutputs};
+pub use gradients::{ExpectedGradients, GradientOutputs, gradient_rows};
 pub use host::{Host, MaskMod, Programs, ScoreMod, ScoreModGrad};
 pub use naive::naive;
 pub use sequences::Sequences;

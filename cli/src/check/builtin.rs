@@ -8,7 +8,7 @@ use wgpu_attention::{
     Window,
 };
 
-use super::{Entry, Expectation, Question};
+use super::{Attention, Entry, Expectation, Question};
 
 /// Changes the inputs drawn at random.
 type Spoil = fn(&Shape, &mut Host);
@@ -228,7 +228,7 @@ fn question(problem: &ProblemBuilder, spoil: Spoil) -> anyhow::Result<Question> 
     spoil(&shape, &mut case.host);
     let case = Case::new(case.problem, case.host);
     let expected = Expectation::Definition(Box::new(Expected::new(&*case.with_block_mask()?)?));
-    Ok(Question { case, expected })
+    Ok(Question::Attention(Box::new(Attention { case, expected })))
 }
 
 fn bias(host: &mut Host) -> &mut [f32] {

@@ -1,5 +1,6 @@
 //! `check`: runs every variant that this device can run, case by case.
 
+mod backward;
 mod builtin;
 mod manifest;
 mod operator;
@@ -11,9 +12,9 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
-use truth::{Case, Expected};
-use wgpu_attention::Variant;
-use wgpu_attention::blocking::Outputs;
+use truth::{Case, Expected, ExpectedGradients, GradientOutputs};
+use wgpu_attention::blocking::{self, Outputs};
+use wgpu_attention::{Gradients, Variant};
 
 use crate::args::CheckArgs;
 use crate::device::{CPU_PATH, Engine};
@@ -21,9 +22,21 @@ use crate::text::one_line;
 use crate::{cpu, progress};
 
 /// A case to compute, and the results to expect.
-struct Question {
+enum Question {
+    Attention(Box<Attention>),
+    Backward(Box<Backward>),
+}
+
+struct Attention {
     case: Case,
     expected: Expectation,
+}
+
+/// A case with the gradients that come in, and those of the reference.
+struct Backward {
+    case: Case,
+    gradients: Gradients,
+    expected: ExpectedGradients,
 }
 
 enum Expectation {
@@ -47,7 +60,7 @@ struct Line {
 
 /// Returns whether at least one case passed and none failed.
 pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &mut dyn Write) -> Result<bool> {
-    let mut entries: Vec<Entry> = if args.no_built_in { Vec::new() } else { builtin::entries() };
+    let mut entries = if args.no_built_in { Vec::new() } else { built_in() };
     for folder in &args.cases {
         entries.extend(manifest::entries(folder)?);
     }
@@ -106,12 +119,12 @@ fn outcomes(
         Ok(question) => question,
         Err(error) => return vec![line("-", Err(error))],
     };
-    match engine {
-        Engine::Cpu => {
+    match (question, engine) {
+        (Question::Attention(question), Engine::Cpu) => {
             let outputs = cpu::attention(&question.case, &ProgressBar::hidden());
             vec![line(CPU_PATH, outputs.map(|outputs| question.judge(&outputs)))]
         }
-        Engine::Gpu(gpu) => {
+        (Question::Attention(question), Engine::Gpu(gpu)) => {
             let candidates: Vec<Variant> = match gpu.attention.candidates(&question.case.problem) {
                 Ok(candidates) => candidates,
                 Err(error) => return vec![line("-", Err(error.into()))],
@@ -119,10 +132,19 @@ fn outcomes(
             let run = |variant: &Variant| Ok(question.judge(&gpu.run(&question.case, variant, progress)?));
             candidates.iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
         }
+        (Question::Backward(question), engine) => {
+            // These kernels run one after another; there is one choice of them.
+            let variants = match engine.backward_variants(&question.gradients) {
+                Ok(variants) => variants.join("+"),
+                Err(error) => return vec![line("-", Err(error))],
+            };
+            let outputs = engine.gradients(&question.case, &question.gradients, &ProgressBar::hidden());
+            vec![line(&variants, outputs.map(|outputs| question.judge(&outputs)))]
+        }
     }
 }
 
-impl Question {
+impl Attention {
     /// Whether the outputs are right, and how far off they are.
     fn judge(&self, outputs: &Outputs) -> (bool, String) {
         match &self.expected {
@@ -135,8 +157,37 @@ impl Question {
     }
 }
 
-/// The built-in cases, for other tests.
+impl Backward {
+    /// Whether the gradients are right, and how far off they are.
+    fn judge(&self, outputs: &blocking::GradientOutputs) -> (bool, String) {
+        match self.expected.check(&GradientOutputs::of(&self.case, &self.gradients, outputs)) {
+            Ok(worst) => (true, format!("error {worst:.2} of what is allowed")),
+            Err(wrong) => (false, wrong),
+        }
+    }
+}
+
+fn built_in() -> Vec<Entry> {
+    builtin::entries().into_iter().chain(backward::entries()).collect()
+}
+
+/// The built-in cases of attention, for other tests.
 #[cfg(test)]
-pub(crate) fn built_in() -> impl Iterator<Item = (String, Case)> {
-    builtin::entries().into_iter().map(|(name, question)| (name, question().expect("a valid case").case))
+pub(crate) fn built_in_cases() -> impl Iterator<Item = (String, Case)> {
+    built_in().into_iter().filter_map(|(name, question)| match question().expect("a valid case") {
+        Question::Attention(question) => Some((name, question.case)),
+        Question::Backward(_) => None,
+    })
+}
+
+/// The built-in cases of gradients, for other tests.
+#[cfg(test)]
+pub(crate) fn built_in_gradients() -> impl Iterator<Item = (String, Case, Gradients, ExpectedGradients)> {
+    built_in().into_iter().filter_map(|(name, question)| match question().expect("a valid case") {
+        Question::Attention(_) => None,
+        Question::Backward(question) => {
+            let Backward { case, gradients, expected } = *question;
+            Some((name, case, gradients, expected))
+        }
+    })
 }

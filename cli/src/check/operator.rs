@@ -6,7 +6,7 @@ use truth::{Case, Host};
 use wgpu_attention::{Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
 use super::manifest::{Attributes, CaseSpec};
-use super::{Expectation, Question, outputs};
+use super::{Attention, Expectation, Question, outputs};
 use crate::tensors::{Tensor, TensorFile, element};
 
 /// Reads the operator's inputs as a case, and its outputs as the results to expect.
@@ -55,7 +55,7 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     host.inputs().check(&problem)?;
     let case = Case::new(problem, host);
     let expected = Expectation::Tensors(outputs::read(spec, file, &case)?);
-    Ok(Question { case, expected })
+    Ok(Question::Attention(Box::new(Attention { case, expected })))
 }
 
 /// `past_key` and `past_value`, (B, Hkv, Lpast, D).

@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod backward;
 mod bench;
 mod check;
 mod devices;
