@@ -9,7 +9,7 @@
 //
 // With dP = dO Vᵀ, rowsum(dO ∘ O) is the mean of dP by the weights. The gradient of a score is P · (dP − that mean + dLSE).
 //
-// The slope of the head and the number of valid keys, as bits, are here so that the other kernels need no buffers for them: with
+// The slope of the head and the number of valid keys (pieces/counts.wgsl) are here so that the other kernels need no buffers for them: with
 // dO and the gradient they bind one more than attention does.
 
 const THREADS = 64u;
@@ -34,5 +34,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let sum = (products.x + products.y) + (products.z + products.w);
     let log_sum = lse[address(params.lse, row.batch, row.head, row.at)];
     sums[address(params.sums, row.batch, row.head, row.at)] =
-        vec4(log_sum, sum - lse_gradient(row), alibi_slope(row), bitcast<f32>(all_keys(row.batch)));
+        vec4(log_sum, sum - lse_gradient(row), alibi_slope(row), stored_count(valid_keys(row.batch)));
 }

@@ -189,6 +189,7 @@ pub(super) fn row_sums(choices: &Choices) -> Kernel {
         pieces.file(include_str!("../../shaders/pieces/dlse_none.wgsl"));
     }
     pieces.space(Space::Sums, Usage::Write);
+    pieces.file(include_str!("../../shaders/pieces/counts.wgsl"));
     pieces.file(include_str!("../../shaders/row_sums.wgsl"));
     Kernel {
         source: pieces.source,

@@ -271,7 +271,10 @@ impl Pieces {
     /// Adds how many keys a sequence has. The bounds of ragged keys say that themselves.
     pub(super) fn lengths(&mut self, choices: &Choices) {
         match (choices.kv_lengths, choices.tables) {
-            (true, Tables::InSums) => self.file(include_str!("../../shaders/pieces/lengths_sums.wgsl")),
+            (true, Tables::InSums) => {
+                self.file(include_str!("../../shaders/pieces/counts.wgsl"));
+                self.file(include_str!("../../shaders/pieces/lengths_sums.wgsl"));
+            }
             (true, Tables::Bound) => {
                 self.file(include_str!("../../shaders/pieces/lengths_buffer.wgsl"));
                 self.slots.push(Slot::of(Operand::KvLengths, "array<u32>"));

@@ -62,6 +62,7 @@ impl ProblemBuilder {
                 return Err(ProblemError::Overlapping { operand, stride, extent });
             }
         }
+        problem.check_dbias()?;
         Ok(problem)
     }
 

@@ -8,6 +8,7 @@ use crate::problem::error::ProblemError;
 use crate::problem::layout::{Layout, View};
 use crate::problem::operand::Operand;
 use crate::problem::sequences::Keys;
+use crate::problem::shape::Shape;
 use crate::problem::wanted::Wanted;
 
 /// The gradients of a checked [`Problem`]: those of its inputs, from the gradient of its output.
@@ -57,6 +58,7 @@ use crate::problem::wanted::Wanted;
 /// |---|---|
 /// | a row that sees no key | contributes nothing; its `dq` is exactly 0 (a sink still gets the row's `dlse`) |
 /// | a key that no row sees, or past its sequence's length | `dk` and `dv` exactly 0 |
+/// | a weight that dropout drops | contributes nothing to `dv`, and its `dP` is 0; the others' are multiplied by 1 / (1 − p) |
 /// | rows past a sequence's queries | `dq` exactly 0 |
 /// | rows of no sequence, in a ragged batch | not written |
 /// | NaN or ∞ in what a row does not see, or in rows past the lengths | never reaches a gradient |
@@ -187,16 +189,20 @@ impl GradientsBuilder {
         let mut spec = problem.spec.clone();
         spec.programs.score_mod_grad.clone_from(score_mod_grad);
         spec.gradients = Some(wanted.clone());
-        let checked = spec.build()?;
-        if wanted.uses(Operand::Dbias)
-            && let Some(bias) = problem.view(Operand::Bias)
-        {
-            let (stride, extent) = (bias.stride, checked.view(Operand::Dbias).map_or(bias.extent, |view| view.extent));
-            if !(View { extent, ..bias }).is_injective() {
-                return Err(ProblemError::BiasOverlaps { stride, extent });
-            }
+        Ok(Gradients { forward: problem.clone(), problem: spec.build()? })
+    }
+}
+
+impl Problem {
+    /// Checks that each element of a bias whose gradient is wanted is of pairs that its strides of 0 tell.
+    pub(super) fn check_dbias(&self) -> Result<(), ProblemError> {
+        let (Some(bias), Some(View { extent, .. })) = (self.view(Operand::Bias), self.view(Operand::Dbias)) else {
+            return Ok(());
+        };
+        if (View { extent, ..bias }).is_injective() {
+            return Ok(());
         }
-        Ok(Gradients { forward: problem.clone(), problem: checked })
+        Err(ProblemError::BiasOverlaps { stride: bias.stride, extent })
     }
 }
 
@@ -205,6 +211,11 @@ impl Gradients {
     /// gradients that are wanted.
     pub fn view(&self, operand: Operand) -> Option<View> {
         self.problem.view(operand)
+    }
+
+    /// The sizes of the problem.
+    pub const fn shape(&self) -> Shape {
+        self.problem.shape()
     }
 
     /// Whether the gradients use an operand.

@@ -314,6 +314,12 @@ fn resizing() {
     let error = plan.resized(1 << 29, 1).unwrap_err();
     assert_says(&error, &["dispatches"]);
     assert!(matches!(error, ResizeError::Plan(_)));
+    // The elements of this bias overlap as soon as there are two queries.
+    let bias = ScoreLayout::strided([0, 15, -1, 1]).at(7);
+    let problem = Problem::builder(Shape::new(1, 4, 1, 16).kv_len(8)).bias(Dtype::F32, bias).lse().build().unwrap();
+    let gradients = problem.gradients().build().unwrap();
+    let error = Attention::new(&device).plan_gradients(&gradients).unwrap().resized(2, 8).unwrap_err();
+    assert!(matches!(error, ResizeError::Problem(ProblemError::BiasOverlaps { .. })), "{error:?}");
 }
 
 fn buffer(device: &Device, size: u64, usage: BufferUsages) -> wgpu::Buffer {

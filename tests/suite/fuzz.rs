@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use truth::{Case, Expected, Fill, naive, poison_hidden};
-use wgpu_attention::{Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+use wgpu_attention::{Diagonal, Dtype, Layout, Philox, Problem, ProblemBuilder, RngState, ScoreLayout, Shape, Window};
 
 use crate::case::drawn;
 use crate::device::{Device, all, each_variant_once, opened_anew};
@@ -26,6 +26,7 @@ struct Kernel {
     kv_lengths: bool,
     lse: bool,
     weights: bool,
+    dropout: bool,
 }
 
 const PLAIN: Kernel = Kernel {
@@ -40,6 +41,7 @@ const PLAIN: Kernel = Kernel {
     kv_lengths: false,
     lse: true,
     weights: false,
+    dropout: false,
 };
 const F16: Kernel = Kernel { dtype: Dtype::F16, kv_dtype: Dtype::F16, out_dtype: Dtype::F16, ..PLAIN };
 const BF16: Kernel = Kernel { dtype: Dtype::Bf16, kv_dtype: Dtype::Bf16, out_dtype: Dtype::Bf16, ..PLAIN };
@@ -47,7 +49,7 @@ const ALL: Kernel =
     Kernel { softcap: true, mask: true, bias: Some(Dtype::F32), kv_lengths: true, weights: true, ..PLAIN };
 
 /// Each feature alone, all together, in each element type; wider heads for some.
-const KERNELS: [Kernel; 15] = [
+const KERNELS: [Kernel; 16] = [
     PLAIN,
     Kernel { lse: false, ..PLAIN },
     Kernel { dim_qk: 64, dim_v: 64, ..PLAIN },
@@ -62,6 +64,7 @@ const KERNELS: [Kernel; 15] = [
     ALL,
     Kernel { softcap: true, mask: true, bias: Some(Dtype::F16), kv_lengths: true, weights: true, ..F16 },
     Kernel { softcap: true, mask: true, bias: Some(Dtype::Bf16), kv_lengths: true, weights: true, ..BF16 },
+    Kernel { dropout: true, ..PLAIN },
     // A cache in f16 beside activations in f32.
     Kernel { kv_dtype: Dtype::F16, kv_lengths: true, ..PLAIN },
 ];
@@ -69,22 +72,12 @@ const KERNELS: [Kernel; 15] = [
 /// Any kernel at all.
 fn any_kernel() -> impl Strategy<Value = Kernel> {
     let dims = prop_oneof![3 => Just(32_u32), 1 => 1..=256_u32];
-    let flags = any::<[bool; 5]>();
+    let flags = any::<[bool; 6]>();
     let dtype = || prop::sample::select(&Dtype::ALL[..]);
     let dtypes = (dtype(), dtype(), dtype(), prop::option::of(dtype()));
     (dtypes, dims.clone(), dims, flags).prop_map(
-        |((dtype, kv_dtype, out_dtype, bias), dim_qk, dim_v, [softcap, mask, kv_lengths, lse, weights])| Kernel {
-            dtype,
-            kv_dtype,
-            out_dtype,
-            dim_qk,
-            dim_v,
-            softcap,
-            mask,
-            bias,
-            kv_lengths,
-            lse,
-            weights,
+        |((dtype, kv_dtype, out_dtype, bias), dim_qk, dim_v, [softcap, mask, kv_lengths, lse, weights, dropout])| {
+            Kernel { dtype, kv_dtype, out_dtype, dim_qk, dim_v, softcap, mask, bias, kv_lengths, lse, weights, dropout }
         },
     )
 }
@@ -209,7 +202,8 @@ impl Draw {
 
     fn problem(&self) -> ProblemBuilder {
         let Shape { heads_q, heads_kv, len_q, len_kv, dim_qk, dim_v, .. } = self.shape;
-        let Kernel { dtype, kv_dtype, out_dtype, softcap, mask, bias, kv_lengths, lse, weights, .. } = self.kernel;
+        let Kernel { dtype, kv_dtype, out_dtype, softcap, mask, bias, kv_lengths, lse, weights, dropout, .. } =
+            self.kernel;
         let mut problem = Problem::builder(self.shape)
             .dtype(dtype)
             .kv_dtype(kv_dtype)
@@ -227,6 +221,10 @@ impl Draw {
         problem = if let Some(bias) = bias { problem.bias(bias, self.scores(1)) } else { problem };
         problem = if kv_lengths { problem.kv_lengths() } else { problem };
         problem = if lse { problem.lse() } else { problem };
+        if dropout {
+            let p = self.softcap / 51.0;
+            problem = problem.dropout(p, RngState::Fixed(Philox::new(self.seed, self.score_axes[0])));
+        }
         if weights { self.with_weights(problem) } else { problem }
     }
 

@@ -89,28 +89,31 @@ fn every_builtin_that_the_kernels_use_is_kept_from_programs() {
     for (_, variant) in crate::shaders::every_variant() {
         let text: String =
             variant.wgsl().lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect();
-        let words = text.split(|c: char| !is_word(c)).collect::<BTreeSet<_>>();
-        for word in words.into_iter().filter(|word| word.starts_with(|c: char| c.is_alphabetic())) {
-            let is_used = text.match_indices(word).any(|(at, _)| {
-                let before = text[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '.' || c == '@');
-                let after = &text[at + word.len()..];
-                let is_whole = !before && !after.starts_with(is_word);
-                // Called, or with types; or one of those, as in `ptr<function, …>`.
-                let in_brackets =
-                    text[..at].ends_with("var<") || text[..at].ends_with("ptr<") || text[..at].ends_with("<storage, ");
-                is_whole
-                    && (after.starts_with(['(', '<'])
-                        || in_brackets
-                        || after.starts_with(", read>")
-                        || after.starts_with(", write>"))
-            });
+        let mut asked = BTreeSet::new();
+        let mut rest = 0;
+        while let Some(start) = text[rest..].find(|c: char| c.is_alphabetic() || c == '_').map(|at| rest + at) {
+            let end = text[start..].find(|c: char| !is_word(c)).map_or(text.len(), |len| start + len);
+            rest = end;
+            let (before, word, after) = (&text[..start], &text[start..end], &text[end..]);
+            // A member, an attribute, or the suffix of a number.
+            if before.ends_with(|c: char| c.is_numeric() || c == '.' || c == '@') {
+                continue;
+            }
+            // Called, or with types; or one of those, as in `ptr<function, …>`.
+            let is_used = after.starts_with(['(', '<'])
+                || ["var<", "ptr<", "<storage, "].iter().any(|open| before.ends_with(open))
+                || after.starts_with(", read>")
+                || after.starts_with(", write>");
+            if !is_used || testing::is_builtin(word) || !asked.insert(word) {
+                continue;
+            }
             let is_declared =
                 ["fn ", "struct ", "alias ", "const "].iter().any(|keyword| text.contains(&format!("{keyword}{word}")));
             let is_keyword =
                 ["if", "for", "switch", "while", "return", "diagnostic", "var", "group", "binding"].contains(&word);
             // Only the program of `every_variant` calls it.
             let is_of_program = word == "arrayLength";
-            if is_used && !is_declared && !is_keyword && !is_of_program && !testing::is_builtin(word) {
+            if !is_declared && !is_keyword && !is_of_program {
                 missing.insert(word.to_owned());
             }
         }

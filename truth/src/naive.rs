@@ -44,6 +44,7 @@ pub(crate) struct NaiveRow {
     pub(crate) lse: f32,
     pub(crate) weights: Vec<f32>,
     pub(crate) largest_score: f32,
+    /// After dropout.
     pub(crate) largest_v: f32,
 }
 
@@ -162,11 +163,12 @@ impl<'a> Row<'a> {
             largest_v: 0.0,
         };
         for &(j, score) in &scores {
-            let p = (score - m).exp() * self.kept(j);
+            let kept = self.kept(j);
+            let p = (score - m).exp() * kept;
             row.weights[j] = p / l;
             for (out, &v) in row.out.iter_mut().zip(case.row(Operand::V, [at[0], self.kv_head, j as u32]).iter()) {
                 *out += p * v;
-                row.largest_v = row.largest_v.max(v.abs());
+                row.largest_v = row.largest_v.max(kept * v.abs());
             }
         }
         row.out.iter_mut().filter(|_| !scores.is_empty()).for_each(|out| *out /= l);

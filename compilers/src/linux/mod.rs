@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
-use wgpu_attention::{Caps, Dtype, Fragment, MatrixUnit, Multiplier, Problem, Tiles, Variant, candidates, testing};
+use wgpu_attention::{Caps, Dtype, Fragment, MatrixUnit, Multiplier, Shape, Tiles, Variant, candidates, testing};
 
 use wgpu_attention_bench::Workload;
 
@@ -80,18 +80,20 @@ pub(crate) fn main() -> Result<()> {
             Some(shape) => vec![(format!("{shape} {}", args.dtype), shape.problem(args.dtype)?)],
             None => problems::all(args.brief)?,
         };
-        for (name, problem) in problems {
-            if !name.contains(&args.problem) {
-                continue;
-            }
+        let is_asked = |name: &str| name.contains(&args.problem);
+        for (name, problem) in problems.into_iter().filter(|(name, _)| is_asked(name)) {
             for variant in chosen(candidates(&problem, &caps)?, &args) {
-                let buffers = testing::bindings(&variant);
-                let slots = buffers.iter().map(|binding| if binding.is_buffer { Slot::Storage } else { Slot::Texture });
-                let slots: Vec<Slot> = [Slot::Uniform].into_iter().chain(slots).collect();
-                let names = (&name[..], &variant.to_string()[..]);
-                let wgsl = variant.wgsl();
-                let wanted = wanted(&problem, &variant, &wgsl)?;
-                records.extend(compiled(&args, &driver, maker, names, (&wgsl, &slots), wanted)?);
+                let columns = problem.shape().dim_qk + problem.shape().dim_v;
+                records.extend(of_variant(&args, &driver, maker, (&name, &variant), columns)?);
+            }
+        }
+        let gradients = if args.shape.is_some() { Vec::new() } else { problems::gradients(args.brief)? };
+        for (name, gradients) in gradients.into_iter().filter(|(name, _)| is_asked(name)) {
+            for variant in testing::gradients(&gradients, &caps)? {
+                let is_chosen = args.variant.as_ref().is_none_or(|text| variant.to_string().contains(text));
+                if let Some(columns) = columns_of_gradient(&variant, gradients.shape()).filter(|_| is_chosen) {
+                    records.extend(of_variant(&args, &driver, maker, (&name, &variant), columns)?);
+                }
             }
         }
     }
@@ -137,16 +139,39 @@ fn compare(now: &Kept, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The multiply-adds of one thread in one iteration of the loop over keys, if the kernel has such a loop.
-fn wanted(problem: &Problem, variant: &Variant, wgsl: &str) -> Result<Option<u64>> {
+/// The columns of all products of a pair: scores, gradients of weights, and what is summed. `None` for a kernel without pairs.
+fn columns_of_gradient(variant: &Variant, Shape { dim_qk, dim_v, .. }: Shape) -> Option<u32> {
+    match testing::schedule(variant) {
+        "gradient_queries" | "gradient_keys" => Some(2 * dim_qk + dim_v),
+        "gradient_values" => Some(dim_qk + dim_v),
+        _ => None,
+    }
+}
+
+fn of_variant(
+    args: &Args,
+    driver: &Driver,
+    maker: Maker,
+    (name, variant): (&str, &Variant),
+    columns: u32,
+) -> Result<Option<Record>> {
+    let buffers = testing::bindings(variant);
+    let slots = buffers.iter().map(|binding| if binding.is_buffer { Slot::Storage } else { Slot::Texture });
+    let slots: Vec<Slot> = [Slot::Uniform].into_iter().chain(slots).collect();
+    let wgsl = variant.wgsl();
+    let wanted = wanted(columns, variant, &wgsl)?;
+    compiled(args, driver, maker, (name, &variant.to_string()), (&wgsl, &slots), wanted)
+}
+
+/// The multiply-adds of one thread in one iteration of the loop over tiles, if the kernel has such a loop.
+fn wanted(columns: u32, variant: &Variant, wgsl: &str) -> Result<Option<u64>> {
     let [rows, threads] = testing::block(variant).map(u64::from);
     let keys = match trips::constant(wgsl, "BLOCK_KV")? {
         Some(keys) => Some(keys),
         // Each thread of `decode` takes four keys at a time.
         None => trips::constant(wgsl, "KEYS")?.map(|keys| 4 * keys),
     };
-    let dims = u64::from(problem.shape().dim_qk) + u64::from(problem.shape().dim_v);
-    Ok(keys.map(|keys| rows * keys * dims / threads))
+    Ok(keys.map(|keys| rows * keys * u64::from(columns) / threads))
 }
 
 /// Those asked for; or the selected one, and with it the best of each other kernel that moves elements alike.

@@ -1,7 +1,7 @@
-//! What is compiled for: long prompts and single tokens of usual models.
+//! What is compiled for: long prompts, single tokens and the gradients of usual models.
 
 use anyhow::Result;
-use wgpu_attention::{Dtype, Problem, Shape};
+use wgpu_attention::{Dtype, Gradients, Problem, Shape};
 
 const HEADS: u32 = 32;
 const PROMPT: u32 = 4096;
@@ -29,4 +29,18 @@ pub(crate) fn all(brief: bool) -> Result<Vec<(String, Problem)>> {
         }
     }
     Ok(problems)
+}
+
+/// Gradients by name, likewise.
+pub(crate) fn gradients(brief: bool) -> Result<Vec<(String, Gradients)>> {
+    let dtypes: &[Dtype] = if brief { &[Dtype::F32] } else { &[Dtype::F32, Dtype::F16] };
+    let dims: &[u32] = if brief { &[64] } else { &[32, 64, 128, 256] };
+    let mut gradients = Vec::new();
+    for &dtype in dtypes {
+        for &dim in dims {
+            let problem = Problem::builder(Shape::new(1, HEADS, PROMPT, dim)).dtype(dtype).lse().build()?;
+            gradients.push((format!("backward {dtype} {dim}"), problem.gradients().build()?));
+        }
+    }
+    Ok(gradients)
 }
