@@ -5,7 +5,7 @@ use wgpu_attention::{
 };
 
 use crate::Result;
-use crate::kernels::{Kernels, RotaryShape, Tensor, Work};
+use crate::kernels::{Kernels, Tensor, Work};
 use crate::model::{DIM, HEADS, KV_HEADS, LAYERS, LayerActivations};
 
 const fn rotary(positions: u32) -> Rotary {
@@ -21,9 +21,8 @@ pub(crate) fn rotary_table(kernels: &Kernels, positions: u32) -> Tensor {
 
 /// Causal attention of whole sequences, and its gradients. Queries, keys and values are parts of one buffer; the example
 /// rotates them there.
-#[derive(Debug)]
 pub(crate) struct Training {
-    shape: RotaryShape,
+    shape: Shape,
     table: Tensor,
     forward: Plan,
     backward: Plan,
@@ -42,7 +41,7 @@ impl Training {
         let gradients = problem.gradients().dout(of_queries).dq(of_queries).dk(of_keys).dv(of_keys).build()?;
         let tensor = |label, columns| Tensor::new(&kernels.device, label, [sequences * length, columns]);
         Ok(Self {
-            shape: RotaryShape { length, heads: HEADS, kv_heads: KV_HEADS, half: DIM / 2 },
+            shape,
             table: table.clone(),
             forward: attention.plan(&problem)?,
             backward: attention.plan_gradients(&gradients)?,
@@ -54,7 +53,7 @@ impl Training {
     /// From `qkv` to `mixed`.
     pub(crate) fn forward(&self, kernels: &Kernels, layer: usize, l: &LayerActivations) -> Result<[Work; 2]> {
         let call = self.forward.bind(&self.operands(layer, l))?;
-        Ok([kernels.rotate(self.shape, &self.table, &l.qkv), Work::Attention(call)])
+        Ok([kernels.rotate(&self.shape, &self.table, &l.qkv), Work::Attention(call)])
     }
 
     /// From the gradient of `mixed` to that of `qkv`.
@@ -74,7 +73,7 @@ impl Training {
             .with(Operand::Dk, dk.binding())
             .with(Operand::Dv, dv.binding());
         let call = self.backward.bind(&operands)?;
-        Ok([Work::Attention(call), kernels.rotate_gradient(self.shape, &self.table, [dq, dk, dv], d_qkv)])
+        Ok([Work::Attention(call), kernels.rotate_gradient(&self.shape, &self.table, &self.d_qkv, d_qkv)])
     }
 
     fn operands<'a>(&'a self, layer: usize, l: &'a LayerActivations) -> Operands<'a> {
@@ -84,7 +83,6 @@ impl Training {
 }
 
 /// Attention of one token per sequence to those before it, whose keys and values are in a cache.
-#[derive(Debug)]
 pub(crate) struct Decoding {
     append: Plan,
     attend: Plan,

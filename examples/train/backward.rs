@@ -2,11 +2,10 @@
 
 use crate::Result;
 use crate::attention::Training;
-use crate::kernels::{Kernels, Product, Tensor, Work};
+use crate::kernels::{Kernels, Product, Sum, Tensor, Work};
 use crate::model::{Activations, Weights};
 
 /// Gradients of activations. Each is read before the next layer writes it, so all layers share them.
-#[derive(Debug)]
 struct Gradients {
     logits: Tensor,
     x: Tensor,
@@ -42,7 +41,7 @@ pub(crate) fn backward(
     let mut work = vec![kernels.cross_entropy(&a.tokens, &a.logits, &g.logits, row_losses)];
     work.push(kernels.matmul(WeightGradient, &a.last.y, &g.logits, &d.head));
     work.push(kernels.matmul(InputGradient, &g.logits, &weights.head, &g.y));
-    work.push(kernels.norm_gradient(&g.y, &a.last.y, &a.last.s, &g.x));
+    work.push(kernels.norm_gradient(Sum::Over, &g.y, &a.last, &g.x));
     for (n, (w, l)) in weights.layers.iter().zip(&a.layers).enumerate().rev() {
         let d = &d.layers[n];
         work.push(kernels.matmul(WeightGradient, &l.h, &g.x, &d.down));
@@ -50,14 +49,14 @@ pub(crate) fn backward(
         work.push(kernels.activate_gradient(&l.u, &g.h, &g.u));
         work.push(kernels.matmul(WeightGradient, &l.before_hidden.y, &g.u, &d.up));
         work.push(kernels.matmul(InputGradient, &g.u, &w.up, &g.y));
-        work.push(kernels.add_norm_gradient(&g.y, &l.before_hidden.y, &l.before_hidden.s, &g.x));
+        work.push(kernels.norm_gradient(Sum::Onto, &g.y, &l.before_hidden, &g.x));
 
         work.push(kernels.matmul(WeightGradient, &l.mixed, &g.x, &d.out));
         work.push(kernels.matmul(InputGradient, &g.x, &w.out, &g.mixed));
         work.extend(attention.backward(kernels, n, l, &g.mixed, &g.qkv)?);
         work.push(kernels.matmul(WeightGradient, &l.before_attention.y, &g.qkv, &d.qkv));
         work.push(kernels.matmul(InputGradient, &g.qkv, &w.qkv, &g.y));
-        work.push(kernels.add_norm_gradient(&g.y, &l.before_attention.y, &l.before_attention.s, &g.x));
+        work.push(kernels.norm_gradient(Sum::Onto, &g.y, &l.before_attention, &g.x));
     }
     work.push(kernels.embed_gradient(&a.tokens, &g.x, &d.embedding));
     Ok(work)

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use wgpu_attention::Call;
+use wgpu_attention::{Call, Shape};
 
 /// A matrix, or a vector per row, in a buffer or a part of one.
 #[derive(Clone, Debug)]
@@ -43,7 +43,6 @@ impl Tensor {
 }
 
 /// What a step records: a kernel of the example, or a call of the crate.
-#[derive(Debug)]
 pub(crate) enum Work {
     Own { pipeline: wgpu::ComputePipeline, group: wgpu::BindGroup, workgroups: u32 },
     Attention(Call),
@@ -68,6 +67,13 @@ pub(crate) fn record<'a>(encoder: &mut wgpu::CommandEncoder, work: impl IntoIter
     work.into_iter().for_each(|work| work.record(&mut pass));
 }
 
+/// Whether a kernel writes its result over what is there, or adds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sum {
+    Over,
+    Onto,
+}
+
 /// A product of matrices: which factor is stored as its transpose, and whether the product is added to what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Product {
@@ -81,11 +87,24 @@ pub(crate) enum Product {
     WeightGradient,
 }
 
-/// The file and the entry point of a kernel.
+/// Normalized rows, and the factor of each.
+pub(crate) struct Normed {
+    pub(crate) y: Tensor,
+    pub(crate) s: Tensor,
+}
+
+/// The text of a kernel, and its entry point.
 type Kernel = (&'static str, &'static str);
 
-/// Makes [`Work`], and keeps the pipelines, which layers of the same sizes share.
-#[derive(Debug)]
+const EMBED: &str = include_str!("embed.wgsl");
+const NORM: &str = include_str!("norm.wgsl");
+const MATMUL: &str = include_str!("matmul.wgsl");
+const ROTARY: &str = include_str!("rotary.wgsl");
+const ACTIVATION: &str = include_str!("activation.wgsl");
+const LOSS: &str = include_str!("loss.wgsl");
+const ADAMW: &str = include_str!("adamw.wgsl");
+
+/// Makes [`Work`] of the kernels, whose files have the formulas. Layers of the same sizes share pipelines.
 pub(crate) struct Kernels {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
@@ -97,87 +116,67 @@ impl Kernels {
         Self { device, queue, pipelines: RefCell::default() }
     }
 
-    /// x = the rows of E that belong to the tokens; `tokens` has a row per sequence, one longer than the sequence.
     pub(crate) fn embed(&self, tokens: &Tensor, embedding: &Tensor, x: &Tensor) -> Work {
-        self.embedding("embed", x.len() / 4, tokens, embedding, x)
+        self.bind((EMBED, "embed"), &embed_sizes(tokens, x), x.len() / 4, &[tokens, embedding, x])
     }
 
     pub(crate) fn embed_gradient(&self, tokens: &Tensor, dx: &Tensor, d_embedding: &Tensor) -> Work {
-        self.embedding("embed_gradient", d_embedding.len() / 4, tokens, dx, d_embedding)
+        let threads = d_embedding.len() / 4;
+        self.bind((EMBED, "embed_gradient"), &embed_sizes(tokens, dx), threads, &[tokens, dx, d_embedding])
     }
 
-    fn embedding(&self, entry: &'static str, threads: u32, tokens: &Tensor, from: &Tensor, to: &Tensor) -> Work {
-        let length = tokens.columns - 1;
-        let constants = [("ROWS", tokens.rows * length), ("LENGTH", length), ("VECTORS", to.columns / 4)];
-        self.bind((include_str!("embed.wgsl"), entry), &constants, threads, &[tokens, from, to])
+    pub(crate) fn norm(&self, x: &Tensor, Normed { y, s }: &Normed) -> Work {
+        self.bind((NORM, "norm"), &[("ROWS", x.rows), ("VECTORS", x.columns / 4)], x.rows, &[x, y, s])
     }
 
-    /// y = x / rms(x); `s` keeps 1 / rms(x) for the gradient.
-    pub(crate) fn norm(&self, x: &Tensor, y: &Tensor, s: &Tensor) -> Work {
-        let constants = [("ROWS", x.rows), ("VECTORS", x.columns / 4)];
-        self.bind((include_str!("norm.wgsl"), "norm"), &constants, x.rows, &[x, y, s])
-    }
-
-    /// dx = the gradient that dy brings.
-    pub(crate) fn norm_gradient(&self, dy: &Tensor, y: &Tensor, s: &Tensor, dx: &Tensor) -> Work {
-        let constants = [("ROWS", dx.rows), ("VECTORS", dx.columns / 4)];
-        self.bind((include_str!("norm.wgsl"), "norm_gradient"), &constants, dx.rows, &[dy, y, s, dx])
-    }
-
-    /// dx += the gradient that dy brings.
-    pub(crate) fn add_norm_gradient(&self, dy: &Tensor, y: &Tensor, s: &Tensor, dx: &Tensor) -> Work {
-        let constants = [("ROWS", dx.rows), ("VECTORS", dx.columns / 4), ("ADDS", 1)];
-        self.bind((include_str!("norm.wgsl"), "norm_gradient"), &constants, dx.rows, &[dy, y, s, dx])
+    pub(crate) fn norm_gradient(&self, sum: Sum, dy: &Tensor, Normed { y, s }: &Normed, dx: &Tensor) -> Work {
+        let constants = [("ROWS", dx.rows), ("VECTORS", dx.columns / 4), ("ADDS", u32::from(sum == Sum::Onto))];
+        self.bind((NORM, "norm_gradient"), &constants, dx.rows, &[dy, y, s, dx])
     }
 
     pub(crate) fn matmul(&self, product: Product, a: &Tensor, b: &Tensor, c: &Tensor) -> Work {
-        let inner = if product == Product::WeightGradient { a.rows } else { a.columns };
+        let is = |other| u32::from(product == other);
         let constants = [
             ("ROWS", c.rows),
             ("COLUMNS", c.columns),
-            ("INNER", inner),
-            ("A_IS_TRANSPOSED", u32::from(product == Product::WeightGradient)),
-            ("B_IS_TRANSPOSED", u32::from(product == Product::InputGradient)),
-            ("ADDS", u32::from(product == Product::LayerAdds)),
+            ("INNER", if product == Product::WeightGradient { a.rows } else { a.columns }),
+            ("A_IS_TRANSPOSED", is(Product::WeightGradient)),
+            ("B_IS_TRANSPOSED", is(Product::InputGradient)),
+            ("ADDS", is(Product::LayerAdds)),
         ];
-        self.bind((include_str!("matmul.wgsl"), "matmul"), &constants, c.len() / 32, &[a, b, c])
+        self.bind((MATMUL, "matmul"), &constants, c.len() / 32, &[a, b, c])
     }
 
-    /// Rotates the queries and keys of `qkv` in place.
-    pub(crate) fn rotate(&self, shape: RotaryShape, table: &Tensor, qkv: &Tensor) -> Work {
-        let threads = qkv.rows * (shape.heads + shape.kv_heads) * shape.half;
-        self.bind((include_str!("rotary.wgsl"), "rotate"), &shape.constants(qkv.rows), threads, &[table, qkv])
+    pub(crate) fn rotate(&self, shape: &Shape, table: &Tensor, qkv: &Tensor) -> Work {
+        let threads = qkv.rows * (shape.heads_q + shape.heads_kv) * shape.dim_qk / 2;
+        self.bind((ROTARY, "rotate"), &rotary_sizes(shape, qkv), threads, &[table, qkv])
     }
 
-    /// Packs the gradients of queries, keys and values, rotated back.
-    pub(crate) fn rotate_gradient(&self, shape: RotaryShape, table: &Tensor, d: [&Tensor; 3], d_qkv: &Tensor) -> Work {
-        let kernel = (include_str!("rotary.wgsl"), "rotate_gradient");
-        let [dq, dk, dv] = d;
-        self.bind(kernel, &shape.constants(d_qkv.rows), d_qkv.len() / 2, &[table, d_qkv, dq, dk, dv])
+    pub(crate) fn rotate_gradient(&self, shape: &Shape, table: &Tensor, d: &[Tensor; 3], d_qkv: &Tensor) -> Work {
+        let ([dq, dk, dv], sizes) = (d, rotary_sizes(shape, d_qkv));
+        self.bind((ROTARY, "rotate_gradient"), &sizes, d_qkv.len() / 2, &[table, d_qkv, dq, dk, dv])
     }
 
     pub(crate) fn activate(&self, u: &Tensor, h: &Tensor) -> Work {
-        self.bind((include_str!("activation.wgsl"), "activate"), &[], u.len() / 4, &[u, h])
+        self.bind((ACTIVATION, "activate"), &[], u.len() / 4, &[u, h])
     }
 
     pub(crate) fn activate_gradient(&self, u: &Tensor, dh: &Tensor, du: &Tensor) -> Work {
-        self.bind((include_str!("activation.wgsl"), "activate_gradient"), &[], u.len() / 4, &[u, dh, du])
+        self.bind((ACTIVATION, "activate_gradient"), &[], u.len() / 4, &[u, dh, du])
     }
 
-    pub(crate) fn cross_entropy(&self, tokens: &Tensor, logits: &Tensor, d_logits: &Tensor, row_losses: &Tensor) -> Work {
+    pub(crate) fn cross_entropy(&self, tokens: &Tensor, logits: &Tensor, d_logits: &Tensor, losses: &Tensor) -> Work {
         let constants = [("ROWS", logits.rows), ("LENGTH", tokens.columns - 1), ("VOCABULARY", logits.columns)];
-        let kernel = (include_str!("loss.wgsl"), "cross_entropy");
-        self.bind(kernel, &constants, logits.rows, &[row_losses, tokens, logits, d_logits])
+        self.bind((LOSS, "cross_entropy"), &constants, logits.rows, &[losses, tokens, logits, d_logits])
     }
 
     pub(crate) fn mean_loss(&self, row_losses: &Tensor, step: &Tensor, losses: &Tensor) -> Work {
-        let kernel = (include_str!("loss.wgsl"), "mean_loss");
-        self.bind(kernel, &[("ROWS", row_losses.rows)], 1, &[row_losses, step, losses])
+        self.bind((LOSS, "mean_loss"), &[("ROWS", row_losses.rows)], 1, &[row_losses, step, losses])
     }
 
-    pub(crate) fn adamw(&self, step: &Tensor, gradients: &Tensor, weights: &Tensor, [means, squares]: [&Tensor; 2]) -> Work {
-        let kernel = (include_str!("adamw.wgsl"), "adamw");
-        self.bind(kernel, &[], weights.len() / 4, &[step, gradients, weights, means, squares])
+    pub(crate) fn adamw(&self, step: &Tensor, gradients: &Tensor, weights: &Tensor, moments: &[Tensor; 2]) -> Work {
+        let [means, squares] = moments;
+        self.bind((ADAMW, "adamw"), &[], weights.len() / 4, &[step, gradients, weights, means, squares])
     }
 
     /// Binds tensors to bindings 0, 1, … of a kernel.
@@ -216,19 +215,11 @@ impl Kernels {
     }
 }
 
-/// The sizes that the rotary kernels need beside those of their tensors.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RotaryShape {
-    pub(crate) length: u32,
-    pub(crate) heads: u32,
-    pub(crate) kv_heads: u32,
-    /// Half of the head size.
-    pub(crate) half: u32,
+fn embed_sizes(tokens: &Tensor, x: &Tensor) -> [(&'static str, u32); 3] {
+    [("ROWS", x.rows), ("LENGTH", tokens.columns - 1), ("VECTORS", x.columns / 4)]
 }
 
-impl RotaryShape {
-    fn constants(self, rows: u32) -> [(&'static str, u32); 5] {
-        let Self { length, heads, kv_heads, half } = self;
-        [("ROWS", rows), ("LENGTH", length), ("HEADS", heads), ("KV_HEADS", kv_heads), ("HALF", half)]
-    }
+fn rotary_sizes(shape: &Shape, qkv: &Tensor) -> [(&'static str, u32); 5] {
+    let (length, half) = (shape.len_q, shape.dim_qk / 2);
+    [("ROWS", qkv.rows), ("LENGTH", length), ("HEADS", shape.heads_q), ("KV_HEADS", shape.heads_kv), ("HALF", half)]
 }

@@ -4,7 +4,7 @@
 use rand::{RngExt as _, rngs::StdRng};
 
 use crate::Result;
-use crate::kernels::{Kernels, Product, Tensor, Work};
+use crate::kernels::{Kernels, Normed, Product, Tensor, Work};
 
 pub(crate) const LAYERS: usize = 2;
 /// The characters, rounded up to a multiple of eight.
@@ -17,7 +17,6 @@ const HIDDEN: u32 = 4 * WIDTH;
 const QKV: u32 = (HEADS + 2 * KV_HEADS) * DIM;
 
 /// The weights, or their gradients: parts of one buffer, so that the optimizer is one dispatch.
-#[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) all: Tensor,
     pub(crate) embedding: Tensor,
@@ -25,7 +24,6 @@ pub(crate) struct Weights {
     pub(crate) head: Tensor,
 }
 
-#[derive(Debug)]
 pub(crate) struct LayerWeights {
     pub(crate) qkv: Tensor,
     pub(crate) out: Tensor,
@@ -75,7 +73,6 @@ impl Weights {
 }
 
 /// What the forward pass computes of the tokens, kept for the backward pass.
-#[derive(Debug)]
 pub(crate) struct Activations {
     /// A row per sequence, with the token after its last one.
     pub(crate) tokens: Tensor,
@@ -86,7 +83,6 @@ pub(crate) struct Activations {
     pub(crate) logits: Tensor,
 }
 
-#[derive(Debug)]
 pub(crate) struct LayerActivations {
     pub(crate) before_attention: Normed,
     /// Queries, keys and values of a token side by side.
@@ -96,13 +92,6 @@ pub(crate) struct LayerActivations {
     pub(crate) before_hidden: Normed,
     pub(crate) u: Tensor,
     pub(crate) h: Tensor,
-}
-
-/// Normalized rows, and the factor of each.
-#[derive(Debug)]
-pub(crate) struct Normed {
-    pub(crate) y: Tensor,
-    pub(crate) s: Tensor,
 }
 
 impl Activations {
@@ -138,17 +127,17 @@ pub(crate) fn forward(
 ) -> Result<Vec<Work>> {
     let mut work = vec![kernels.embed(&a.tokens, &weights.embedding, &a.x)];
     for (n, (w, l)) in weights.layers.iter().zip(&a.layers).enumerate() {
-        work.push(kernels.norm(&a.x, &l.before_attention.y, &l.before_attention.s));
+        work.push(kernels.norm(&a.x, &l.before_attention));
         work.push(kernels.matmul(Product::Layer, &l.before_attention.y, &w.qkv, &l.qkv));
         work.extend(attention(n, l)?);
         work.push(kernels.matmul(Product::LayerAdds, &l.mixed, &w.out, &a.x));
 
-        work.push(kernels.norm(&a.x, &l.before_hidden.y, &l.before_hidden.s));
+        work.push(kernels.norm(&a.x, &l.before_hidden));
         work.push(kernels.matmul(Product::Layer, &l.before_hidden.y, &w.up, &l.u));
         work.push(kernels.activate(&l.u, &l.h));
         work.push(kernels.matmul(Product::LayerAdds, &l.h, &w.down, &a.x));
     }
-    work.push(kernels.norm(&a.x, &a.last.y, &a.last.s));
+    work.push(kernels.norm(&a.x, &a.last));
     work.push(kernels.matmul(Product::Layer, &a.last.y, &weights.head, &a.logits));
     Ok(work)
 }

@@ -5,7 +5,7 @@
 
 override ROWS: u32;
 override VECTORS: u32;       // a row, in vectors of four
-override ADDS: bool = false; // the gradient is added to what is there
+override ADDS: bool;         // of the gradient: dx += …
 
 const EPSILON = 1e-6;
 

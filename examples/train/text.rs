@@ -7,7 +7,6 @@ use crate::Result;
 
 const TEXT: &str = include_str!("pride-and-prejudice.txt");
 
-#[derive(Debug)]
 pub(crate) struct Text {
     /// The characters that occur, in order. A token is an index in this list.
     characters: Vec<char>,

@@ -9,7 +9,7 @@ use crate::model::{Activations, Weights};
 use crate::text::Text;
 use crate::{Result, attention, backward};
 
-pub(crate) const STEPS: u32 = 300;
+pub(crate) const STEPS: u32 = 600;
 /// How many steps' losses are read together.
 const READ_EVERY: u32 = 10;
 const WARM_UP: u32 = 20;
@@ -45,10 +45,8 @@ pub(crate) fn train(
     let losses = tensor("losses", STEPS, 1);
     let moments = ["means", "squares"].map(|label| tensor(label, weights.all.rows, 1));
     let backward = backward::backward(kernels, attention, weights, activations, &gradients, &row_losses)?;
-    let update = [
-        kernels.mean_loss(&row_losses, &step, &losses),
-        kernels.adamw(&step, &gradients.all, &weights.all, moments.each_ref()),
-    ];
+    let update =
+        [kernels.mean_loss(&row_losses, &step, &losses), kernels.adamw(&step, &gradients.all, &weights.all, &moments)];
 
     let mut random = StdRng::seed_from_u64(1);
     let style = ProgressStyle::with_template("{bar:40} step {pos} of {len}, {elapsed}{msg}")?;

@@ -12,7 +12,6 @@ use crate::{Result, attention};
 const TEMPERATURE: f32 = 0.6;
 
 /// What was written, and the logits that it was chosen by.
-#[derive(Debug)]
 pub(crate) struct Written {
     /// A row per sequence, which begins with its prompt.
     pub(crate) sequences: Vec<Vec<u32>>,
