@@ -53,7 +53,7 @@ impl Training {
     /// From `qkv` to `mixed`.
     pub(crate) fn forward(&self, kernels: &Kernels, layer: usize, l: &LayerActivations) -> Result<[Work; 2]> {
         let call = self.forward.bind(&self.operands(layer, l))?;
-        Ok([kernels.rotate(&self.shape, &self.table, &l.qkv), Work::Attention(call)])
+        Ok([kernels.rotate(&self.shape, &self.table, &l.qkv), call.into()])
     }
 
     /// From the gradient of `mixed` to that of `qkv`.
@@ -73,7 +73,7 @@ impl Training {
             .with(Operand::Dk, dk.binding())
             .with(Operand::Dv, dv.binding());
         let call = self.backward.bind(&operands)?;
-        Ok([Work::Attention(call), kernels.rotate_gradient(&self.shape, &self.table, &self.d_qkv, d_qkv)])
+        Ok([call.into(), kernels.rotate_gradient(&self.shape, &self.table, &self.d_qkv, d_qkv)])
     }
 
     fn operands<'a>(&'a self, layer: usize, l: &'a LayerActivations) -> Operands<'a> {
@@ -124,6 +124,6 @@ impl Decoding {
             .with(Operand::NewK, l.qkv.binding())
             .with(Operand::NewV, l.qkv.binding())
             .with(Operand::RotaryTable, self.table.binding());
-        Ok([Work::Attention(self.append.bind(&operands)?), Work::Attention(self.attend.bind(&operands)?)])
+        Ok([self.append.bind(&operands)?, self.attend.bind(&operands)?].map(Work::from))
     }
 }

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Result;
+use crate::train::{SMOOTHED, smoothed};
 
-/// Draws the loss of each step, and a line at each of the named losses.
+/// Draws the loss of each step, the smoothed losses as a thicker line, and a line at each of the named losses.
 pub(crate) fn draw(path: &Path, losses: &[f32], lines: &[(&str, f32)]) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -29,17 +31,15 @@ pub(crate) fn draw(path: &Path, losses: &[f32], lines: &[(&str, f32)]) -> Result
         .label_style(("sans-serif", 14))
         .light_line_style(TRANSPARENT)
         .draw()?;
-    let of_steps = (0u16..).map(f32::from).zip(losses.iter().copied());
-    chart.draw_series(LineSeries::new(of_steps, RGBColor(0, 90, 160).stroke_width(2)))?;
+    let blue = RGBColor(0, 90, 160);
+    let of_steps = || (1u16..).map(f32::from);
+    chart.draw_series(LineSeries::new(of_steps().zip(losses.iter().copied()), blue.mix(0.3)))?;
+    let means = of_steps().skip(SMOOTHED - 1).zip(smoothed(losses));
+    chart.draw_series(LineSeries::new(means, blue.stroke_width(2)))?;
+    let right = ("sans-serif", 14).into_text_style(&area).pos(Pos::new(HPos::Right, VPos::Bottom));
     for &(name, loss) in lines {
         chart.draw_series(LineSeries::new([(0.0, loss), (steps, loss)], BLACK.mix(0.5)))?;
-        let place = (steps * 0.99, loss + 0.02 * highest);
-        let anchor = plotters::style::text_anchor::Pos::new(
-            plotters::style::text_anchor::HPos::Right,
-            plotters::style::text_anchor::VPos::Bottom,
-        );
-        let style = ("sans-serif", 14).into_text_style(&area).pos(anchor);
-        chart.draw_series([Text::new(name.to_owned(), place, style)])?;
+        chart.draw_series([Text::new(name.to_owned(), (steps, loss), right.clone())])?;
     }
     area.present()?;
     Ok(())

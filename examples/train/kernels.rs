@@ -45,7 +45,13 @@ impl Tensor {
 /// What a step records: a kernel of the example, or a call of the crate.
 pub(crate) enum Work {
     Own { pipeline: wgpu::ComputePipeline, group: wgpu::BindGroup, workgroups: u32 },
-    Attention(Call),
+    Attention(Box<Call>),
+}
+
+impl From<Call> for Work {
+    fn from(call: Call) -> Self {
+        Self::Attention(call.into())
+    }
 }
 
 impl Work {

@@ -54,9 +54,11 @@ impl Text {
     }
 
     /// The loss of a model that knows only how frequent each character is.
-    pub(crate) fn loss_of_guessing(&self) -> f64 {
-        let total = self.tokens.len() as f64;
-        let count = |token| self.tokens.iter().filter(|&&other| other == token).count() as f64;
-        (0..).take(self.characters.len()).map(|token| -count(token) / total * (count(token) / total).ln()).sum()
+    pub(crate) fn loss_of_guessing(&self) -> f32 {
+        let share = |token| {
+            let count = self.tokens.iter().filter(|&&other| other == token).count();
+            count as f32 / self.tokens.len() as f32
+        };
+        (0..).take(self.characters.len()).map(|token| -share(token) * share(token).ln()).sum()
     }
 }

@@ -9,11 +9,14 @@ use crate::model::{Activations, Weights};
 use crate::text::Text;
 use crate::{Result, attention, backward};
 
-pub(crate) const STEPS: u32 = 600;
+pub(crate) const STEPS: u32 = 1000;
 /// How many steps' losses are read together.
 const READ_EVERY: u32 = 10;
 const WARM_UP: u32 = 20;
 const RATE: f32 = 0.01;
+
+/// A smoothed loss is the mean of so many steps.
+pub(crate) const SMOOTHED: usize = 20;
 
 /// What the kernels know of a step, as `loss.wgsl` and `adamw.wgsl` declare it.
 #[derive(Clone, Copy, Debug, bytemuck::NoUninit)]
@@ -79,6 +82,11 @@ pub(crate) fn train(
     }
     bar.finish_and_clear();
     Ok(known)
+}
+
+/// The mean of each [`SMOOTHED`] steps in a row.
+pub(crate) fn smoothed(losses: &[f32]) -> impl DoubleEndedIterator<Item = f32> {
+    losses.windows(SMOOTHED).map(|steps| steps.iter().sum::<f32>() / SMOOTHED as f32)
 }
 
 /// Waits for the losses of the first steps.
