@@ -4,7 +4,7 @@
 //     v = β₂ v + (1 − β₂) g²
 
 const BETA1 = 0.9;
-const BETA2 = 0.98;
+const BETA2 = 0.95;
 const DECAY = 0.1;           // λ
 const EPSILON = 1e-8;
 

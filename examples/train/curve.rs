@@ -21,6 +21,7 @@ pub(crate) fn draw(path: &Path, losses: &[f32], lines: &[(&str, f32)]) -> Result
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 20))
         .margin(14)
+        .margin_right(30)
         .x_label_area_size(42)
         .y_label_area_size(54)
         .build_cartesian_2d(0.0..steps, 1.0..highest)?;
@@ -28,6 +29,7 @@ pub(crate) fn draw(path: &Path, losses: &[f32], lines: &[(&str, f32)]) -> Result
         .configure_mesh()
         .x_desc("step")
         .y_desc("loss, nats per character")
+        .x_label_formatter(&|step| format!("{step:.0}"))
         .label_style(("sans-serif", 14))
         .light_line_style(TRANSPARENT)
         .draw()?;

@@ -29,7 +29,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const SEQUENCES: u32 = 4;
 const LENGTH: u32 = 128;
 /// The smoothed loss must end below this many nats per character. Guessing by the frequency of letters costs 3.06.
-const BOUND: f32 = 2.0;
+const BOUND: f32 = 1.9;
 const PROMPTS: [&str; SEQUENCES as usize] = ["It is a truth ", "Mr. Bennet ", "\"My dear ", "Elizabeth "];
 /// How far the logits of decoding may be from those of the forward pass over the same characters.
 const TOLERANCE: f32 = 1e-3;

@@ -37,6 +37,7 @@ impl Weights {
         let ends = [[VOCABULARY, WIDTH], [WIDTH, VOCABULARY]];
         let total = ends.iter().chain((0..LAYERS).flat_map(|_| &per_layer)).map(|[rows, columns]| rows * columns).sum();
         let all = Tensor::new(&kernels.device, label, [total, 1]);
+        // Each part has a multiple of 64 numbers, so the next one begins where a device can bind it.
         let mut offset = 0;
         let mut part = |[rows, columns]: [u32; 2]| {
             let tensor = Tensor { buffer: all.buffer.clone(), offset, rows, columns };
@@ -53,8 +54,8 @@ impl Weights {
         Self { embedding, layers, head, all }
     }
 
-    /// Uniform numbers whose variance is 1 / rows, so that products with normalized rows are about 1. What a layer adds
-    /// begins as 0.
+    /// Uniform random numbers whose variance is 1 / rows, so that their products with normalized rows have variance 1. What a
+    /// layer adds begins as 0, and so do the logits.
     pub(crate) fn initialize(&self, kernels: &Kernels, random: &mut StdRng) {
         let mut fill = |tensor: &Tensor, variance: f32| {
             let bound = (3.0 * variance).sqrt();

@@ -4,6 +4,7 @@
 use rand::{RngExt as _, rngs::StdRng};
 
 use crate::Result;
+use crate::model::VOCABULARY;
 
 const TEXT: &str = include_str!("pride-and-prejudice.txt");
 
@@ -21,6 +22,11 @@ impl Text {
         let mut characters: Vec<char> = text.chars().collect();
         characters.sort_unstable();
         characters.dedup();
+        if characters.len() > VOCABULARY as usize {
+            return Err(
+                format!("the text has {} characters, and the model knows {VOCABULARY}", characters.len()).into()
+            );
+        }
         let mut read = Self { characters, tokens: Vec::new() };
         read.tokens = read.encode(&text)?;
         Ok(read)

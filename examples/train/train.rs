@@ -9,7 +9,7 @@ use crate::model::{Activations, Weights};
 use crate::text::Text;
 use crate::{Result, attention, backward};
 
-pub(crate) const STEPS: u32 = 1000;
+pub(crate) const STEPS: u32 = 800;
 /// How many steps' losses are read together.
 const READ_EVERY: u32 = 10;
 const WARM_UP: u32 = 20;
@@ -46,6 +46,7 @@ pub(crate) fn train(
     let row_losses = tensor("row losses", activations.logits.rows, 1);
     let step = tensor("step", 1, 2);
     let losses = tensor("losses", STEPS, 1);
+    // wgpu's buffers begin as zeros.
     let moments = ["means", "squares"].map(|label| tensor(label, weights.all.rows, 1));
     let backward = backward::backward(kernels, attention, weights, activations, &gradients, &row_losses)?;
     let update =
@@ -63,12 +64,11 @@ pub(crate) fn train(
         let mut encoder = kernels.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         kernels::record(&mut encoder, forward.iter().chain(&backward).chain(&update));
         let done = number + 1;
-        if !done.is_multiple_of(READ_EVERY) && done != STEPS {
-            kernels.queue.submit([encoder.finish()]);
-            continue;
-        }
-        let readback = Readback::record(&kernels.device, &mut encoder, losses.binding())?;
+        let read_now = done.is_multiple_of(READ_EVERY) || done == STEPS;
+        let readback =
+            read_now.then(|| Readback::record(&kernels.device, &mut encoder, losses.binding())).transpose()?;
         let submission = kernels.queue.submit([encoder.finish()]);
+        let Some(readback) = readback else { continue };
         // The device already has the next steps, so it does not idle while the host waits for earlier ones.
         if let Some(earlier) = waiting.replace((readback, submission, done)) {
             known = read(kernels, earlier)?;

@@ -9,7 +9,7 @@ use crate::text::Text;
 use crate::{Result, attention};
 
 /// Below 1, likely characters become likelier.
-const TEMPERATURE: f32 = 0.6;
+const TEMPERATURE: f32 = 0.5;
 
 /// What was written, and the logits that it was chosen by.
 pub(crate) struct Written {
@@ -19,7 +19,8 @@ pub(crate) struct Written {
     pub(crate) logits: Vec<f32>,
 }
 
-/// Continues each prompt, until there are as many tokens as the rotary table has positions, and one more.
+/// Continues each prompt, until there are as many tokens as the rotary table has positions, and one more. There are a multiple of
+/// four prompts, because `matmul.wgsl` computes four rows at a time.
 pub(crate) fn write(
     kernels: &Kernels,
     attention: &Attention,
