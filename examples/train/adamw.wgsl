@@ -5,7 +5,7 @@
 
 const BETA1 = 0.9;
 const BETA2 = 0.95;
-const DECAY = 0.1;           // λ
+const DECAY = 0.3;           // λ
 const EPSILON = 1e-8;
 
 struct Step { number: u32, rate: f32 }

@@ -36,7 +36,7 @@ pub(crate) fn draw(path: &Path, losses: &[f32], lines: &[(&str, f32)]) -> Result
     let blue = RGBColor(0, 90, 160);
     let of_steps = || (1u16..).map(f32::from);
     chart.draw_series(LineSeries::new(of_steps().zip(losses.iter().copied()), blue.mix(0.3)))?;
-    let means = of_steps().skip(SMOOTHED - 1).zip(smoothed(losses));
+    let means = of_steps().skip(SMOOTHED / 2).zip(smoothed(losses));
     chart.draw_series(LineSeries::new(means, blue.stroke_width(2)))?;
     let right = ("sans-serif", 14).into_text_style(&area).pos(Pos::new(HPos::Right, VPos::Bottom));
     for &(name, loss) in lines {

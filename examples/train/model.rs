@@ -54,15 +54,16 @@ impl Weights {
         Self { embedding, layers, head, all }
     }
 
-    /// Uniform random numbers whose variance is 1 / rows, so that their products with normalized rows have variance 1. What a
-    /// layer adds begins as 0, and so do the logits.
+    /// Uniform random numbers whose variance is 1 / rows, so that their products with normalized rows have variance 1. The
+    /// embedding is normalized before it is multiplied, so its numbers may be small, and then learn faster. What a layer
+    /// adds begins as 0, and so do the logits.
     pub(crate) fn initialize(&self, kernels: &Kernels, random: &mut StdRng) {
         let mut fill = |tensor: &Tensor, variance: f32| {
             let bound = (3.0 * variance).sqrt();
             let values: Vec<f32> = (0..tensor.len()).map(|_| random.random_range(-bound..=bound)).collect();
             tensor.write(&kernels.queue, &values);
         };
-        fill(&self.embedding, 1.0);
+        fill(&self.embedding, 0.1);
         for LayerWeights { qkv, out, up, down } in &self.layers {
             fill(qkv, 1.0 / qkv.rows as f32);
             fill(out, 0.0);
