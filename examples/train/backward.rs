@@ -1,20 +1,9 @@
-//! The backward pass: from the loss back to the gradient of every weight. It mirrors [`forward`](crate::model::forward).
+//! The backward pass: from the loss to the gradient of every weight. It mirrors [`forward`](crate::model::forward).
 
 use crate::Result;
 use crate::attention::Training;
 use crate::kernels::{Kernels, Product, Sum, Tensor, Work};
 use crate::model::{Activations, Weights};
-
-/// Gradients of activations. Each is read before the next layer writes it, so all layers share them.
-struct Gradients {
-    logits: Tensor,
-    x: Tensor,
-    y: Tensor,
-    qkv: Tensor,
-    mixed: Tensor,
-    u: Tensor,
-    h: Tensor,
-}
 
 /// From the logits to the losses of the rows, and to the gradients of the weights, in `d`.
 pub(crate) fn backward(
@@ -27,37 +16,31 @@ pub(crate) fn backward(
 ) -> Result<Vec<Work>> {
     use Product::{InputGradient, WeightGradient};
     let like = |tensor: &Tensor| Tensor::new(&kernels.device, "gradient", [tensor.rows, tensor.columns]);
+    // Each is read before the next layer writes it, so all layers share them.
+    let (d_logits, dx, dy) = (like(&a.logits), like(&a.x), like(&a.last.y));
     let l = &a.layers[0];
-    let g = Gradients {
-        logits: like(&a.logits),
-        x: like(&a.x),
-        y: like(&a.last.y),
-        qkv: like(&l.qkv),
-        mixed: like(&l.mixed),
-        u: like(&l.u),
-        h: like(&l.h),
-    };
+    let (d_qkv, d_mixed, du, dh) = (like(&l.qkv), like(&l.mixed), like(&l.u), like(&l.h));
 
-    let mut work = vec![kernels.cross_entropy(&a.tokens, &a.logits, &g.logits, row_losses)];
-    work.push(kernels.matmul(WeightGradient, &a.last.y, &g.logits, &d.head));
-    work.push(kernels.matmul(InputGradient, &g.logits, &weights.head, &g.y));
-    work.push(kernels.norm_gradient(Sum::Over, &g.y, &a.last, &g.x));
+    let mut work = vec![kernels.cross_entropy(&a.tokens, &a.logits, &d_logits, row_losses)];
+    work.push(kernels.matmul(WeightGradient, &a.last.y, &d_logits, &d.head));
+    work.push(kernels.matmul(InputGradient, &d_logits, &weights.head, &dy));
+    work.push(kernels.norm_gradient(Sum::Over, &dy, &a.last, &dx));
     for (n, (w, l)) in weights.layers.iter().zip(&a.layers).enumerate().rev() {
         let d = &d.layers[n];
-        work.push(kernels.matmul(WeightGradient, &l.h, &g.x, &d.down));
-        work.push(kernels.matmul(InputGradient, &g.x, &w.down, &g.h));
-        work.push(kernels.activate_gradient(&l.u, &g.h, &g.u));
-        work.push(kernels.matmul(WeightGradient, &l.before_hidden.y, &g.u, &d.up));
-        work.push(kernels.matmul(InputGradient, &g.u, &w.up, &g.y));
-        work.push(kernels.norm_gradient(Sum::Onto, &g.y, &l.before_hidden, &g.x));
+        work.push(kernels.matmul(WeightGradient, &l.h, &dx, &d.down));
+        work.push(kernels.matmul(InputGradient, &dx, &w.down, &dh));
+        work.push(kernels.activate_gradient(&l.u, &dh, &du));
+        work.push(kernels.matmul(WeightGradient, &l.before_hidden.y, &du, &d.up));
+        work.push(kernels.matmul(InputGradient, &du, &w.up, &dy));
+        work.push(kernels.norm_gradient(Sum::Onto, &dy, &l.before_hidden, &dx));
 
-        work.push(kernels.matmul(WeightGradient, &l.mixed, &g.x, &d.out));
-        work.push(kernels.matmul(InputGradient, &g.x, &w.out, &g.mixed));
-        work.extend(attention.backward(kernels, n, l, &g.mixed, &g.qkv)?);
-        work.push(kernels.matmul(WeightGradient, &l.before_attention.y, &g.qkv, &d.qkv));
-        work.push(kernels.matmul(InputGradient, &g.qkv, &w.qkv, &g.y));
-        work.push(kernels.norm_gradient(Sum::Onto, &g.y, &l.before_attention, &g.x));
+        work.push(kernels.matmul(WeightGradient, &l.mixed, &dx, &d.out));
+        work.push(kernels.matmul(InputGradient, &dx, &w.out, &d_mixed));
+        work.extend(attention.backward(kernels, n, l, &d_mixed, &d_qkv)?);
+        work.push(kernels.matmul(WeightGradient, &l.before_attention.y, &d_qkv, &d.qkv));
+        work.push(kernels.matmul(InputGradient, &d_qkv, &w.qkv, &dy));
+        work.push(kernels.norm_gradient(Sum::Onto, &dy, &l.before_attention, &dx));
     }
-    work.push(kernels.embed_gradient(&a.tokens, &g.x, &d.embedding));
+    work.push(kernels.embed_gradient(&a.tokens, &dx, &d.embedding));
     Ok(work)
 }
