@@ -187,13 +187,13 @@ pub(crate) fn passed_tests(line: &str) -> usize {
     counts.split_once(" passed").and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
 }
 
-/// The names of the files in `examples/`, in order.
+/// The names of the examples, which are files or folders of `examples/`, in order.
 fn examples() -> Result<Vec<String>> {
     let folder = root().join("examples");
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
+        if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").exists() {
             names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
         }
     }

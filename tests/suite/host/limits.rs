@@ -301,7 +301,7 @@ fn parameters_fit_a_buffer() {
         Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.dispatches() as u64)
     };
     let dispatches = plan(256, 1 << 20).unwrap();
-    for (alignment, each) in [(256, 768), (64, 576)] {
+    for (alignment, each) in [(256, 768), (64, 640)] {
         let need = dispatches * each;
         assert_eq!(plan(alignment, need), Ok(dispatches));
         let refused = plan(alignment, need - 1).unwrap_err();
