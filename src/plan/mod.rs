@@ -112,7 +112,8 @@ pub(crate) fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Resu
 }
 
 impl Attention {
-    /// Plans for `device`, within the limits that it was created with.
+    /// Plans for `device`, within the limits and features that it was created with. The faster kernels use some of
+    /// [`Caps::FEATURES`].
     pub fn new(device: &wgpu::Device) -> Self {
         Self::with_caps(device, Caps::of(device))
     }

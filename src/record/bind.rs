@@ -122,7 +122,8 @@ impl Plan {
         self.bind_in(operands, &self.scratch())
     }
 
-    /// Binds the plan like [`bind`](Self::bind), but with scratch that other calls may use too.
+    /// Binds the plan like [`bind`](Self::bind), but with scratch that other calls may use too: any that run before or after it,
+    /// such as those of all layers, forwards and backwards. Nothing in it outlives a call.
     ///
     /// # Errors
     /// As for [`bind`](Self::bind), and [`BindError::Scratch`] if the scratch is too small.
