@@ -302,21 +302,35 @@ fn the_space_of_variants_is_not_empty_and_each_has_its_own_name_and_text() {
     assert!(kinds.len() > 25, "{kinds:?}");
 }
 
-/// There are thousands of variants, so each is parsed and validated once for all checks, and the work is spread over all
-/// cores.
+/// There are thousands of variants, which are made of some hundred pieces, so each is translated to one language in turn.
 #[test]
 fn every_variant_is_valid_without_features_declares_what_the_host_believes_and_translates() {
+    for_each_variant(|n, variant, module, info| {
+        assert_bindings(variant, module, info);
+        assert_workgroup(variant, module, info);
+        Language::ALL[n % 4].assert_translates(variant, module, info);
+    });
+}
+
+#[test]
+#[ignore = "takes two minutes"]
+fn every_variant_translates_to_every_language() {
+    for_each_variant(|_, variant, module, info| {
+        Language::ALL.into_iter().for_each(|language| language.assert_translates(variant, module, info));
+    });
+}
+
+/// Parses and validates each variant, on all cores.
+fn for_each_variant(act: impl Fn(usize, &Variant, &Module, &ModuleInfo) + Sync) {
     let variants = Vec::from_iter(every_variant().into_values());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for core in 0..cores {
-            let share = variants.iter().skip(core).step_by(cores);
-            scope.spawn(|| {
-                for variant in share {
+            let (share, act) = (variants.iter().enumerate().skip(core).step_by(cores), &act);
+            scope.spawn(move || {
+                for (n, variant) in share {
                     let (module, info) = validated(variant);
-                    assert_bindings(variant, &module, &info);
-                    assert_workgroup(variant, &module, &info);
-                    assert_translates(variant, &module, &info);
+                    act(n, variant, &module, &info);
                 }
             });
         }
@@ -376,31 +390,45 @@ fn assert_workgroup(variant: &Variant, module: &Module, info: &ModuleInfo) {
     assert!(threads <= INVOCATIONS);
 }
 
-/// To SPIR-V, MSL, HLSL and GLSL, as far as wgpu supports there what the variant needs.
-fn assert_translates(variant: &Variant, module: &Module, info: &ModuleInfo) {
-    assert!(!spirv(variant, module, info).is_empty());
-    let on_unit = multiplier(variant) == Some(Multiplier::Unit);
-    if on_unit && !is_for_metal(variant) {
-        return;
+/// What wgpu translates WGSL to.
+#[derive(Clone, Copy)]
+enum Language {
+    Spirv,
+    Msl,
+    Hlsl,
+    Glsl,
+}
+
+impl Language {
+    const ALL: [Self; 4] = [Self::Spirv, Self::Msl, Self::Hlsl, Self::Glsl];
+
+    /// As far as wgpu supports there what the variant needs.
+    fn assert_translates(self, variant: &Variant, module: &Module, info: &ModuleInfo) {
+        // In wgpu, only Vulkan and Metal have matrices. GL has no subgroups and no integers of 64 bits either.
+        let on_unit = multiplier(variant) == Some(Multiplier::Unit);
+        match self {
+            Self::Spirv => assert!(!spirv(variant, module, info).is_empty()),
+            Self::Msl if on_unit && !is_for_metal(variant) => {}
+            Self::Msl => {
+                let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
+                let msl = naga::back::msl::write_string(module, info, &options, &Default::default());
+                assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
+            }
+            Self::Hlsl if on_unit => {}
+            Self::Hlsl => {
+                let (mut hlsl, shader_model) = (String::new(), naga::back::hlsl::ShaderModel::V6_2);
+                let options = naga::back::hlsl::Options { shader_model, ..Default::default() };
+                let pipeline = Default::default();
+                let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(module, info, None);
+                assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
+            }
+            Self::Glsl if needs_subgroups(variant) || needs_int64(variant) || multiplier(variant).is_some() => {}
+            Self::Glsl => {
+                let glsl = glsl(module, info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
+                assert!(!glsl.is_empty());
+            }
+        }
     }
-    let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
-    let msl = naga::back::msl::write_string(module, info, &options, &Default::default());
-    assert!(!msl.unwrap_or_else(|error| panic!("{variant}: MSL: {error}")).0.is_empty());
-    // Neither DX12 nor GL has matrices in wgpu.
-    if on_unit {
-        return;
-    }
-    let mut hlsl = String::new();
-    let options = naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_2, ..Default::default() };
-    let pipeline = Default::default();
-    let written = naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(module, info, None);
-    assert!(written.is_ok(), "{variant}: HLSL: {:?}", written.err());
-    // GL has none of these.
-    if needs_subgroups(variant) || needs_int64(variant) || multiplier(variant).is_some() {
-        return;
-    }
-    let glsl = glsl(module, info).unwrap_or_else(|error| panic!("{variant}: GLSL: {error}"));
-    assert!(!glsl.is_empty());
 }
 
 fn is_for_metal(variant: &Variant) -> bool {
