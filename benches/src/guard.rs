@@ -9,7 +9,7 @@ use crate::Gpu;
 /// The most that a row may be off by, as a share of its largest output: f32 arithmetic over the longest rows, and two units of the
 /// type. The tests' tolerance (`truth`) is no help here: it is relative to the values, and the output of a long row is a mean of so
 /// many of them that even zeros would pass.
-const fn allowed(dtype: Dtype) -> f64 {
+pub(crate) const fn allowed(dtype: Dtype) -> f64 {
     let unit = match dtype {
         Dtype::F32 => 0.0,
         Dtype::F16 => 1.0 / 1024.0,
@@ -77,7 +77,7 @@ pub(crate) fn output(gpu: &Gpu, call: &Call, out: &wgpu::Buffer, dtype: Dtype) -
 }
 
 /// The largest difference, as a share of the largest exact value; NaN if the output has NaN.
-fn excess(row: &[f32], exact: &[f64]) -> f64 {
+pub(crate) fn excess(row: &[f32], exact: &[f64]) -> f64 {
     let largest = exact.iter().fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
     let differences = row.iter().zip(exact).map(|(got, want)| (f64::from(*got) - want).abs() / largest);
     // `max` would drop a NaN.

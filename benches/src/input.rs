@@ -4,21 +4,28 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, StandardNormal};
 use truth::{Case, Host};
-use wgpu_attention::{Operand, Problem};
+use wgpu_attention::{Gradients, Operand, Problem, View};
 
 use crate::Workload;
 
 /// A prime, so that the repeated table gives rows that differ.
 const TABLE: usize = 65_521;
 
+/// Numbers for a tensor. Each seed begins elsewhere in the table.
+fn normal(view: Option<View>, seed: usize) -> Vec<f32> {
+    let table: Vec<f32> = StandardNormal.sample_iter(SmallRng::seed_from_u64(1)).take(TABLE).collect();
+    let count = usize::try_from(view.map_or(0, |view| view.end())).expect("a tensor that fits the memory");
+    table.iter().copied().cycle().skip(seed).take(count).collect()
+}
+
+/// The gradient of the output.
+pub(crate) fn dout(gradients: &Gradients) -> Vec<f32> {
+    normal(gradients.view(Operand::Dout), 60_013)
+}
+
 /// The inputs of one problem.
 pub(crate) fn case(workload: &Workload, problem: &Problem) -> Case {
-    let table: Vec<f32> = StandardNormal.sample_iter(SmallRng::seed_from_u64(1)).take(TABLE).collect();
-    let values = |operand, seed: usize| {
-        let count = problem.view(operand).map_or(0, |view| view.end());
-        let count = usize::try_from(count).expect("a tensor that fits the memory");
-        table.iter().copied().cycle().skip(seed).take(count).collect()
-    };
+    let values = |operand, seed| normal(problem.view(operand), seed);
     let shape = problem.shape();
     let mask = problem.uses(Operand::Mask).then(|| {
         let batches = 0..shape.batch;

@@ -1,7 +1,7 @@
 //! Measures how fast attention runs on a device, next to limits measured on that device in the same run.
 //!
 //! The data flows through the modules in this order: what to measure (`options`, `workload`, `suites`), on what
-//! ([`device`], `input`), how (`timer`, `samples`, `limits`, `guard`, `measure`), and how it is reported (`report`, `row`,
+//! ([`device`], `input`), how (`timer`, `samples`, `limits`, `guard`, `measure`, `backward`), and how it is reported (`report`, `row`,
 //! `table`, `plot`).
 
 mod options;
@@ -11,6 +11,7 @@ mod workload;
 pub mod device;
 mod input;
 
+mod backward;
 mod guard;
 mod limits;
 mod measure;

@@ -10,6 +10,7 @@ use crate::guard::{self, Guard};
 use crate::limits::Probes;
 use crate::samples::{Effort, Samples};
 use crate::timer::Timer;
+use crate::workload::bytes;
 use crate::{Gpu, Workload, input};
 
 /// What measuring needs.
@@ -24,7 +25,12 @@ pub(crate) struct Bench<'a> {
 /// What one variant takes for one problem.
 #[derive(Clone, Debug)]
 pub(crate) struct Measurement {
-    pub(crate) variant: Variant,
+    /// Its name.
+    pub(crate) variant: String,
+    pub(crate) is_on_matrix_unit: bool,
+    /// The operations that it must do, and the bytes that it must move.
+    pub(crate) flop: f64,
+    pub(crate) bytes: f64,
     /// The pass, with warm caches.
     pub(crate) pass: Samples,
     /// The pass, with caches full of something else; for decode shapes.
@@ -113,7 +119,10 @@ impl<'a> Bench<'a> {
         })?;
         self.gpu.take_errors()?;
         Ok(Measurement {
-            variant: variant.clone(),
+            variant: variant.to_string(),
+            is_on_matrix_unit: variant.is_on_matrix_unit(),
+            flop: workload.flop(),
+            bytes: bytes(problem),
             pass,
             cold,
             wall,
@@ -123,7 +132,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn record(&self, call: &Call) {
+    pub(crate) fn record(&self, call: &Call) {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         call.encode(&mut encoder);
         black_box(encoder.finish());

@@ -10,7 +10,7 @@ use crate::Workload;
 /// The arguments of a run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Options {
-    /// The suite of shapes to measure. Defaults to all, or to none if --shape is given.
+    /// The suite of shapes to measure. Defaults to prefill and decode, or to none if --shape is given.
     #[arg(long, value_enum, value_name = "SUITE")]
     pub suite: Option<Suite>,
 
@@ -48,7 +48,9 @@ pub enum Suite {
     Prefill,
     /// Few queries, many keys.
     Decode,
-    /// Both.
+    /// The gradients of many queries, beside the forward pass.
+    Backward,
+    /// Prefill and decode.
     All,
 }
 

@@ -56,7 +56,9 @@ fn measure(bench: &Bench<'_>, options: &Options, origin: &Origin) -> Result<Vec<
         }
         for &dtype in &dtypes {
             let kv_dtype = options.kv_dtype.unwrap_or(dtype);
-            let problem = workload.problem(dtype)?.to_builder().kv_dtype(kv_dtype).build()?;
+            let problem = workload.problem(dtype)?.to_builder().kv_dtype(kv_dtype);
+            // Gradients need the log-sum-exp.
+            let problem = if workload.is_backward() { problem.lse() } else { problem }.build()?;
             let chosen = match bench.choose(&problem, options.variant.as_deref()) {
                 Ok(chosen) => chosen,
                 Err(reason) => {
@@ -64,8 +66,12 @@ fn measure(bench: &Bench<'_>, options: &Options, origin: &Origin) -> Result<Vec<
                     continue;
                 }
             };
-            let measured =
-                bench.measure(workload, &problem, &chosen).with_context(|| format!("{workload} in {dtype}"))?;
+            let measured = if workload.is_backward() {
+                bench.backward(workload, &problem, &chosen)
+            } else {
+                bench.measure(workload, &problem, &chosen)
+            };
+            let measured = measured.with_context(|| format!("{workload} in {dtype}"))?;
             let after = bench.probes.measure(&bench.timer)?;
             let limits = before.around(&after);
             let rows = measured.iter().map(|measured| Row::new(origin, workload, &problem, measured, &limits));

@@ -6,12 +6,11 @@ use wgpu_attention::{Operand, Problem, Shape};
 use crate::Workload;
 use crate::limits::Limits;
 use crate::measure::Measurement;
-use crate::workload::bytes;
 
 /// One variant on one problem. Times are in the unit that the field's name ends in; shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// `prefill`, `decode`, or `shape` for one given by hand.
+    /// `prefill`, `decode`, `backward`, or `shape` for one given by hand.
     pub suite: String,
     /// What the shape is called, where it has a name.
     pub name: Option<String>,
@@ -33,15 +32,15 @@ pub struct Row {
     pub mask: bool,
     /// How the elements are stored.
     pub dtype: String,
-    /// The name of the variant.
+    /// The name of the variant, or of all kernels of a backward pass.
     pub variant: String,
     /// The adapter.
     pub device: String,
     /// Time on the device, the median of several runs.
     pub median_ms: f64,
-    /// Operations per second of that time.
+    /// Operations per second of that time; of a backward pass, those of its five products.
     pub tflops: f64,
-    /// Bytes of q, k, v and the output, each once, per second of that time.
+    /// Bytes of q, k, v and the output, and of what a backward pass adds to them, each once, per second of that time.
     pub gbps: f64,
     /// `tflops` as a share of `fma_tflops`.
     pub share_of_fma: f64,
@@ -114,9 +113,8 @@ impl Row {
     ) -> Self {
         let Shape { batch, heads_q, heads_kv, len_q, len_kv, dim_qk, .. } = workload.shape;
         let seconds = measured.pass.median().max(1e-9);
-        let (tflops, gbps) = (workload.flop() / seconds * 1e-12, bytes(problem) / seconds * 1e-9);
+        let (tflops, gbps) = (measured.flop / seconds * 1e-12, measured.bytes / seconds * 1e-9);
         let origin = origin.clone();
-        let on_matrices = measured.variant.is_on_matrix_unit();
         Self {
             suite: workload.suite.into(),
             name: workload.name.map(Into::into),
@@ -129,13 +127,13 @@ impl Row {
             causal: workload.causal,
             mask: workload.mask,
             dtype: dtypes(problem),
-            variant: measured.variant.to_string(),
+            variant: measured.variant.clone(),
             device: origin.device,
             median_ms: seconds * 1e3,
             tflops,
             gbps,
             share_of_fma: tflops / limits.fma_tflops(),
-            share_of_matrix: limits.matrix_tflops().filter(|_| on_matrices).map(|most| tflops / most),
+            share_of_matrix: limits.matrix_tflops().filter(|_| measured.is_on_matrix_unit).map(|most| tflops / most),
             share_of_read: gbps / limits.read_gbps(),
             min_ms: measured.pass.min() * 1e3,
             max_ms: measured.pass.max() * 1e3,

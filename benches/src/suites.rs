@@ -26,7 +26,23 @@ pub(crate) fn shapes(suite: Suite, kind: DeviceType) -> Vec<Workload> {
         shapes.extend(decode(keys));
         shapes.extend([1, 2, 4, 8, 16, 32, 64].map(|queries| Workload::new("decode", [1, 32, 8, queries, swept, 128])));
     }
+    if suite == Suite::Backward {
+        shapes.extend(backward(small));
+    }
     distinct(shapes)
+}
+
+/// Long enough to show how time and memory grow with the length. On a software GPU the longest have one head.
+fn backward(small: bool) -> Vec<Workload> {
+    let heads = |len| if small && len > 1024 { 1 } else { 8 };
+    let lens: &[u32] = if small { &[512, 1024, 4096, 16384] } else { &[512, 1024, 2048, 4096, 8192, 16384] };
+    let dims: &[u32] = if small { &[64] } else { &[64, 128] };
+    let all = dims.iter().flat_map(|&dim| lens.iter().map(move |&len| (dim, len)));
+    all.flat_map(|(dim, len)| {
+        let shape = Workload::new("backward", [1, heads(len), heads(len), len, len, dim]);
+        [shape.clone(), shape.causal()]
+    })
+    .collect()
 }
 
 /// Each problem once. The named shapes come first, so that a problem keeps its name.
@@ -102,11 +118,15 @@ mod tests {
     #[test]
     fn every_shape_is_a_problem_and_stands_once() {
         for kind in [DeviceType::Cpu, DeviceType::DiscreteGpu] {
-            let all = shapes(Suite::All, kind);
+            let all = [Suite::All, Suite::Backward].into_iter().flat_map(|suite| shapes(suite, kind));
+            let all: Vec<Workload> = all.collect();
             assert_eq!(all.iter().filter(|workload| workload.name.is_some()).count(), 6);
             for (i, workload) in all.iter().enumerate() {
                 assert!(workload.problem(Dtype::F32).is_ok(), "{workload}");
-                assert!(!all[..i].iter().any(|other| other.is_same_problem(workload)), "{workload} stands twice");
+                assert!(
+                    !all[..i].iter().any(|other| other.suite == workload.suite && other.is_same_problem(workload)),
+                    "{workload} stands twice"
+                );
             }
         }
     }

@@ -42,6 +42,7 @@ impl Line {
                 format!("{:.0} %", row.share_of_fma * 100.0),
                 row.share_of_matrix.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0)),
                 format!("{:.0} %", row.share_of_read * 100.0),
+                format!("{:.1}", row.extra_bytes as f64 / f64::from(1 << 20)),
             ],
             Self::Refused { shape, dtype, reason } => vec![shape.clone(), format!("none for {dtype}: {reason}")],
         }
@@ -64,6 +65,7 @@ pub(crate) fn table(lines: &[Line]) -> Table {
         "of FMA",
         "of matrix",
         "of read",
+        "extra MiB",
     ]);
     for line in lines {
         table.add_row(line.cells());

@@ -7,7 +7,7 @@ use wgpu_attention::{Diagonal, Dtype, Operand, Problem, ProblemError, ScoreLayou
 /// A shape, which keys it hides, and the suite it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// `prefill`, `decode`, or `shape` for one given by hand.
+    /// `prefill`, `decode`, `backward`, or `shape` for one given by hand.
     pub suite: &'static str,
     /// Its name, if other projects are measured on it too.
     pub name: Option<&'static str>,
@@ -44,6 +44,11 @@ impl Workload {
     /// Whether both have the same problem, whatever their names.
     pub(crate) fn is_same_problem(&self, other: &Self) -> bool {
         (self.shape, self.causal, self.mask) == (other.shape, other.causal, other.mask)
+    }
+
+    /// Whether the gradients are measured too.
+    pub(crate) fn is_backward(&self) -> bool {
+        self.suite == "backward"
     }
 
     /// Whether the caches matter: few queries, and more keys.
