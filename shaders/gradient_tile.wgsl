@@ -41,8 +41,9 @@ fn tile_gradients(block: Block, thread: u32, kv: u32, seen: Seen) -> Quads {
             let is_seen = scores.seen & vec4(is_real);
             var x = weights_by_lse(scores.s, vec4(row_sums.x));
             // What is dropped has no value, so V gets no gradient from it, and it gets none from O.
-            if (WANTED == WEIGHTS) { x = compensated(kept(row, keys, x)); }
-            if (WANTED != WEIGHTS) {
+            if (WANTED == WEIGHTS) {
+                x = compensated(kept(row, keys, x));
+            } else {
                 x = score_gradients(x, compensated(kept(row, keys, dp[r * KEY_VECTORS + i])), vec4(row_sums.y));
             }
             if (WANTED == OF_PRODUCTS) { x = product_gradients(row, keys, products, x); }

@@ -200,7 +200,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     while (next < keys.y) {
         let kv = next;
-        let tile = kv / BLOCK_KV + 1u;
+        let tile = mark_of(kv);
         let full = !HAS_HIDING_SCORES && is_full(block, kv);
         next = next_tile(block, kv + BLOCK_KV, keys.y);
         let next_k = fetch_k(block, thread, next, keys.y);

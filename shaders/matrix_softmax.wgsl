@@ -13,6 +13,11 @@ struct Softmax {
 
 const ALL = 0xffffffffu;
 
+// What marks a tile in `marks`, which begin as 0.
+fn mark_of(kv: u32) -> u32 { return kv / BLOCK_KV + 1u; }
+
+fn keys_of_quad(kv: u32, quad: u32) -> vec4<u32> { return kv + quad * 4u + vec4(0u, 1u, 2u, 3u); }
+
 // Caps, biases and masks this thread's scores of the tile, in place. Returns one bit per score: whether the row sees its key.
 fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
     let row = block_row(block, thread / LANES);
@@ -20,7 +25,7 @@ fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
     // unroll
     for (var i = 0u; i < LANE_QUADS; i++) {
         let quad = i * LANES + thread % LANES;
-        let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
+        let keys = keys_of_quad(kv, quad);
         let at = thread / LANES * S_STRIDE + quad;
         // score() applies score_scale. Plain products have that factor already, from Q; it is ±1 or 0, and a second one
         // cancels it.
@@ -37,7 +42,7 @@ fn score_rows(block: Block, thread: u32, kv: u32) -> u32 {
 // old anchor to the new one.
 fn take_in(softmax: ptr<function, Softmax>, block: Block, thread: u32, kv: u32, seen: u32, full: bool) -> f32 {
     let row = thread / LANES;
-    let tile = kv / BLOCK_KV + 1u;
+    let tile = mark_of(kv);
     let owner = block_row(block, row);
     var tops = vec4(LOWEST);
     // unroll
@@ -54,8 +59,7 @@ fn take_in(softmax: ptr<function, Softmax>, block: Block, thread: u32, kv: u32, 
         for (var i = 0u; i < LANE_QUADS; i++) {
             let quad = i * LANES + thread % LANES;
             let p = weigh(scores(row * S_STRIDE + quad), vec4(true), m);
-            let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
-            set_p(row * P_STRIDE + quad, vec4<f16>(kept(owner, keys, p)));
+            set_p(row * P_STRIDE + quad, vec4<f16>(kept(owner, keys_of_quad(kv, quad), p)));
             sums += p;
         }
     } else {
@@ -64,8 +68,7 @@ fn take_in(softmax: ptr<function, Softmax>, block: Block, thread: u32, kv: u32, 
             let quad = i * LANES + thread % LANES;
             let sees = (vec4(seen >> (i * 4u)) & vec4(1u, 2u, 4u, 8u)) != vec4(0u);
             let p = weigh(scores(row * S_STRIDE + quad), sees, m);
-            let keys = kv + quad * 4u + vec4(0u, 1u, 2u, 3u);
-            set_p(row * P_STRIDE + quad, vec4<f16>(kept(owner, keys, p)));
+            set_p(row * P_STRIDE + quad, vec4<f16>(kept(owner, keys_of_quad(kv, quad), p)));
             sums += p;
         }
     }

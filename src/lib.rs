@@ -63,7 +63,7 @@
 //! | a block mask | part of the mask: an empty tile hides every pair; in a full tile the mask and the `mask_mod` are ignored; in a partial tile they decide for each pair |
 //! | ALiBi | `− slope[h] · \|i + offset − j\|`, measured from the [`Diagonal`] |
 //! | a sink | one extra logit per head in the softmax, without a value; the LSE includes it, and it is the LSE of a row that sees no key |
-//! | dropout | after the softmax: a weight is 0, or its value times `1 / (1 − p)`; the LSE is that without dropout, and a sink is not dropped. A dropped value that is not finite may still count |
+//! | dropout | after the softmax: each weight becomes 0, even in a row that is NaN, or is multiplied by `1 / (1 − p)`; the LSE is that without dropout, and a sink is not dropped; a NaN in the value of a dropped weight may still reach the output |
 //! | lengths | a number above `len_kv` or `len_q` means that many; [`Diagonal::BottomRight`] is measured from each sequence's own lengths |
 //! | rows past a sequence's queries | output 0; LSE −∞, even with a sink; weights 0 |
 //! | rows of no sequence, in a ragged batch | not written |

@@ -24,18 +24,16 @@ pub(crate) fn gradients(case: &Case, gradients: &Gradients, progress: &ProgressB
     progress.reset();
     progress.set_length(rows.len() as u64);
     progress.set_message("backward");
-    let parts = parts(written.map(|view| view.size_bytes()).sum());
+    let parts = parts(written.map(|view| view.size_bytes() / view.element_bytes).sum());
     let of_part = |part: usize| {
         // Every `parts`th row, because later rows see more keys if they are causal.
         let rows = rows.iter().copied().skip(part).step_by(parts);
         case.exact_gradients(gradients, rows.inspect(|_| progress.inc(1)))
     };
-    let exact = (0..parts).into_par_iter().map(of_part).try_reduce_with(|a, b| Ok(added(a, &b)));
-    let ReferenceGradients { dq, dk, dv, dbias, dsinks } = match exact {
-        Some(exact) => exact?,
-        // There is at least one part.
-        None => case.exact_gradients(gradients, [])?,
-    };
+    let exact = (0..parts).into_par_iter().map(of_part).collect::<Result<Vec<_>, _>>()?;
+    // In one order, so that each run gives the same bits.
+    let none = case.exact_gradients(gradients, [])?;
+    let ReferenceGradients { dq, dk, dv, dbias, dsinks } = exact.iter().fold(none, added);
 
     let stored = |operand, exact: &[f64]| stored(&case, gradients, operand, exact);
     Ok(GradientOutputs {
@@ -48,9 +46,9 @@ pub(crate) fn gradients(case: &Case, gradients: &Gradients, progress: &ProgressB
     })
 }
 
-/// How many parts are computed at the same time: one per thread, unless their sums would take too much memory.
-fn parts(bytes: u64) -> usize {
-    let most = usize::try_from(LARGEST_OUTPUT / bytes.max(1)).unwrap_or(usize::MAX);
+/// How many parts are computed at the same time: one per thread, unless their sums, in f64, would take too much memory.
+fn parts(elements: u64) -> usize {
+    let most = usize::try_from(LARGEST_OUTPUT / (8 * elements.max(1))).unwrap_or(usize::MAX);
     most.clamp(1, rayon::current_num_threads())
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn operands(
         (mask, padding) => return Operands { mask: mask.or(padding), bias },
     };
     // A missing bias is a bias of 0.
+    let is_given = bias.is_some();
     let bias = bias.unwrap_or(Scores { dims: [1; 4], values: vec![0.0] });
     let pairs = [
         (growth(mask.dims, padding.dims), Pair::MaskPadding),
@@ -59,7 +60,7 @@ pub(crate) fn operands(
         Some(Pair::MaskBias) => Operands { bias: Some(joined(&mask, &bias, hidden)), mask: Some(padding) },
         Some(Pair::MaskPadding) | None => {
             let both = joined(&mask, &padding, |a, b| a && b);
-            Operands { mask: Some(both), bias: Some(bias).filter(|bias| bias.dims != [1; 4] || bias.values != [0.0]) }
+            Operands { mask: Some(both), bias: is_given.then_some(bias) }
         }
     }
 }

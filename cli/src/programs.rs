@@ -75,7 +75,10 @@ impl BackwardArgs {
         let mut gradients = problem.gradients();
         if let Some(path) = &self.score_mod_grad {
             gradients = gradients.score_mod_grad(read(path)?);
-            gradients.build().with_context(|| path.display().to_string())?;
+            // Other errors are not the file's.
+            if let Err(error @ ProblemError::Program { .. }) = gradients.build() {
+                return Err(error).with_context(|| path.display().to_string());
+            }
         }
         Ok(gradients)
     }

@@ -19,8 +19,8 @@ pub(crate) struct Written {
     pub(crate) logits: Vec<f32>,
 }
 
-/// Continues each prompt, until there are as many tokens as the rotary table has positions, and one more. There are a multiple of
-/// four prompts, because `matmul.wgsl` computes four rows at a time.
+/// Continues each prompt, until there are as many tokens as the rotary table has positions, and one more. The number of prompts
+/// is a multiple of four, because `matmul.wgsl` computes four rows at a time.
 pub(crate) fn write(
     kernels: &Kernels,
     attention: &Attention,

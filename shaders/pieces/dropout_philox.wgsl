@@ -50,6 +50,7 @@ fn keeps(row: Row, keys: vec4<u32>) -> vec4<bool> {
         let all = random_numbers(row, keys.x / 4u);
         numbers = vec4(word(all, keys.x % 4u), word(all, keys.y % 4u), word(all, keys.z % 4u), word(all, keys.w % 4u));
     } else {
+        // unroll
         for (var i = 0u; i < 4u; i++) { numbers[i] = word(random_numbers(row, keys[i] / 4u), keys[i] % 4u); }
     }
     return numbers >= vec4(params.rng.w);

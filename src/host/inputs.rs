@@ -145,9 +145,7 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
-            Operand::RngState => {
-                self.rng_state.as_ref().map(|state| bytemuck::cast_slice::<_, u32>(std::slice::from_ref(state)).len())
-            }
+            Operand::RngState => self.rng_state.map(|_| Philox::WORDS),
             Operand::Dout => self.dout.map(<[_]>::len),
             Operand::Dlse => self.dlse.map(<[_]>::len),
             other => self.numbers(other).map(<[_]>::len),

@@ -353,7 +353,9 @@ pub(super) fn compute_row(
     row.lse = lse;
     for (Scored { at, .. }, weight) in scores.into_iter().zip(weights) {
         let At { key: j, kv_head, .. } = at;
-        let weight = weight * kept(problem, inputs, at);
+        let factor = dropout_factor(problem, inputs, at);
+        // A weight that is dropped is 0, even in a row that is NaN.
+        let weight = if factor == 0.0 { 0.0 } else { weight * factor };
         row.weights[j as usize] = weight;
         let [v_batch, v_row] = key_place(problem, inputs, batch, j);
         let v = key_vector(problem, inputs, Operand::V, [v_batch, kv_head, v_row]);
@@ -365,7 +367,7 @@ pub(super) fn compute_row(
 }
 
 /// What dropout multiplies the weight of a pair by.
-pub(super) fn kept(problem: &Problem, inputs: &Inputs<'_>, at: At) -> f64 {
+pub(super) fn dropout_factor(problem: &Problem, inputs: &Inputs<'_>, at: At) -> f64 {
     let Some(dropout) = problem.dropout() else { return 1.0 };
     let state = match dropout.state {
         RngState::Fixed(state) => state,

@@ -2,7 +2,7 @@
 //! kernels.
 
 use crate::host::inputs::Inputs;
-use crate::host::reference::{Programs, Scored, compute_row, kept, scores, sink, softmax};
+use crate::host::reference::{Programs, Scored, compute_row, dropout_factor, scores, sink, softmax};
 use crate::host::reference_places::{key_place, key_vector, place, query_place, vector};
 use crate::problem::gradients::Gradients;
 use crate::problem::operand::Operand;
@@ -97,8 +97,8 @@ pub fn gradients_of_rows(
             let [k_batch, k_row] = key_place(problem, inputs, batch, at.key);
             let [k, v] = [Operand::K, Operand::V]
                 .map(|operand| key_vector(problem, inputs, operand, [k_batch, at.kv_head, k_row]));
-            let kept = kept(problem, inputs, at);
-            let mut gradient = weight * (kept * dot(&dout, &v) - mean + dlse);
+            let factor = dropout_factor(problem, inputs, at);
+            let mut gradient = weight * (factor * dot(&dout, &v) - mean + dlse);
             if let Some(view) = bias {
                 let own = view.extent.map(|extent| extent > 1);
                 let index = [batch, head, i, at.key];
@@ -116,7 +116,7 @@ pub fn gradients_of_rows(
                 + at.key as usize;
             add(&mut all.dq[query * dim_qk..][..dim_qk], gradient * scale, &k);
             add(&mut all.dk[key * dim_qk..][..dim_qk], gradient * scale, &q);
-            add(&mut all.dv[key * dim_v..][..dim_v], weight * kept, &dout);
+            add(&mut all.dv[key * dim_v..][..dim_v], weight * factor, &dout);
         }
     }
     Ok(all)

@@ -158,7 +158,8 @@ impl Variant {
 
     /// This variant, but with its results left for a merge.
     pub(crate) fn in_parts(&self) -> Self {
-        let choices = Choices { results: Results::Partial, sinks: false, ..self.choices().clone() };
+        // The merge writes the log-sum-exp, with the sinks.
+        let choices = Choices { results: Results::Partial, lse: false, sinks: false, ..self.choices().clone() };
         Self::new(self.schedule(), choices)
     }
 
@@ -174,10 +175,12 @@ impl Variant {
     pub(crate) fn merged_by(&self, problem: &Problem) -> Option<Self> {
         // The merge reads no elements, so it does not need 64-bit words.
         let access = if self.choices().access == Access::Words { Access::Vec4 } else { self.choices().access };
-        let (lse, sinks) = (self.choices().lse, problem.uses(Operand::Sinks));
+        let (lse, sinks) = (problem.uses(Operand::Lse), problem.uses(Operand::Sinks));
         let storage = Storage::uniform(self.choices().storage.out);
         let &Choices { kv_lengths, queries, keys, dropout, .. } = self.choices();
         let choices = Choices { storage, access, dim_qk: 0, lse, sinks, ..self.choices().of_elements() };
+        // It draws no numbers.
+        let dropout = dropout.map(|_| RngState::InParams);
         let choices = Choices { kv_lengths, queries, keys: keys.without_places(), dropout, ..choices };
         let merge = Self::new(Schedule::Merge, choices);
         (self.choices().results == Results::Partial).then(|| merge.with_access_of(problem))

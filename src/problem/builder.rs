@@ -402,6 +402,9 @@ impl ProblemBuilder {
     ///
     /// `p` is in 0 .. 1, and 0 means no dropout. [`RngState`] says where the random numbers come from. The
     /// [gradients](crate::Problem::gradients) of the problem draw the same ones, if they get the same state.
+    ///
+    /// Positions are counted within the problem. If one attention is computed as several problems, as for a
+    /// [`Merge`](crate::Merge), each of them needs an offset of its own.
     pub fn dropout(mut self, p: f32, state: RngState) -> Self {
         self.dropout = (p != 0.0).then_some(Dropout { p: Number(p), state });
         self

@@ -32,6 +32,9 @@ pub struct Philox {
 }
 
 impl Philox {
+    /// How many u32 it is.
+    pub(crate) const WORDS: usize = size_of::<Self>() / size_of::<u32>();
+
     /// The state for a seed and an offset.
     #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
     pub const fn new(seed: u64, offset: u32) -> Self {
@@ -71,7 +74,11 @@ pub(crate) struct Dropout {
 
 impl Dropout {
     /// The number of 2³² below which a random number drops its weight.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "p is in 0 ..= 1, and `as` saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "p is below 1, so the product is below 2³²"
+    )]
     pub(crate) fn threshold(self) -> u32 {
         (f64::from(self.p.0) * 2f64.powi(32)) as u32
     }

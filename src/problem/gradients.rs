@@ -64,7 +64,7 @@ use crate::problem::wanted::Wanted;
 /// | NaN or ∞ in what a row does not see, or in rows past the lengths | never reaches a gradient |
 /// | NaN or ∞ in what a row sees, or in its `dout` | may make the gradients of that row and of the keys that it sees NaN; others are not affected |
 /// | element types | `dq` has that of `q`, `dk` and `dv` that of `k`, `dout` that of the output, `dbias` that of the bias; sums are f32 |
-/// | accuracy | weights are `exp(S − LSE)`, so they lose digits where the scores are large: about 1e-7 · the largest score. Above 10⁸ or so, where f32 cannot tell the LSE from the largest score, they are wrong by up to the number of keys |
+/// | accuracy | weights are `exp(S − LSE)`, so they lose digits where the scores are large: about 1e-7 · the largest score. Above 10⁸ or so, where f32 cannot tell the LSE from the largest score, they are wrong by a factor of up to the number of keys |
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gradients {
     forward: Problem,

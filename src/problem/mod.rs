@@ -39,9 +39,6 @@ use shape::Shape;
 use wanted::Wanted;
 use weight_rows::WeightRows;
 
-/// The words of the state of a generator.
-const RNG_WORDS: u32 = 3;
-
 /// A checked attention problem: `O = softmax(scale · Q Kᵀ → softcap → score_mod → + bias → − ALiBi → mask) V`.
 ///
 /// ```
@@ -257,9 +254,11 @@ impl Problem {
                 stride: [0; 4],
                 element_bytes,
             }),
-            Operand::RngState => {
-                self.spec.dropout.filter(|dropout| dropout.state == RngState::Buffer).map(|_| numbers(RNG_WORDS))
-            }
+            Operand::RngState => self
+                .spec
+                .dropout
+                .filter(|dropout| dropout.state == RngState::Buffer)
+                .map(|_| numbers(Philox::WORDS as u32)),
             Operand::BlockMask => self.spec.block_mask.map(|tiles| {
                 let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
                 let [batches, heads] = [batches, heads].map(|(has_own, n)| if has_own { n } else { n.min(1) });

@@ -2,11 +2,11 @@
 
 use truth::{Expected, Fill};
 use wgpu_attention::{
-    Diagonal, Dtype, Inputs, Operand, Operands, Philox, Problem, ProblemBuilder, RngState, Shape, Slopes, Window,
-    blocking,
+    BlockMask, Diagonal, Dtype, Inputs, Operand, Operands, Pages, Philox, Problem, ProblemBuilder, RngState, Shape,
+    Slopes, Window, blocking,
 };
 
-use crate::backward::{Backward, shape};
+use crate::backward::{Backward, devices, shape};
 use crate::case::{drawn, full};
 use crate::device::{all, verify, verify_once, verify_variant, with_matrix_units};
 use crate::matrix::in_f16;
@@ -26,6 +26,14 @@ fn problems() -> Vec<ProblemBuilder> {
         plain().dropout(0.1, RngState::Buffer).dtype(Dtype::F16).q_lengths().alibi(Slopes::PerHead),
         plain().dropout(0.5, RngState::Buffer).ragged_q(80).ragged_kv(130).causal(Diagonal::BottomRight),
         Problem::builder(Shape::new(1, 3, 9, 7).kv_len(33)).dropout(0.5, FIXED).weights().lse(),
+        // Keys in pages, in a ring, and in tiles of which some are skipped.
+        plain().dropout(0.5, FIXED).paged_kv(Pages { count: 40, size: 5 }).kv_lengths(),
+        Problem::builder(Shape::new(2, 4, 6, 24).kv_heads(2).kv_len(500))
+            .dropout(0.5, FIXED)
+            .window(Window { left: Some(20), right: Some(0) })
+            .diagonal(Diagonal::BottomRight)
+            .ring_kv(32),
+        plain().dropout(0.5, FIXED).block_mask(BlockMask::new(16, 32).per_head()).shared_buffers(),
     ]
 }
 
@@ -79,6 +87,34 @@ fn gradients_are_those_of_what_was_kept() {
     }
 }
 
+/// Each piece of a gradient that is cut draws the numbers of the whole.
+#[test]
+fn cutting_gradients_drops_the_same_weights() {
+    let problem = Problem::builder(shape()).dropout(0.4, FIXED).causal(Diagonal::TopLeft);
+    let backward = Backward::new(problem, Fill::Normal, 3);
+    for device in devices() {
+        let cut = device.with_caps(|caps| caps.dispatch_flop = 1);
+        assert_eq!(backward.run(&cut), backward.run(device), "{}", device.name);
+    }
+    backward.verify();
+}
+
+/// Problems that differ only in the state share kernels, but not parameters.
+#[test]
+fn states_of_problems_share_kernels() {
+    let problem = |state| Problem::builder(shape()).dropout(0.5, RngState::Fixed(state)).build().unwrap();
+    let states = [STATE, Philox { offset: 8, ..STATE }];
+    for device in all() {
+        let plans = states.map(|state| device.attention.plan(&problem(state)).unwrap());
+        assert!(plans[0].variants().eq(plans[1].variants()));
+        let resized = plans[0].resized(9, 50).unwrap();
+        assert_eq!(resized.problem().rng_state(), Some(FIXED));
+    }
+    for state in states {
+        verify_once(&drawn(problem(state).to_builder(), Fill::Normal, 1));
+    }
+}
+
 /// The bits of one run depend on the state, which a buffer may change from run to run.
 #[test]
 fn each_state_drops_other_weights_and_the_same_one_the_same() {
@@ -104,7 +140,7 @@ fn each_state_drops_other_weights_and_the_same_one_the_same() {
 #[test]
 fn shares_of_what_is_kept_are_as_said() {
     let problem = Problem::builder(Shape::new(4, 4, 64, 8)).dropout(0.3, FIXED).build().unwrap();
-    let kept = |pairs: &mut dyn Iterator<Item = [u32; 4]>| {
+    let deviation = |pairs: &mut dyn Iterator<Item = [u32; 4]>| {
         let kept: Vec<bool> = pairs.map(|pair| problem.keeps(STATE, pair)).collect();
         (kept.iter().filter(|kept| **kept).count() as f64 - 0.7 * kept.len() as f64) / (0.21 * kept.len() as f64).sqrt()
     };
@@ -112,11 +148,11 @@ fn shares_of_what_is_kept_are_as_said() {
     for n in 0..4 {
         let all = || truth::indices([4, 4, 64, 64]);
         for axis in 0..4 {
-            let deviation = kept(&mut all().filter(|at| at[axis] == n));
+            let deviation = deviation(&mut all().filter(|at| at[axis] == n));
             assert!(deviation.abs() < 4.0, "{deviation} where index {axis} is {n}");
         }
     }
-    assert!(kept(&mut truth::indices([4, 4, 64, 64])).abs() < 4.0);
+    assert!(deviation(&mut truth::indices([4, 4, 64, 64])).abs() < 4.0);
 }
 
 #[test]

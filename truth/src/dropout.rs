@@ -5,7 +5,7 @@ use wgpu_attention::Philox;
 use crate::case::Case;
 
 /// What dropout multiplies the weight of a pair (batch, query head, query, key) by.
-pub(crate) fn kept(case: &Case, pair: [u32; 4], state: Philox) -> f32 {
+pub(crate) fn dropout_factor(case: &Case, pair: [u32; 4], state: Philox) -> f32 {
     let p = f64::from(case.problem.dropout_p());
     let [batch, head, query, key] = pair;
     let counter = [key >> 2, query, batch * case.problem.shape().heads_q + head, state.offset];

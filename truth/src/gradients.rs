@@ -112,11 +112,11 @@ fn naive(case: &Case, gradients: &Gradients, way: Way) -> [Sums; 5] {
                 for (j, score) in seen {
                     let [k, v] = [Operand::K, Operand::V].map(|operand| case.row(operand, [b, kv_head, j as u32]));
                     let p = (score - computed.lse).exp();
-                    let kept = row.kept(j);
-                    let dp = dot(dout, &v) * kept;
+                    let factor = row.dropout_factor(j);
+                    let dp = dot(dout, &v) * factor;
                     let ds = p * (dp - mean + dlse);
                     let weight = p * score.abs().max(1.0);
-                    let size = weight * (size_of_dot(dout, &v) * kept + size);
+                    let size = weight * (size_of_dot(dout, &v) * factor + size);
                     if let Some(view) = bias {
                         let at = [b, h, i, j as u32];
                         let own = std::array::from_fn(|axis| if view.extent[axis] > 1 { at[axis] } else { 0 });
@@ -129,7 +129,7 @@ fn naive(case: &Case, gradients: &Gradients, way: Way) -> [Sums; 5] {
                     let key = ((b * shape.heads_kv + kv_head) * shape.len_kv) as usize + j;
                     all[0].add(query, gradient, &k, size);
                     all[1].add(key, gradient, &q, size);
-                    all[2].add(key, p * kept, dout, weight * kept);
+                    all[2].add(key, p * factor, dout, weight * factor);
                 }
             }
         }

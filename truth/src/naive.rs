@@ -9,7 +9,7 @@
 use wgpu_attention::{Operand, Philox};
 
 use crate::case::Case;
-use crate::dropout::kept;
+use crate::dropout::dropout_factor;
 use crate::expected::Outputs;
 use crate::sequences::Sequences;
 use crate::visibility::Visibility;
@@ -143,9 +143,9 @@ impl<'a> Row<'a> {
     }
 
     /// What dropout multiplies the weight of a key by.
-    pub(crate) fn kept(&self, j: usize) -> f32 {
+    pub(crate) fn dropout_factor(&self, j: usize) -> f32 {
         let [b, h, i] = self.at;
-        self.generator.map_or(1.0, |state| kept(self.case, [b, h, i, j as u32], state))
+        self.generator.map_or(1.0, |state| dropout_factor(self.case, [b, h, i, j as u32], state))
     }
 
     pub(crate) fn computed(&self, way: Way) -> NaiveRow {
@@ -163,12 +163,12 @@ impl<'a> Row<'a> {
             largest_v: 0.0,
         };
         for &(j, score) in &scores {
-            let kept = self.kept(j);
-            let p = (score - m).exp() * kept;
+            let factor = self.dropout_factor(j);
+            let p = (score - m).exp() * factor;
             row.weights[j] = p / l;
             for (out, &v) in row.out.iter_mut().zip(case.row(Operand::V, [at[0], self.kv_head, j as u32]).iter()) {
                 *out += p * v;
-                row.largest_v = row.largest_v.max(kept * v.abs());
+                row.largest_v = row.largest_v.max(factor * v.abs());
             }
         }
         row.out.iter_mut().filter(|_| !scores.is_empty()).for_each(|out| *out /= l);

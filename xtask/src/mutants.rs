@@ -59,6 +59,7 @@ const FILES: &[&str] = &[
     "src/problem/append.rs",
     "src/problem/builder.rs",
     "src/problem/check.rs",
+    "src/problem/dropout.rs",
     "src/problem/dtype.rs",
     "src/problem/gradients.rs",
     "src/problem/layout.rs",

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use truth::{Case, ExpectedGradients, Fill};
-use wgpu_attention::{Diagonal, Dtype, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes, Window};
+use wgpu_attention::{Diagonal, Dtype, Problem, ProblemBuilder, RngState, ScoreLayout, Shape, Slopes, Window};
 
 use super::{Backward, Entry, Question};
 
@@ -45,6 +45,7 @@ fn rows() -> Vec<Row> {
         ("backward-bias-of-keys", of().bias(Dtype::F32, ScoreLayout::broadcast([batch, 1, 1, len_kv])), Output),
         ("backward-alibi-sinks-lengths", of().causal(bottom).alibi(Slopes::PerHead).sinks().kv_lengths(), OutputAndLse),
         ("backward-ragged", of().causal(bottom).ragged_q(64).ragged_kv(90), Output),
+        ("backward-dropout", of().causal(bottom).dropout(0.3, RngState::Buffer), Output),
         ("backward-f16", of().dtype(Dtype::F16).causal(bottom), Output),
         ("backward-bf16", of().dtype(Dtype::Bf16), Output),
         ("backward-f16-odd-sizes", Problem::builder(odd).dtype(Dtype::F16), Output),

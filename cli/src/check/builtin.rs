@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use truth::{Case, Expected, Fill, Host};
 use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Layout, Pages, Problem, ProblemBuilder, Quantization, ScoreLayout, Shape, Slopes,
-    Window,
+    BlockMask, Diagonal, Dtype, Layout, Pages, Problem, ProblemBuilder, Quantization, RngState, ScoreLayout, Shape,
+    Slopes, Window,
 };
 
 use super::{Attention, Entry, Expectation, Question};
@@ -205,6 +205,7 @@ fn outputs() -> Vec<Row> {
         .kv_lengths();
     vec![
         ("lse", Problem::builder(shape).lse(), AS_DRAWN),
+        ("dropout", both.clone().causal(Diagonal::BottomRight).dropout(0.3, RngState::Buffer), AS_DRAWN),
         ("weights", Problem::builder(shape).weights(), AS_DRAWN),
         ("weights-of-heads", Problem::builder(shape).weights_of([3, 0, 1], 10..30), AS_DRAWN),
         ("lse-weights-causal", both.clone().causal(Diagonal::TopLeft), AS_DRAWN),

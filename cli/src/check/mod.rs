@@ -138,7 +138,9 @@ fn outcomes(
                 Ok(variants) => variants.join("+"),
                 Err(error) => return vec![line("-", Err(error))],
             };
-            let outputs = engine.gradients(&question.case, &question.gradients, &ProgressBar::hidden());
+            // A GPU's kernels may take long to compile.
+            let bar = if matches!(engine, Engine::Gpu(_)) { progress.clone() } else { ProgressBar::hidden() };
+            let outputs = engine.gradients(&question.case, &question.gradients, &bar);
             vec![line(&variants, outputs.map(|outputs| question.judge(&outputs)))]
         }
     }

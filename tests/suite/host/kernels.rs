@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Layout, MaskFormat, Problem, ProblemBuilder, ScoreLayout, Shape, Slopes,
-    candidates, testing,
+    Attention, BlockMask, Caps, Dtype, Layout, MaskFormat, Philox, Problem, ProblemBuilder, RngState, ScoreLayout,
+    Shape, Slopes, candidates, testing,
 };
 
 use super::{Kind, build, noop_with_features};
@@ -40,6 +40,8 @@ fn problems() -> Vec<(String, Problem)> {
     add("many keys".to_owned(), Problem::builder(Shape::new(1, 4, 1, 32).kv_heads(2).kv_len(2048)));
     add("LSE, weights, mask".to_owned(), plain.clone().lse().weights().mask(mask));
     add("softcap, bias, lengths".to_owned(), plain.clone().softcap(2.0).bias(Dtype::F32, mask).kv_lengths());
+    add("dropout".to_owned(), plain.clone().dropout(0.5, RngState::Fixed(Philox::default())).lse());
+    add("dropout by a buffer, few rows".to_owned(), sized(2, 64, 64).dropout(0.5, RngState::Buffer));
     add("ALiBi, sinks".to_owned(), plain.clone().alibi(Slopes::PerHead).sinks());
     let program = "fn mask_mod(at: At) -> bool { return aux[0] > 0.0; }";
     add("weights of wide heads".to_owned(), sized(40, 256, 64).weights());
