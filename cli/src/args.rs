@@ -137,6 +137,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, requires = "cases")]
     pub(crate) no_built_in: bool,
 
+    /// Check only the variant that each case selects on this device, not every one that can run it.
+    #[arg(long)]
+    pub(crate) selected: bool,
+
     #[command(flatten)]
     pub(crate) format: Format,
 }

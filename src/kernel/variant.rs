@@ -44,9 +44,10 @@ impl Variant {
             // It writes no output.
             return Self::new(schedule, Choices { dim_v: 0, lse: false, ..choices });
         }
-        // With partial results, the merge adds the sinks.
-        let sinks = choices.sinks && results == Results::Whole;
-        Self::new(schedule, Choices { results, sinks, ..choices })
+        // With partial results, the merge writes the log-sum-exp, with the sinks.
+        let is_whole = results == Results::Whole;
+        let (lse, sinks) = (choices.lse && is_whole, choices.sinks && is_whole);
+        Self::new(schedule, Choices { results, lse, sinks, ..choices })
     }
 
     /// The variant that computes the block mask of a problem, if the problem has one.

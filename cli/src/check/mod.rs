@@ -49,6 +49,23 @@ enum Expectation {
 /// A case's name, and a function that loads the case. It fails if the case's file is broken.
 type Entry = (String, Box<dyn FnOnce() -> Result<Question>>);
 
+/// Which of the variants that can run a case are checked.
+#[derive(Clone, Copy)]
+enum Variants {
+    All,
+    Selected,
+}
+
+impl Variants {
+    /// The candidates of a case begin with the selected one.
+    const fn most(self) -> usize {
+        match self {
+            Self::All => usize::MAX,
+            Self::Selected => 1,
+        }
+    }
+}
+
 /// One line of the report.
 #[derive(Serialize)]
 struct Line {
@@ -65,6 +82,7 @@ pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &m
         entries.extend(manifest::entries(folder)?);
     }
     let engine = Engine::open(device)?;
+    let variants = if args.selected { Variants::Selected } else { Variants::All };
     if !json {
         writeln!(stdout, "{}", engine.describe())?;
     }
@@ -72,7 +90,7 @@ pub(crate) fn run(args: &CheckArgs, device: Option<&str>, json: bool, stdout: &m
     bar.set_length(entries.len() as u64);
     let mut lines = Vec::new();
     for (name, question) in entries {
-        for line in outcomes(&engine, &name, question, &bar) {
+        for line in outcomes(&engine, variants, &name, question, &bar) {
             if !json {
                 bar.suspend(|| line.print(stdout))?;
             }
@@ -107,6 +125,7 @@ impl Line {
 /// One line for each variant that can run the case, or a single line with the error if none can.
 fn outcomes(
     engine: &Engine,
+    variants: Variants,
     name: &str,
     question: impl FnOnce() -> Result<Question>,
     progress: &ProgressBar,
@@ -130,7 +149,7 @@ fn outcomes(
                 Err(error) => return vec![line("-", Err(error.into()))],
             };
             let run = |variant: &Variant| Ok(question.judge(&gpu.run(&question.case, variant, progress)?));
-            candidates.iter().map(|variant| line(&variant.to_string(), run(variant))).collect()
+            candidates.iter().take(variants.most()).map(|variant| line(&variant.to_string(), run(variant))).collect()
         }
         (Question::Backward(question), engine) => {
             // These kernels run one after another; there is one choice of them.
