@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use truth::Case;
 use wgpu::util::{BufferInitDescriptor, DeviceExt as _};
 use wgpu::{BufferUsages, CommandEncoderDescriptor};
-use wgpu_attention::{Dtype, Gradients, Operand, Operands, Problem, Readback, Variant, reference};
+use wgpu_attention::{Gradients, Operand, Operands, Problem, Readback, Variant, reference};
 
 use crate::guard::{allowed, excess};
 use crate::measure::{Bench, Measurement};
@@ -60,7 +60,7 @@ impl Bench<'_> {
             Ok(())
         })?;
         self.gpu.take_errors()?;
-        let kernels: Vec<String> = plan.variants().map(|variant| name(variant)).collect();
+        let kernels: Vec<String> = plan.variants().map(name).collect();
         measured.push(Measurement {
             variant: kernels.join(" + "),
             is_on_matrix_unit: false,

@@ -145,7 +145,7 @@ impl Inputs<'_> {
             Operand::AlibiSlopes => self.alibi_slopes.map(<[_]>::len),
             Operand::Sinks => self.sinks.map(<[_]>::len),
             Operand::Aux => self.aux.map(<[_]>::len),
-            Operand::RngState => self.rng_state.map(|_| Philox::WORDS),
+            Operand::RngState => self.rng_state.map(|_| Philox::WORDS as usize),
             Operand::Dout => self.dout.map(<[_]>::len),
             Operand::Dlse => self.dlse.map(<[_]>::len),
             other => self.numbers(other).map(<[_]>::len),

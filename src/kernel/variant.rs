@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
-use crate::kernel::choices::{Access, Appended, Choices, Elements, Keys, NewRows, Results, Storage, Tables};
+use crate::kernel::choices::{Access, Appended, Choices, Elements, Keys, NewRows, Results, RngState, Storage, Tables};
 use crate::kernel::gradient_lanes::Pairs;
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;

@@ -33,7 +33,7 @@ pub struct Philox {
 
 impl Philox {
     /// How many u32 it is.
-    pub(crate) const WORDS: usize = size_of::<Self>() / size_of::<u32>();
+    pub(crate) const WORDS: u32 = 3;
 
     /// The state for a seed and an offset.
     #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
@@ -46,6 +46,8 @@ impl Philox {
         block([key / 4, query, row, self.offset], self.seed)[key as usize % 4]
     }
 }
+
+const _: () = assert!(size_of::<Philox>() == Philox::WORDS as usize * size_of::<u32>());
 
 /// A block of the generator's numbers.
 #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]

@@ -254,11 +254,9 @@ impl Problem {
                 stride: [0; 4],
                 element_bytes,
             }),
-            Operand::RngState => self
-                .spec
-                .dropout
-                .filter(|dropout| dropout.state == RngState::Buffer)
-                .map(|_| numbers(Philox::WORDS as u32)),
+            Operand::RngState => {
+                self.spec.dropout.filter(|dropout| dropout.state == RngState::Buffer).map(|_| numbers(Philox::WORDS))
+            }
             Operand::BlockMask => self.spec.block_mask.map(|tiles| {
                 let [batches, heads] = [(tiles.per_batch, batch), (tiles.per_head, heads_q)];
                 let [batches, heads] = [batches, heads].map(|(has_own, n)| if has_own { n } else { n.min(1) });
