@@ -1,6 +1,6 @@
 // Exact attention for few query rows, as in decoding, where reading K and V takes most of the time.
 //
-//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl; pieces/dropout_*.wgsl drops weights
 //
 // The query heads that share a KV head are computed together: row n is query n / group of the group's head n mod group.
 //

@@ -4,7 +4,7 @@
 // other side passes by from textures, which stage_pairs.wgsl fills, STREAM pairs per iteration:
 //
 //     S ← X Aᵀ,  dP ← Y Bᵀ                                     shuffles broadcast X and Y
-//     W, P                                                     the gradients of the products, and the weights
+//     W, P                                                     the gradients of the products, and the weights; pieces/dropout_*.wgsl
 //     dA ← dA + W X,  dB ← dB + P Y                            dB only if the lanes own keys
 //
 // grid        (⌈L / (LANES · OWN)⌉, H, B), or blocks of ragged rows or keys along x

@@ -3,7 +3,7 @@
 //
 //     S ← Q Kᵀ, scaled, capped, biased, masked                 tile.wgsl
 //     dP ← dO Vᵀ                                               products.wgsl, for dO and V
-//     P, dS ← of S and dP                                      pieces/slopes.wgsl
+//     P, dS ← of S and dP                                      pieces/slopes.wgsl; without what pieces/dropout_*.wgsl drops
 //
 // workgroup   that of tile.wgsl
 // barriers    2 per slice of Q and K, 2 per slice of dO and V, and 1

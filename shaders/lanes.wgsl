@@ -1,6 +1,6 @@
 // Exact attention for software GPUs: lavapipe, SwiftShader, WARP.
 //
-//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl; pieces/dropout_*.wgsl drops weights
 //
 // A software GPU runs a subgroup as one CPU vector and a workgroup on one CPU thread. Workgroup memory gains nothing there,
 // barriers are expensive, a branch costs both of its sides, and a buffer load reads the lanes one by one. So:

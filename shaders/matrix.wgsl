@@ -1,6 +1,6 @@
 // Exact attention on a matrix unit: both products are cooperative multiplications of square fragments.
 //
-//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl; pieces/dropout_*.wgsl drops weights
 //
 // The query heads that share a KV head are computed together: row n is query n / group of the group's head n mod group.
 //

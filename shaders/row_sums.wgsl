@@ -9,8 +9,8 @@
 //
 // With dP = dO Vᵀ, rowsum(dO ∘ O) is the mean of dP by the weights. The gradient of a score is P · (dP − that mean + dLSE).
 //
-// The slope of the head and the number of valid keys (pieces/counts.wgsl) are here so that the other kernels need no buffers for them: with
-// dO and the gradient they bind one more than attention does.
+// The slope of the head and the number of valid keys (pieces/counts.wgsl) are here so that the other kernels need no buffers for
+// them: with dO and the gradient they bind one more than attention does.
 
 const THREADS = 64u;
 const GROUPED = false;

@@ -1,6 +1,6 @@
 // Exact attention for few query rows on software GPUs, where reading K and V takes most of the time.
 //
-//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl; pieces/dropout_*.wgsl drops weights
 //
 // The query heads that share a KV head are computed together: row n is query n / group of the group's head n mod group.
 // Each lane reads RUN keys that are contiguous in memory, then its RUN keys of the next tile. The CPU prefetches

@@ -1,6 +1,6 @@
 // Exact attention in one pass over K and V, for any WebGPU device.
 //
-//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl
+//     O = softmax(S) V,   S = score(Q Kᵀ)                      pieces/score.wgsl; pieces/dropout_*.wgsl drops weights
 //
 // grid        (⌈Lq / ROWS⌉, Hq, B · parts of the keys)
 // workgroup   DOWN × ACROSS threads: thread (y, x) owns a block of S as in tile.wgsl, and of the same rows of O the vectors of

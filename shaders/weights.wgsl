@@ -1,6 +1,6 @@
 // The attention weights.
 //
-//     P = softmax(S),   S = score(Q Kᵀ)                        pieces/score.wgsl
+//     P = softmax(S),   S = score(Q Kᵀ)                        pieces/score.wgsl; pieces/dropout_*.wgsl drops weights
 //
 // grid        (⌈Lq / ROWS⌉, Hq, B)
 // workgroup   DOWN × ACROSS threads, as in tile.wgsl

@@ -7,11 +7,11 @@ use crate::problem::number::Number;
 /// Where dropout takes its random numbers from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RngState {
-    /// The problem has the state of the generator. Each state is a problem of its own, with a plan of its own, but all share
-    /// the compiled kernels.
+    /// The problem has the state of the generator. Another state is another problem with another plan, but the
+    /// compiled kernels are shared.
     Fixed(Philox),
-    /// [`Operand::RngState`](crate::Operand::RngState) has it. One plan and one bound call serve all steps, each of which
-    /// writes another state before.
+    /// [`Operand::RngState`](crate::Operand::RngState) has it. One plan and one bound call serve all steps. Each step
+    /// first writes another state.
     Buffer,
 }
 

@@ -210,9 +210,9 @@ fn the_state_is_given_if_it_is_asked_for() {
     assert!(matches!(error, E::TooSmall { operand: Operand::RngState, .. }), "{error:?}");
 }
 
-/// Gradients and attention bind the same state.
+/// Gradients and attention have the same operand for it.
 #[test]
-fn one_state_serves_both_directions() {
+fn both_directions_have_the_state() {
     let problem = Problem::builder(shape()).dropout(0.5, RngState::Buffer).lse().build().unwrap();
     let gradients = problem.gradients().build().unwrap();
     for view in [problem.view(Operand::RngState), gradients.view(Operand::RngState)] {
