@@ -1,0 +1,26 @@
+//! What the public page computes: attention of a real sentence encoder in the visitor's browser, on its GPU and on the CPU,
+//! how long longer sequences take, and whether every kernel is right there.
+//!
+//! The scripts in `web/` draw, listen and keep the state; they call the exported types of this crate. In reading order: a
+//! [`Model`] holds the encoder's queries, keys and values, [`Settings`] are the visitor's choices, and both make a problem.
+//! `gpu` computes it, `program` evaluates the visitor's program by itself, `long` times long sequences beside `naive`
+//! attention, and `check` judges every kernel.
+
+#![allow(missing_docs, reason = "wasm-bindgen writes functions without documentation")]
+
+mod model;
+mod settings;
+
+#[cfg(target_arch = "wasm32")]
+mod gpu;
+#[cfg(target_arch = "wasm32")]
+mod long;
+#[cfg(target_arch = "wasm32")]
+mod naive;
+#[cfg(target_arch = "wasm32")]
+mod program;
+#[cfg(target_arch = "wasm32")]
+mod stopwatch;
+
+pub use model::{Attended, Model};
+pub use settings::Settings;
