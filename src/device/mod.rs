@@ -2,3 +2,4 @@
 
 pub(crate) mod caps;
 pub(crate) mod matrix_unit;
+pub(crate) mod refusal;

@@ -158,10 +158,13 @@ impl Attention {
     /// Compiles the kernels that `problem` needs, unless they are already compiled, and sizes their dispatches. The
     /// first use of a variant takes as long as the driver's compiler does.
     ///
+    /// In a browser, compiling goes on after this returns: [`Plan::ready`] waits for its end.
+    ///
     /// A plan uploads its parameters. wgpu holds such an upload, about 7 kB, until the queue's next submit.
     ///
     /// # Errors
-    /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted.
+    /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted. It is
+    /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
         self.build(problem, &self.candidates(problem)?[0])
     }
@@ -326,14 +329,38 @@ impl Attention {
         }
         let params = filled(&self.device, &format!("{variant} params"), contents, BufferUsages::UNIFORM);
         let params = params.ok_or(PlanError::DeviceLost)?;
-        let pipeline = self.pipeline(variant, kernel);
+        let pipeline = self.pipeline(variant, kernel)?;
         Ok(Step { variant: variant.clone(), kernel: kernel.clone(), pipeline, params, launches })
     }
 
     /// Threads that request the same variant share one compilation; different variants compile side by side.
-    fn pipeline(&self, variant: &Variant, kernel: &Kernel) -> Pipeline {
+    fn pipeline(&self, variant: &Variant, kernel: &Kernel) -> Result<Pipeline, PlanError> {
         let slot = self.pipelines().entry(variant.clone()).or_default().clone();
-        slot.get_or_init(|| self.compile(variant, kernel, variant.wgsl())).clone()
+        let pipeline = slot.get_or_init(|| self.compile(variant, kernel, variant.wgsl())).clone();
+        match pipeline.refusal_by_now() {
+            None => Ok(pipeline),
+            Some(reason) => Err(self.refused(variant, &pipeline, reason)),
+        }
+    }
+
+    /// Waits until the kernels of a plan are compiled. They are compiled side by side, whichever is awaited first.
+    async fn ready(&self, steps: &[Step]) -> Result<(), PlanError> {
+        for Step { variant, pipeline, .. } in steps {
+            if let Some(reason) = pipeline.refusal().await {
+                return Err(self.refused(variant, pipeline, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a pipeline that was refused, so that the next plan compiles it again: memory may be free by then.
+    fn refused(&self, variant: &Variant, refused: &Pipeline, reason: String) -> PlanError {
+        let mut pipelines = self.pipelines();
+        let kept = pipelines.get(variant).and_then(|slot| slot.get());
+        if kept.is_some_and(|kept| kept.pipeline == refused.pipeline) {
+            pipelines.remove(variant);
+        }
+        PlanError::Refused { variant: variant.clone(), reason }
     }
 
     /// Compiles `wgsl` for a variant instead of its own text, so that tests can plant a mistake and check that it is
@@ -381,6 +408,29 @@ impl Plan {
         let same = able.iter().find(|&variant| *variant == self.variant && len_q == self.problem.shape().len_q);
         let variant = same.unwrap_or(&able[0]);
         Ok(self.attention.build(&problem, variant)?)
+    }
+
+    /// Waits until the device has compiled all kernels of this plan.
+    ///
+    /// Natively there is nothing to wait for: [`Attention::plan`] returns when they are compiled. In a browser it returns
+    /// before, and a call that is submitted early waits on the device, where it may hold up the app's own commands. Plans
+    /// that were made one after another compile side by side:
+    ///
+    /// ```
+    /// # use wgpu_attention::{Attention, PlanError, Problem};
+    /// # async fn load(attention: &Attention, prefill: &Problem, decode: &Problem) -> Result<(), PlanError> {
+    /// let (prefill, decode) = (attention.plan(prefill)?, attention.plan(decode)?);
+    /// prefill.ready().await?;
+    /// decode.ready().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
+    /// Nobody needs to wait: calls of a plan whose kernel was refused are validation errors of wgpu, and the next plan that
+    /// needs the kernel returns the message.
+    pub async fn ready(&self) -> Result<(), PlanError> {
+        self.attention.ready(&self.steps).await
     }
 
     /// The problem that was planned.
