@@ -61,9 +61,9 @@ pub fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<
     Ok(plan::kernels(problem, variant, caps)?.into_iter().map(|(variant, _)| variant).collect())
 }
 
-/// Compiles `wgsl` for a variant instead of its own text.
-pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) {
-    attention.substitute(variant, wgsl);
+/// Compiles `wgsl` for a variant instead of its own text. Returns why it was refused, as far as it is known by now.
+pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) -> Option<String> {
+    attention.substitute(variant, wgsl)
 }
 
 /// A description of a variant's kernel in one line, without its text.

@@ -365,9 +365,11 @@ impl Attention {
 
     /// Compiles `wgsl` for a variant instead of its own text, so that tests can plant a mistake and check that it is
     /// noticed.
-    pub(crate) fn substitute(&self, variant: &Variant, wgsl: String) {
+    pub(crate) fn substitute(&self, variant: &Variant, wgsl: String) -> Option<String> {
         let pipeline = self.compile(variant, &variant.kernel(), wgsl);
+        let refusal = pipeline.refusal_by_now();
         self.pipelines().insert(variant.clone(), Arc::new(OnceLock::from(pipeline)));
+        refusal
     }
 
     fn compile(&self, variant: &Variant, kernel: &Kernel, wgsl: String) -> Pipeline {
