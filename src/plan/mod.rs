@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use wgpu::BufferUsages;
 
 use crate::device::caps::Caps;
+use crate::device::loss::is_lost;
 use crate::kernel::error::PlanError;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
@@ -122,6 +123,8 @@ impl Attention {
     /// was not created with is ignored.
     pub fn with_caps(device: &wgpu::Device, mut caps: Caps) -> Self {
         caps.matrix_unit = caps.matrix_unit.filter(|unit| device.features().contains(unit.features()));
+        // In a browser, this begins to listen for a loss, so that plans and calls notice it.
+        is_lost(device);
         Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
     }
 
@@ -165,6 +168,7 @@ impl Attention {
     /// # Errors
     /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted. It is
     /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
+    /// If the device is lost it is [`PlanError::DeviceLost`]; in a browser, once the page's event loop has turned since.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
         self.build(problem, &self.candidates(problem)?[0])
     }
@@ -181,7 +185,7 @@ impl Attention {
         self.build(problem, variant)
     }
 
-    /// The candidate whose `Display` is `name`. An app stores the name after a [tuning](crate::blocking::tune), and
+    /// The candidate whose `Display` is `name`. An app stores the name after a [tuning](crate::submitting::tune), and
     /// pins the candidate by [`plan_variant`](Self::plan_variant).
     ///
     /// # Errors
@@ -350,7 +354,8 @@ impl Attention {
                 return Err(self.refused(variant, pipeline, reason));
             }
         }
-        Ok(())
+        // A browser pops the error scopes of a lost device without an error.
+        if is_lost(&self.device) { Err(PlanError::DeviceLost) } else { Ok(()) }
     }
 
     /// Forgets a pipeline that was refused, so that the next plan compiles it again: memory may be free by then.
@@ -429,8 +434,10 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
-    /// Nobody needs to wait: calls of a plan whose kernel was refused are validation errors of wgpu, and the next plan that
-    /// needs the kernel returns the message.
+    /// [`PlanError::DeviceLost`] in a browser, if the device was lost meanwhile.
+    ///
+    /// An app that never waits loses no error: calls of a plan whose kernel was refused are validation errors of wgpu, and the
+    /// next plan that needs the kernel returns the message.
     pub async fn ready(&self) -> Result<(), PlanError> {
         self.attention.ready(&self.steps).await
     }
