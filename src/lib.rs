@@ -42,14 +42,15 @@
 //! let readback = Readback::record(&device, &mut encoder, whole(&out))?;
 //! queue.submit([encoder.finish()]);
 //! # device.poll(wgpu::PollType::wait_indefinitely())?;
+//! // In a browser: `readback.values(Dtype::F32).await?`. Blocking would hang the tab, as the result arrives by its event loop.
 //! let values: Vec<f32> = pollster::block_on(readback.values(Dtype::F32))?;
 //! # assert_eq!(values.len(), 8 * 100 * 64);
 //! # Ok(()) }
 //! ```
 //!
-//! The library does not submit, poll, spawn or write to a queue. The exceptions are the functions in [`blocking`],
-//! which submit and poll, and in [`submitting`], which submit and are awaited. They take host slices and return host
-//! vectors, for programs without their own encoder. [`reference`](mod@reference) is the definition in f64 on the CPU; check
+//! The library does not submit, poll, spawn or write to a queue. The exceptions are the functions in [`submitting`],
+//! which submit and are awaited, and in `blocking`, which submit and poll and are not there in a browser. They take host slices and
+//! return host vectors, for programs without their own encoder. [`reference`](mod@reference) is the definition in f64 on the CPU; check
 //! your integration against it.
 //!
 //! # Semantics

@@ -4,9 +4,10 @@ use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Results};
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Block, Kernel};
+use crate::kernel::shader::bare;
 use crate::kernel::slots::{Slot, Usage, binding};
 use crate::kernel::variant::Variant;
-use crate::kernel::{select, select_gradients};
+use crate::kernel::{select, select_gradients, text};
 use crate::plan::{self, Attention};
 use crate::problem::Problem;
 use crate::problem::gradients::Gradients;
@@ -61,9 +62,21 @@ pub fn kernels(problem: &Problem, variant: &Variant, caps: &Caps) -> Result<Vec<
     Ok(plan::kernels(problem, variant, caps)?.into_iter().map(|(variant, _)| variant).collect())
 }
 
-/// Compiles `wgsl` for a variant instead of its own text.
-pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) {
-    attention.substitute(variant, wgsl);
+/// Compiles `wgsl` for a variant instead of its own text. Returns why it was refused, as far as it is known by now.
+pub fn substitute(attention: &Attention, variant: &Variant, wgsl: String) -> Option<String> {
+    attention.substitute(variant, wgsl)
+}
+
+/// The text of a variant in a browser, where files are embedded without comments.
+pub fn wgsl_in_browser(variant: &Variant) -> String {
+    const LONGEST: usize = 1 << 16;
+    let mut kernel = variant.kernel();
+    for file in &mut kernel.source.files {
+        let (bare, length) = bare::<LONGEST>(file.text);
+        // Files are static, and a test keeps the few that it reads.
+        file.text = String::from_utf8_lossy(&bare[..length]).into_owned().leak();
+    }
+    text::text(&variant.to_string(), &kernel)
 }
 
 /// A description of a variant's kernel in one line, without its text.

@@ -188,8 +188,7 @@ async function start() {
   wasmModel = new wasm.Model(model.bytes);
   const adapter = await browserAdapter();
   if (adapter) {
-    const { vendor, architecture } = adapter.info;
-    gpu = await wasm.Gpu.open(wasmModel, vendor, architecture);
+    gpu = await wasm.Gpu.open(wasmModel);
     fact("device", describe(adapter.info));
     if (gpu.is_software) say("This is a software adapter: the CPU does the GPU's work, more slowly than by itself.");
     element("show-wgsl").disabled = false;

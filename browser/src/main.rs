@@ -1,5 +1,6 @@
 //! The page that `cargo xtask browser` opens: a few attention problems, run with every kernel that a browser's device gets
-//! and judged row by row against the f64 reference, and one problem that is tuned.
+//! and judged row by row against the f64 reference; one problem that is tuned; and what happens to a kernel that is refused and to a
+//! device that is lost.
 //!
 //! Cases are made and results are judged by `truth`, as in the tests.
 
@@ -8,6 +9,8 @@
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "elsewhere only the tests use the cases"))]
 
 mod cases;
+#[cfg(target_arch = "wasm32")]
+mod device;
 #[cfg(target_arch = "wasm32")]
 mod page;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wgpu_attention::{Attention, Operand, Problem, Readback, Variant, submitting};
 
-use crate::cases;
+use crate::{cases, device};
 use truth::{Case, Expected, Outputs, indices};
 
 #[wasm_bindgen]
 extern "C" {
     /// Defined in `index.html`. `xtask/src/browser/report.rs` says what the words mean.
-    fn post(word: &str, text: &str);
+    pub(crate) fn post(word: &str, text: &str);
 }
 
 /// The bytes of an output before a kernel writes it: NaN in every element type.
@@ -24,7 +24,9 @@ pub(crate) fn open() {
 }
 
 async fn run() {
-    let (device, queue) = device().await;
+    let (device, queue) = open_device().await;
+    device.on_uncaptured_error(Arc::new(|error| post("fault", &format!("WebGPU: {error}"))));
+    device.set_device_lost_callback(|reason, why| post("fault", &format!("the device is lost: {reason:?}, {why}")));
     let attention = Attention::with_caps(&device, cases::caps(&device.limits()));
     for (name, case) in cases::all() {
         let expected = Expected::of(&case);
@@ -39,6 +41,7 @@ async fn run() {
         }
     }
     tune(&attention, &queue, &cases::tuned()).await;
+    device::check(&attention, &queue).await;
     post("done", "");
 }
 
@@ -54,18 +57,15 @@ async fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem) {
     }
 }
 
-/// The browser's device, with WebGPU's default limits and no feature that kernels use. Tuning reads timestamps if there
-/// are any.
-async fn device() -> (wgpu::Device, wgpu::Queue) {
+/// A device of the browser, with WebGPU's default limits and no feature that kernels use. Tuning reads timestamps if there
+/// are any. An adapter opens one device only.
+pub(crate) async fn open_device() -> (wgpu::Device, wgpu::Queue) {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await;
     let adapter = adapter.unwrap_or_else(|error| panic!("the browser has no WebGPU adapter: {error}"));
     let required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
     let descriptor = wgpu::DeviceDescriptor { required_features, ..Default::default() };
-    let (device, queue) = adapter.request_device(&descriptor).await.unwrap();
-    device.on_uncaptured_error(Arc::new(|error| post("fault", &format!("WebGPU: {error}"))));
-    device.set_device_lost_callback(|reason, why| post("fault", &format!("the device is lost: {reason:?}, {why}")));
-    (device, queue)
+    adapter.request_device(&descriptor).await.unwrap()
 }
 
 async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, variant: &Variant) -> Outputs {

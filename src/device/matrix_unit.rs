@@ -1,6 +1,6 @@
 //! Matrix units, which multiply small matrices in one operation: tensor cores, matrix cores, simdgroup matrices.
 
-/// A matrix unit as kernels use it: f16 factors, f32 sums. [`blocking::matrix_unit`](crate::blocking::matrix_unit)
+/// A matrix unit as kernels use it: f16 factors, f32 sums. [`submitting::matrix_unit`](crate::submitting::matrix_unit)
 /// finds it and tests that it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatrixUnit {

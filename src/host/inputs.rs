@@ -174,7 +174,8 @@ impl Inputs<'_> {
     /// Creates a buffer for every operand of `problem`. The inputs are filled, the outputs are zero. Submits nothing.
     ///
     /// # Errors
-    /// [`BindError`] if the inputs do not fit the problem, or the device is lost.
+    /// [`BindError`] if the inputs do not fit the problem, or the device is lost. In a browser, a loss is known once the page's event
+    /// loop has turned since, if the device was used with this crate before.
     pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
         self.check(problem)?;
         self.upload_views(device, problem, problem.views().filter(|view| !view.operand.is_appended()))

@@ -1,5 +1,6 @@
 //! Runs attention from host slices to host vectors.
 
+use crate::device::refusal::scoped;
 use crate::host::inputs::{Buffers, Inputs};
 use crate::kernel::error::PlanError;
 use crate::kernel::variant::Variant;
@@ -45,7 +46,7 @@ pub struct GradientOutputs {
 pub enum RunError {
     /// The device cannot run the problem.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Plan(PlanError),
     /// The inputs do not fit the problem.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -72,6 +73,15 @@ pub enum RunError {
         "the device refused the work: {0}; run less at a time if memory ran out, else try another variant or driver"
     )]
     Refused(String),
+}
+
+impl From<PlanError> for RunError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Refused { variant, reason } => Self::Refused(format!("{variant}: {reason}")),
+            error => Self::Plan(error),
+        }
+    }
 }
 
 /// **Submits.** Uploads the inputs, runs the best variant, and reads the results back.
@@ -101,8 +111,9 @@ pub async fn attention_with(
     inputs.check(problem)?;
     let device = attention.device();
     fit_buffers(device, problem)?;
+    let plan = refusals_as_errors(device, || Ok(attention.plan_variant(problem, variant)?)).await?;
+    plan.ready().await?;
     let submitted = refusals_as_errors(device, || {
-        let plan = attention.plan_variant(problem, variant)?;
         let buffers = inputs.upload(device, problem)?;
         submit(device, queue, &[plan.bind(&buffers.operands())?], &buffers)
     });
@@ -123,8 +134,11 @@ pub async fn gradients(
     let (device, problem) = (attention.device(), gradients.problem());
     inputs.check(problem)?;
     fit_buffers(device, problem)?;
+    let plans = || Ok((attention.plan(gradients.forward())?, attention.plan_gradients(gradients)?));
+    let (forward, backward) = refusals_as_errors(device, plans).await?;
+    forward.ready().await?;
+    backward.ready().await?;
     let submitted = refusals_as_errors(device, || {
-        let (forward, backward) = (attention.plan(gradients.forward())?, attention.plan_gradients(gradients)?);
         let buffers = inputs.upload(device, problem)?;
         let own = buffers.operands_of(gradients.forward());
         submit(device, queue, &[forward.bind(&own)?, backward.bind(&buffers.operands())?], &buffers)
@@ -146,8 +160,9 @@ pub async fn block_mask(
 ) -> Result<Vec<u32>, RunError> {
     let device = attention.device();
     fit_buffers(device, problem)?;
+    let plan = refusals_as_errors(device, || Ok(attention.plan_block_mask(problem)?)).await?;
+    plan.ready().await?;
     let submitted = refusals_as_errors(device, || {
-        let plan = attention.plan_block_mask(problem)?;
         let inputs = Inputs { block_mask: None, ..*inputs };
         let reads = |operand| plan.operands.iter().any(|bound| bound.view.operand == operand);
         inputs.check_for(problem, reads, &[Operand::BlockMask])?;
@@ -218,29 +233,16 @@ impl Submitted {
     }
 }
 
-/// Runs `work` at once. The future fails if wgpu or the driver refused part of it. Without error scopes, such errors
-/// would reach only the app's handler, and results would be zeros.
-///
-/// Nothing may be awaited in `work`: a scope takes every error of its thread, and those that an app causes while it waits
-/// are its own.
+/// Runs `work` at once. The future fails if wgpu or the driver refused part of it, where results would be zeros.
 pub(super) fn refusals_as_errors<T>(
     device: &wgpu::Device,
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> impl Future<Output = Result<T, RunError>> {
-    // If a driver refuses what passes wgpu's validation, wgpu reports an internal error.
-    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
-    let scopes = filters.map(|filter| device.push_error_scope(filter));
-    let done = work();
-    // A scope ends here, not when its error is awaited.
-    let errors: Vec<_> = scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect();
+    let (done, refusal) = scoped(device, work);
     async move {
-        let mut refusal = None;
-        for error in errors {
-            refusal = refusal.or(error.await);
-        }
-        match (done, refusal) {
+        match (done, refusal.await) {
             // The reason says more than the error of a readback that cannot be recorded.
-            (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason.to_string())),
+            (Ok(_) | Err(RunError::Readback(_)), Some(reason)) => Err(RunError::Refused(reason)),
             (done, _) => done,
         }
     }

@@ -1,5 +1,5 @@
 //! The asynchronous functions that **submit**, for browsers, frame loops and async programs without their own encoder.
-//! [`blocking`](crate::blocking) has the same functions for programs that can wait.
+//! `blocking` has the same functions for programs that can wait; a browser lacks it.
 //!
 //! They never block or poll. They upload, compile and submit when the future is polled, and await the results. In a
 //! browser, results arrive by themselves. Natively, they arrive only if the app polls its device meanwhile: each submit

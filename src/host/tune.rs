@@ -92,9 +92,9 @@ pub async fn tune(attention: &Attention, queue: &wgpu::Queue, problem: &Problem)
     let (buffers, stopwatch) = prepared.await?;
     let mut timed = Vec::new();
     for variant in candidates {
-        let bound =
-            refusals_as_errors(device, || Ok(attention.plan_variant(problem, &variant)?.bind(&buffers.operands())?));
-        let call = bound.await?;
+        let plan = refusals_as_errors(device, || Ok(attention.plan_variant(problem, &variant)?)).await?;
+        plan.ready().await?;
+        let call = refusals_as_errors(device, || Ok(plan.bind(&buffers.operands())?)).await?;
         // The first run is slower than those that follow.
         stopwatch.time(&call).await?;
         let mut runs = Runs::default();

@@ -17,34 +17,34 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     let Appended { rows, rotary } = choices.append.unwrap_or(Appended { rows: NewRows::All, rotary: None });
     let quantizes = rows != NewRows::Queries && matches!(choices.storage.kv, Elements::Quantized(_));
     if rows == NewRows::Queries {
-        pieces.file(include_str!("../../shaders/pieces/append_no_keys.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/append_no_keys.wgsl"));
     } else {
         pieces.inputs([Operand::NewK, Operand::NewV], choices, Form::Wide);
         pieces.row(Operand::K, choices);
         pieces.row(Operand::V, choices);
-        pieces.file(include_str!("../../shaders/pieces/append_keys.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/append_keys.wgsl"));
     }
     if quantizes {
-        pieces.file(include_str!("../../shaders/pieces/largest_of_row.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/largest_of_row.wgsl"));
     }
     // Queries change only if they are rotated.
     if rotary.is_none() || rows == NewRows::Keys {
-        pieces.file(include_str!("../../shaders/pieces/append_no_queries.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/append_no_queries.wgsl"));
     } else {
         pieces.inputs([Operand::NewQ], choices, Form::Wide);
         pieces.row(Operand::Q, choices);
-        pieces.file(include_str!("../../shaders/pieces/append_queries.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/append_queries.wgsl"));
     }
     if rotary.is_some() {
         pieces.slots.push(Slot::of(Operand::RotaryTable, "array<vec2<f32>>"));
     }
     pieces.file(match rotary {
-        None => include_str!("../../shaders/pieces/rotary_none.wgsl"),
-        Some(RotaryPairs::Halves) => include_str!("../../shaders/pieces/rotary_halves.wgsl"),
-        Some(RotaryPairs::Neighbours) => include_str!("../../shaders/pieces/rotary_neighbours.wgsl"),
+        None => shader!("../../shaders/pieces/rotary_none.wgsl"),
+        Some(RotaryPairs::Halves) => shader!("../../shaders/pieces/rotary_halves.wgsl"),
+        Some(RotaryPairs::Neighbours) => shader!("../../shaders/pieces/rotary_neighbours.wgsl"),
     });
     pieces.sites(choices);
-    pieces.file(include_str!("../../shaders/append.wgsl"));
+    pieces.file(shader!("../../shaders/append.wgsl"));
     let cells = choices.dim_qk.max(choices.dim_v).div_ceil(CELL).div_ceil(THREADS);
     pieces.constants([("CELLS", cells)]);
     let workgroup_bytes = if quantizes { THREADS * 4 } else { 0 };

@@ -31,7 +31,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     let [rows, keys] = choices.block_mask.unwrap_or([1, TILE_KEYS]);
     let mut pieces = Pieces::new(choices);
     pieces.pairs(&Choices { block_mask: None, ..choices.clone() });
-    pieces.file(include_str!("../../shaders/block_mask.wgsl"));
+    pieces.file(shader!("../../shaders/block_mask.wgsl"));
     pieces.constants([("MASK_ROWS", rows), ("MASK_KEYS", keys)]);
     pieces.slots.push(Slot::made(Operand::BlockMask, "array<u32>"));
     // For each tile of the mask, the threads iterate over its pairs; two more, because the driver's counting is

@@ -10,7 +10,7 @@ const THREADS: u32 = 64;
 pub(super) fn kernel(choices: &Choices) -> Kernel {
     let mut pieces = Pieces::new(choices);
     pieces.pairs_of_results(choices);
-    pieces.file(include_str!("../../shaders/combine.wgsl"));
+    pieces.file(shader!("../../shaders/combine.wgsl"));
     Kernel {
         source: pieces.source,
         slots: pieces.slots,

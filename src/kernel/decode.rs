@@ -73,10 +73,10 @@ impl Decode {
         pieces.scores(choices);
         pieces.results(choices, Form::Wide);
         pieces.file(match exchange {
-            Exchange::Workgroup => include_str!("../../shaders/pieces/share_workgroup.wgsl"),
-            Exchange::Subgroup => include_str!("../../shaders/pieces/share_subgroup.wgsl"),
+            Exchange::Workgroup => shader!("../../shaders/pieces/share_workgroup.wgsl"),
+            Exchange::Subgroup => shader!("../../shaders/pieces/share_subgroup.wgsl"),
         });
-        pieces.file(include_str!("../../shaders/decode.wgsl"));
+        pieces.file(shader!("../../shaders/decode.wgsl"));
         let [q_vectors, v_vectors] = [choices.dim_qk, choices.dim_v].map(|dim| dim.div_ceil(4 * share));
         pieces.constants([
             ("ROWS", rows),

@@ -93,6 +93,16 @@ pub enum PlanError {
         /// The most pairs that the kernel can merge.
         most: u32,
     },
+    /// wgpu, the compiler or the driver refused a kernel.
+    #[error(
+        "the device refused {variant}: {reason}; plan again if memory ran out, else pin another of `Attention::candidates` or use another driver"
+    )]
+    Refused {
+        /// The kernel that was refused.
+        variant: Variant,
+        /// What wgpu or the compiler says.
+        reason: String,
+    },
     /// The device could not create a buffer for the parameters.
     #[error("the device could not create a buffer: it is lost, destroyed or out of memory; create another device")]
     DeviceLost,

@@ -51,36 +51,36 @@ pub(super) fn kernel(choices: &Choices, target: Target) -> Kernel {
     });
     let (mut pieces, memory) = tiled.scores(choices, after, 0);
     pieces.inputs([Operand::Dout], choices, Form::Wide);
-    pieces.file(include_str!("../../shaders/pieces/dout.wgsl"));
+    pieces.file(shader!("../../shaders/pieces/dout.wgsl"));
     pieces.slopes(choices);
     if target == Target::Values {
-        pieces.file(include_str!("../../shaders/pieces/no_value_products.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/no_value_products.wgsl"));
     } else {
         pieces.inputs([Operand::V], choices, Form::Wide);
-        pieces.renamed(include_str!("../../shaders/products.wgsl"), OF_VALUES);
+        pieces.renamed(shader!("../../shaders/products.wgsl"), OF_VALUES);
     }
     pieces.space(Space::Sums, Usage::Read);
     pieces.gradient(target.operand(), choices);
-    pieces.file(include_str!("../../shaders/gradient_tile.wgsl"));
+    pieces.file(shader!("../../shaders/gradient_tile.wgsl"));
     pieces.constants([("DIM_V", choices.dim_v)]);
     if let Some(sum) = sum {
         sum.add(&mut pieces);
     }
     match target {
         Target::Queries => {
-            pieces.file(include_str!("../../shaders/pieces/gradient_dq.wgsl"));
-            pieces.file(include_str!("../../shaders/gradient_queries.wgsl"));
+            pieces.file(shader!("../../shaders/pieces/gradient_dq.wgsl"));
+            pieces.file(shader!("../../shaders/gradient_queries.wgsl"));
         }
         Target::Keys | Target::Values => {
             pieces.file(if target == Target::Keys {
-                include_str!("../../shaders/pieces/gradient_dk.wgsl")
+                shader!("../../shaders/pieces/gradient_dk.wgsl")
             } else {
-                include_str!("../../shaders/pieces/gradient_dv.wgsl")
+                shader!("../../shaders/pieces/gradient_dv.wgsl")
             });
             pieces.key_blocks(choices);
-            pieces.file(include_str!("../../shaders/gradient_keys.wgsl"));
+            pieces.file(shader!("../../shaders/gradient_keys.wgsl"));
         }
-        Target::Bias => pieces.file(include_str!("../../shaders/gradient_bias.wgsl")),
+        Target::Bias => pieces.file(shader!("../../shaders/gradient_bias.wgsl")),
     }
 
     let values = if target == Target::Values { 0 } else { choices.dim_v };
@@ -158,7 +158,7 @@ impl Sum {
     }
 
     fn add(self, pieces: &mut Pieces) {
-        pieces.file(include_str!("../../shaders/gradient_sum.wgsl"));
+        pieces.file(shader!("../../shaders/gradient_sum.wgsl"));
         pieces.constants([
             ("INNER", self.inner),
             ("OUTER_VECTORS", self.outer_vectors),
@@ -177,20 +177,20 @@ impl Sum {
 pub(super) fn row_sums(choices: &Choices) -> Kernel {
     let mut pieces = Pieces::new(choices);
     pieces.inputs([Operand::Out, Operand::Dout], choices, Form::Wide);
-    pieces.file(include_str!("../../shaders/pieces/dout.wgsl"));
+    pieces.file(shader!("../../shaders/pieces/dout.wgsl"));
     pieces.slots.push(Slot::read(Operand::Lse, "array<f32>"));
     pieces.queries(choices);
     pieces.lengths(choices);
     pieces.alibi(choices);
     if choices.dlse {
-        pieces.file(include_str!("../../shaders/pieces/dlse_buffer.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/dlse_buffer.wgsl"));
         pieces.slots.push(Slot::read(Operand::Dlse, "array<f32>"));
     } else {
-        pieces.file(include_str!("../../shaders/pieces/dlse_none.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/dlse_none.wgsl"));
     }
     pieces.space(Space::Sums, Usage::Write);
-    pieces.file(include_str!("../../shaders/pieces/counts.wgsl"));
-    pieces.file(include_str!("../../shaders/row_sums.wgsl"));
+    pieces.file(shader!("../../shaders/pieces/counts.wgsl"));
+    pieces.file(shader!("../../shaders/row_sums.wgsl"));
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
@@ -207,7 +207,7 @@ pub(super) fn sinks(choices: &Choices) -> Kernel {
     pieces.queries(choices);
     pieces.space(Space::Sums, Usage::Read);
     pieces.slots.push(Slot::of(Operand::Dsinks, "array<f32>"));
-    pieces.file(include_str!("../../shaders/gradient_sinks.wgsl"));
+    pieces.file(shader!("../../shaders/gradient_sinks.wgsl"));
     Kernel {
         source: pieces.source,
         slots: pieces.slots,

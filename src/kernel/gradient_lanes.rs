@@ -120,9 +120,9 @@ pub(super) fn kernel(choices: &Choices, own: Own, size: u32) -> Kernel {
     }
     pieces.scores(choices);
     pieces.slopes(choices);
-    pieces.renamed(include_str!("../../shaders/gradient_lanes.wgsl"), textures(own.streams()));
-    pieces.file(include_str!("../../shaders/lanes_products.wgsl"));
-    pieces.renamed(include_str!("../../shaders/lanes_products.wgsl"), OF_Y);
+    pieces.renamed(shader!("../../shaders/gradient_lanes.wgsl"), textures(own.streams()));
+    pieces.file(shader!("../../shaders/lanes_products.wgsl"));
+    pieces.renamed(shader!("../../shaders/lanes_products.wgsl"), OF_Y);
     add_constants(&mut pieces, choices);
     pieces.constants([
         ("LANES", size),
@@ -138,10 +138,10 @@ pub(super) fn kernel(choices: &Choices, own: Own, size: u32) -> Kernel {
     let iterations = Iterations::of_tile(TILE_KEYS / stream * (1 + of_masks) + 2);
     let (counts, keys) = if own == Own::Rows {
         pieces.inputs([Operand::Q, Operand::Dout], choices, Form::Wide);
-        pieces.file(include_str!("../../shaders/pieces/dout.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/dout.wgsl"));
         pieces.space(Space::Sums, Usage::Read);
         pieces.gradient(Operand::Dq, choices);
-        pieces.file(include_str!("../../shaders/gradient_lanes_rows.wgsl"));
+        pieces.file(shader!("../../shaders/gradient_lanes_rows.wgsl"));
         (Counts::Rows, Keys::AllAtOnce(iterations))
     } else {
         add_keys(&mut pieces, choices, own);
@@ -162,19 +162,19 @@ fn add_keys(pieces: &mut Pieces, choices: &Choices, own: Own) {
         pieces.space(Space::Sums, Usage::Read);
     }
     if own == Own::Values {
-        pieces.file(include_str!("../../shaders/pieces/keep_no_dk.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/keep_no_dk.wgsl"));
     } else {
         pieces.gradient(Operand::Dk, choices);
-        pieces.file(include_str!("../../shaders/pieces/keep_dk.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/keep_dk.wgsl"));
     }
     if own == Own::Keys {
-        pieces.file(include_str!("../../shaders/pieces/keep_no_dv.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/keep_no_dv.wgsl"));
     } else {
         pieces.gradient(Operand::Dv, choices);
-        pieces.file(include_str!("../../shaders/pieces/keep_dv.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/keep_dv.wgsl"));
     }
     pieces.key_blocks(choices);
-    pieces.file(include_str!("../../shaders/gradient_lanes_keys.wgsl"));
+    pieces.file(shader!("../../shaders/gradient_lanes_keys.wgsl"));
 }
 
 /// Pairs per workgroup that are copied.
@@ -187,20 +187,20 @@ pub(super) fn stage_pairs(choices: &Choices, pairs: Pairs) -> Kernel {
         Pairs::Keys => {
             pieces.inputs([Operand::K, Operand::V], choices, Form::Wide);
             pieces.keys(choices);
-            pieces.file(include_str!("../../shaders/pieces/staged_keys.wgsl"));
+            pieces.file(shader!("../../shaders/pieces/staged_keys.wgsl"));
             Counts::Keys
         }
         Pairs::Rows => {
             pieces.inputs([Operand::Q, Operand::Dout], choices, Form::Wide);
             pieces.space(Space::Sums, Usage::Read);
-            pieces.file(include_str!("../../shaders/pieces/staged_rows.wgsl"));
+            pieces.file(shader!("../../shaders/pieces/staged_rows.wgsl"));
             Counts::StoredRows
         }
     };
     for space in pairs.spaces() {
         pieces.space(space, Usage::Write);
     }
-    pieces.renamed(include_str!("../../shaders/stage_pairs.wgsl"), textures(pairs));
+    pieces.renamed(shader!("../../shaders/stage_pairs.wgsl"), textures(pairs));
     add_constants(&mut pieces, choices);
     Kernel {
         source: pieces.source,

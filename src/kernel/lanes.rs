@@ -36,7 +36,7 @@ pub(super) fn kernel(choices: &Choices, size: u32) -> Kernel {
     pieces.space(Space::StagedV, Usage::Read);
     pieces.scores(choices);
     pieces.results(choices, Form::Wide);
-    pieces.file(include_str!("../../shaders/lanes.wgsl"));
+    pieces.file(shader!("../../shaders/lanes.wgsl"));
     pieces.constants(stage::constants(choices));
     pieces.constants([
         ("LANES", size),

@@ -105,10 +105,10 @@ pub(super) fn kernel(choices: &Choices, matrix: Matrix) -> Kernel {
     pieces.scores(choices);
     pieces.results(choices, Form::Half);
     fragments(unit, &mut pieces);
-    pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
-    pieces.file(include_str!("../../shaders/matrix_staging.wgsl"));
-    pieces.file(include_str!("../../shaders/matrix_softmax.wgsl"));
-    pieces.file(include_str!("../../shaders/matrix.wgsl"));
+    pieces.file(shader!("../../shaders/pieces/block.wgsl"));
+    pieces.file(shader!("../../shaders/matrix_staging.wgsl"));
+    pieces.file(shader!("../../shaders/matrix_softmax.wgsl"));
+    pieces.file(shader!("../../shaders/matrix.wgsl"));
     let threads = matrix.threads();
     let lanes = threads / matrix.rows();
     pieces.constants([
@@ -147,23 +147,23 @@ pub(super) fn kernel(choices: &Choices, matrix: Matrix) -> Kernel {
 /// Adds the functions that hold and multiply fragments.
 pub(super) fn fragments(unit: MatrixUnit, pieces: &mut Pieces) {
     pieces.file(match unit.tiles {
-        Tiles::Vectors => include_str!("../../shaders/pieces/tiles_vec4.wgsl"),
-        Tiles::Scalars => include_str!("../../shaders/pieces/tiles_scalar.wgsl"),
+        Tiles::Vectors => shader!("../../shaders/pieces/tiles_vec4.wgsl"),
+        Tiles::Scalars => shader!("../../shaders/pieces/tiles_scalar.wgsl"),
     });
     match unit.multiplier {
         Multiplier::Unit => {
             pieces.file(match unit.fragment {
-                Fragment::Side8 => include_str!("../../shaders/pieces/fragments_8.wgsl"),
-                Fragment::Side16 => include_str!("../../shaders/pieces/fragments_16.wgsl"),
+                Fragment::Side8 => shader!("../../shaders/pieces/fragments_8.wgsl"),
+                Fragment::Side16 => shader!("../../shaders/pieces/fragments_16.wgsl"),
             });
-            pieces.file(include_str!("../../shaders/pieces/fragments_unit.wgsl"));
+            pieces.file(shader!("../../shaders/pieces/fragments_unit.wgsl"));
             // All threads of a subgroup take the same branches around fragments, which the uniformity analysis does not
             // know.
             pieces.source.directives =
                 "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n";
         }
         Multiplier::Emulated => {
-            pieces.file(include_str!("../../shaders/pieces/fragments_emulated.wgsl"));
+            pieces.file(shader!("../../shaders/pieces/fragments_emulated.wgsl"));
             pieces.source.directives = "enable f16;\n";
         }
     }

@@ -13,9 +13,9 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     let mut pieces = Pieces::new(choices);
     pieces.space(Space::Partial, Usage::Read);
     pieces.sites(choices);
-    pieces.file(include_str!("../../shaders/pieces/state.wgsl"));
+    pieces.file(shader!("../../shaders/pieces/state.wgsl"));
     pieces.results(choices, Form::Wide);
-    pieces.file(include_str!("../../shaders/merge.wgsl"));
+    pieces.file(shader!("../../shaders/merge.wgsl"));
     pieces.constants([("DIM_V", choices.dim_v), ("ROWS", rows)]);
     Kernel {
         source: pieces.source,

@@ -2,9 +2,12 @@
 //! creates. Code outside this folder does not depend on the schedule.
 //!
 //! In reading order: the resources that a kernel binds ([`slots`]), its properties ([`record`]) and its parameters
-//! ([`params`]); how its [`text`] is assembled; the [`choices`] that a problem makes and the [`pieces`] of text for
+//! ([`params`]); how a [`shader`]'s file is embedded and a kernel's [`text`] is assembled; the [`choices`] that a problem makes and the [`pieces`] of text for
 //! each; the schedules, one per file, and the list of them ([`schedule`]); a [`variant`], which is a schedule with its
 //! choices; and the selection of variants for a problem and a device ([`select`]).
+
+#[macro_use]
+pub(crate) mod shader;
 
 pub(crate) mod choices;
 mod pieces;

@@ -8,7 +8,7 @@ use crate::kernel::text::assemble;
 /// The text of the test, for `subgroups` subgroups that multiply side by side.
 pub(crate) fn text(unit: MatrixUnit, subgroups: u32) -> String {
     let mut pieces = Pieces::default();
-    pieces.file(include_str!("../../shaders/probe.wgsl"));
+    pieces.file(shader!("../../shaders/probe.wgsl"));
     fragments(unit, &mut pieces);
     pieces.constants([("SIDE", unit.fragment.side()), ("SUBGROUP", unit.subgroup), ("SUBGROUPS", subgroups)]);
     assemble("probe", &pieces.source, "")

@@ -56,7 +56,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     pieces.keys(choices);
     pieces.space(Space::StagedK, Usage::Write);
     pieces.space(Space::StagedV, Usage::Write);
-    pieces.file(include_str!("../../shaders/stage.wgsl"));
+    pieces.file(shader!("../../shaders/stage.wgsl"));
     pieces.constants(constants(choices));
     Kernel {
         source: pieces.source,

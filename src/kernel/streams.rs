@@ -46,7 +46,7 @@ impl Streams {
         pieces.inputs([Operand::Q, Operand::K, Operand::V], choices, Form::Wide);
         pieces.scores(choices);
         pieces.results(choices, Form::Wide);
-        pieces.file(include_str!("../../shaders/streams.wgsl"));
+        pieces.file(shader!("../../shaders/streams.wgsl"));
         pieces.constants([
             ("DIM_QK", choices.dim_qk),
             ("DIM_V", choices.dim_v),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use crate::kernel::params::Params;
 use crate::kernel::record::{Constant, File, Kernel, Source};
+use crate::kernel::shader::MARK;
 use crate::kernel::slots::declarations;
 use crate::problem::function::Function;
 use crate::problem::operand::Operand;
@@ -98,8 +99,6 @@ fn declared_names(text: &str) -> impl Iterator<Item = &str> {
         Some(&name[..name.find(|c| !is_word(c)).unwrap_or(name.len())])
     })
 }
-
-const MARK: &str = "// unroll";
 
 /// Unrolls every loop marked `// unroll`, innermost last.
 ///

@@ -247,7 +247,7 @@ impl Tiled {
         let (mut pieces, memory) = self.scores(choices, values, WORKGROUP_BYTES);
         pieces.inputs([Operand::V], choices, Form::Wide);
         pieces.results(choices, Form::Wide);
-        pieces.file(include_str!("../../shaders/tiled.wgsl"));
+        pieces.file(shader!("../../shaders/tiled.wgsl"));
         let rows = self.block.row_vectors() * 4;
         let v_step = (MULTIPLY_ADDS / (rows * v_columns * 4)).clamp(GROUP, self.v_keys);
         pieces.constants([
@@ -292,17 +292,17 @@ impl Tiled {
         pieces.inputs([Operand::Q, Operand::K], choices, Form::Wide);
         pieces.scores(choices);
         pieces.file(match self.exchange {
-            Exchange::Workgroup => include_str!("../../shaders/pieces/rows_workgroup.wgsl"),
-            Exchange::Subgroup => include_str!("../../shaders/pieces/rows_subgroup.wgsl"),
+            Exchange::Workgroup => shader!("../../shaders/pieces/rows_workgroup.wgsl"),
+            Exchange::Subgroup => shader!("../../shaders/pieces/rows_subgroup.wgsl"),
         });
         pieces.file(if votes {
-            include_str!("../../shaders/pieces/skip_by_vote.wgsl")
+            shader!("../../shaders/pieces/skip_by_vote.wgsl")
         } else {
-            include_str!("../../shaders/pieces/skip_by_position.wgsl")
+            shader!("../../shaders/pieces/skip_by_position.wgsl")
         });
-        pieces.file(include_str!("../../shaders/pieces/block.wgsl"));
-        pieces.file(include_str!("../../shaders/tile.wgsl"));
-        pieces.file(include_str!("../../shaders/products.wgsl"));
+        pieces.file(shader!("../../shaders/pieces/block.wgsl"));
+        pieces.file(shader!("../../shaders/tile.wgsl"));
+        pieces.file(shader!("../../shaders/products.wgsl"));
         pieces.constants([
             ("DIM_QK", choices.dim_qk),
             ("ROW_VECTORS", row_vectors),
@@ -349,7 +349,7 @@ pub(super) fn weights(choices: &Choices) -> Kernel {
     let (mut pieces, memory) = tiled.scores(choices, [0, tiled.exchange_groups()], WORKGROUP_BYTES);
     pieces.output(Operand::Weights, choices, Form::Wide);
     pieces.total(choices);
-    pieces.file(include_str!("../../shaders/weights.wgsl"));
+    pieces.file(shader!("../../shaders/weights.wgsl"));
     // The scores are computed twice: once for the maximum and the sum, once to write.
     let iterations = 2 * tiled.score_iterations(choices);
     Kernel {

@@ -29,6 +29,14 @@ pub struct MergePlan {
 }
 
 impl MergePlan {
+    /// Waits until the device has compiled the kernel: see [`Plan::ready`](crate::Plan::ready).
+    ///
+    /// # Errors
+    /// As for [`Plan::ready`](crate::Plan::ready).
+    pub async fn ready(&self) -> Result<(), PlanError> {
+        self.attention.ready(std::slice::from_ref(&*self.step)).await
+    }
+
     /// The merge that was planned.
     pub const fn merge(&self) -> &Merge {
         &self.merge

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use wgpu::BufferUsages;
 
 use crate::device::caps::Caps;
+use crate::device::loss::is_lost;
 use crate::kernel::error::PlanError;
 use crate::kernel::params::Params;
 use crate::kernel::record::Kernel;
@@ -122,6 +123,8 @@ impl Attention {
     /// was not created with is ignored.
     pub fn with_caps(device: &wgpu::Device, mut caps: Caps) -> Self {
         caps.matrix_unit = caps.matrix_unit.filter(|unit| device.features().contains(unit.features()));
+        // In a browser, this begins to listen for a loss, so that plans and calls notice it.
+        is_lost(device);
         Self { device: device.clone(), caps, cache: None, pipelines: Arc::default() }
     }
 
@@ -158,10 +161,14 @@ impl Attention {
     /// Compiles the kernels that `problem` needs, unless they are already compiled, and sizes their dispatches. The
     /// first use of a variant takes as long as the driver's compiler does.
     ///
+    /// In a browser, compiling goes on after this returns: [`Plan::ready`] waits for its end.
+    ///
     /// A plan uploads its parameters. wgpu holds such an upload, about 7 kB, until the queue's next submit.
     ///
     /// # Errors
-    /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted.
+    /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted. It is
+    /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
+    /// If the device is lost it is [`PlanError::DeviceLost`]; in a browser, once the page's event loop has turned since.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
         self.build(problem, &self.candidates(problem)?[0])
     }
@@ -178,7 +185,7 @@ impl Attention {
         self.build(problem, variant)
     }
 
-    /// The candidate whose `Display` is `name`. An app stores the name after a [tuning](crate::blocking::tune), and
+    /// The candidate whose `Display` is `name`. An app stores the name after a [tuning](crate::submitting::tune), and
     /// pins the candidate by [`plan_variant`](Self::plan_variant).
     ///
     /// # Errors
@@ -326,21 +333,48 @@ impl Attention {
         }
         let params = filled(&self.device, &format!("{variant} params"), contents, BufferUsages::UNIFORM);
         let params = params.ok_or(PlanError::DeviceLost)?;
-        let pipeline = self.pipeline(variant, kernel);
+        let pipeline = self.pipeline(variant, kernel)?;
         Ok(Step { variant: variant.clone(), kernel: kernel.clone(), pipeline, params, launches })
     }
 
     /// Threads that request the same variant share one compilation; different variants compile side by side.
-    fn pipeline(&self, variant: &Variant, kernel: &Kernel) -> Pipeline {
+    fn pipeline(&self, variant: &Variant, kernel: &Kernel) -> Result<Pipeline, PlanError> {
         let slot = self.pipelines().entry(variant.clone()).or_default().clone();
-        slot.get_or_init(|| self.compile(variant, kernel, variant.wgsl())).clone()
+        let pipeline = slot.get_or_init(|| self.compile(variant, kernel, variant.wgsl())).clone();
+        match pipeline.refusal_by_now() {
+            None => Ok(pipeline),
+            Some(reason) => Err(self.refused(variant, &pipeline, reason)),
+        }
+    }
+
+    /// Waits until the kernels of a plan are compiled. They are compiled side by side, whichever is awaited first.
+    async fn ready(&self, steps: &[Step]) -> Result<(), PlanError> {
+        for Step { variant, pipeline, .. } in steps {
+            if let Some(reason) = pipeline.refusal().await {
+                return Err(self.refused(variant, pipeline, reason));
+            }
+        }
+        // A browser pops the error scopes of a lost device without an error.
+        if is_lost(&self.device) { Err(PlanError::DeviceLost) } else { Ok(()) }
+    }
+
+    /// Forgets a pipeline that was refused, so that the next plan compiles it again: memory may be free by then.
+    fn refused(&self, variant: &Variant, refused: &Pipeline, reason: String) -> PlanError {
+        let mut pipelines = self.pipelines();
+        let kept = pipelines.get(variant).and_then(|slot| slot.get());
+        if kept.is_some_and(|kept| kept.pipeline == refused.pipeline) {
+            pipelines.remove(variant);
+        }
+        PlanError::Refused { variant: variant.clone(), reason }
     }
 
     /// Compiles `wgsl` for a variant instead of its own text, so that tests can plant a mistake and check that it is
     /// noticed.
-    pub(crate) fn substitute(&self, variant: &Variant, wgsl: String) {
+    pub(crate) fn substitute(&self, variant: &Variant, wgsl: String) -> Option<String> {
         let pipeline = self.compile(variant, &variant.kernel(), wgsl);
+        let refusal = pipeline.refusal_by_now();
         self.pipelines().insert(variant.clone(), Arc::new(OnceLock::from(pipeline)));
+        refusal
     }
 
     fn compile(&self, variant: &Variant, kernel: &Kernel, wgsl: String) -> Pipeline {
@@ -381,6 +415,31 @@ impl Plan {
         let same = able.iter().find(|&variant| *variant == self.variant && len_q == self.problem.shape().len_q);
         let variant = same.unwrap_or(&able[0]);
         Ok(self.attention.build(&problem, variant)?)
+    }
+
+    /// Waits until the device has compiled all kernels of this plan.
+    ///
+    /// Natively there is nothing to wait for: [`Attention::plan`] returns when they are compiled. In a browser it returns
+    /// before, and a call that is submitted early waits on the device, where it may hold up the app's own commands. Plans
+    /// that were made one after another compile side by side:
+    ///
+    /// ```
+    /// # use wgpu_attention::{Attention, PlanError, Problem};
+    /// # async fn load(attention: &Attention, prefill: &Problem, decode: &Problem) -> Result<(), PlanError> {
+    /// let (prefill, decode) = (attention.plan(prefill)?, attention.plan(decode)?);
+    /// prefill.ready().await?;
+    /// decode.ready().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
+    /// [`PlanError::DeviceLost`] in a browser, if the device was lost meanwhile.
+    ///
+    /// An app that never waits loses no error: calls of a plan whose kernel was refused are validation errors of wgpu, and the
+    /// next plan that needs the kernel returns the message.
+    pub async fn ready(&self) -> Result<(), PlanError> {
+        self.attention.ready(&self.steps).await
     }
 
     /// The problem that was planned.

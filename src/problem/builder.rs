@@ -12,7 +12,7 @@ use crate::problem::mask::MaskFormat;
 use crate::problem::number::Number;
 use crate::problem::operand::Operand;
 use crate::problem::positions::{Diagonal, Window};
-use crate::problem::program::Programs;
+use crate::problem::program::{Program, Programs};
 use crate::problem::quantization::Quantization;
 use crate::problem::sequences::{Keys, Pages, Queries};
 use crate::problem::shape::Shape;
@@ -380,14 +380,14 @@ impl ProblemBuilder {
     /// read [`aux`](Self::aux) and declare what it needs. See [`programs`](crate::programs) for the members of `At`,
     /// the rules and the costs.
     pub fn score_mod(mut self, text: impl Into<Arc<str>>) -> Self {
-        self.programs.score_mod = Some(text.into());
+        self.programs.score_mod = Some(Program::new(text));
         self
     }
 
     /// A WGSL function that returns whether a query sees a key: `fn mask_mod(at: At) -> bool`. It is combined with all
     /// other masks by "and".
     pub fn mask_mod(mut self, text: impl Into<Arc<str>>) -> Self {
-        self.programs.mask_mod = Some(text.into());
+        self.programs.mask_mod = Some(Program::new(text));
         self
     }
 

@@ -7,6 +7,7 @@ use crate::problem::dtype::Dtype;
 use crate::problem::error::ProblemError;
 use crate::problem::layout::{Layout, View};
 use crate::problem::operand::Operand;
+use crate::problem::program::Program;
 use crate::problem::sequences::Keys;
 use crate::problem::shape::Shape;
 use crate::problem::wanted::Wanted;
@@ -79,7 +80,7 @@ pub struct Gradients {
 pub struct GradientsBuilder {
     problem: Problem,
     wanted: Wanted,
-    score_mod_grad: Option<Arc<str>>,
+    score_mod_grad: Option<Program>,
 }
 
 impl Problem {
@@ -144,7 +145,7 @@ impl GradientsBuilder {
     /// and the gradient of what the `score_mod` returned; it returns their product with the slope there. A text that
     /// declares both functions may be given for both.
     pub fn score_mod_grad(mut self, text: impl Into<Arc<str>>) -> Self {
-        self.score_mod_grad = Some(text.into());
+        self.score_mod_grad = Some(Program::new(text));
         self
     }
 

@@ -1,5 +1,8 @@
 //! The user's programs in the score: WGSL text that the kernels call.
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, ValidationFlags, Validator};
@@ -42,13 +45,56 @@ fn is_scalar(module: &Module, ty: naga::Handle<naga::Type>, kind: ScalarKind) ->
     matches!(module.types[ty].inner, TypeInner::Scalar(scalar) if scalar.kind == kind && (kind == ScalarKind::Bool || scalar.width == 4))
 }
 
+/// A user's text, with the function that checks it. Nothing else refers to that function, so an app without programs links no
+/// parser of WGSL.
+#[derive(Clone)]
+pub(crate) struct Program {
+    text: Arc<str>,
+    check: fn(&Programs, bool) -> Result<(), ProblemError>,
+}
+
+impl Program {
+    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), check: check_all }
+    }
+}
+
+impl Deref for Program {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Only the text tells programs apart.
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Program {}
+
+impl Hash for Program {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
 /// The programs of a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Programs {
-    pub(crate) score_mod: Option<Arc<str>>,
-    pub(crate) mask_mod: Option<Arc<str>>,
+    pub(crate) score_mod: Option<Program>,
+    pub(crate) mask_mod: Option<Program>,
     /// Only within [`Gradients`](crate::Gradients).
-    pub(crate) score_mod_grad: Option<Arc<str>>,
+    pub(crate) score_mod_grad: Option<Program>,
 }
 
 impl Programs {
@@ -56,12 +102,15 @@ impl Programs {
         self.score_mod.is_some() || self.mask_mod.is_some()
     }
 
+    fn all(&self) -> impl Iterator<Item = (Function, &Option<Program>)> {
+        let Self { score_mod, mask_mod, score_mod_grad } = self;
+        [(Function::ScoreMod, score_mod), (Function::MaskMod, mask_mod), (Function::ScoreModGrad, score_mod_grad)]
+            .into_iter()
+    }
+
     /// The programs that are given.
     pub(crate) fn given(&self) -> impl Iterator<Item = (Function, &str)> {
-        let Self { score_mod, mask_mod, score_mod_grad } = self;
-        let all =
-            [(Function::ScoreMod, score_mod), (Function::MaskMod, mask_mod), (Function::ScoreModGrad, score_mod_grad)];
-        all.into_iter().filter_map(|(function, text)| Some((function, text.as_deref()?)))
+        self.all().filter_map(|(function, program)| Some((function, program.as_deref()?)))
     }
 
     /// The user's text for all programs. A text that is given for several appears once.
@@ -77,23 +126,8 @@ impl Programs {
 
     /// Checks that the texts parse, declare the required functions, and declare nothing that a kernel cannot contain.
     pub(crate) fn check(&self, has_aux: bool) -> Result<(), ProblemError> {
-        for (function, text) in self.given() {
-            check_one(function, text, has_aux)?;
-        }
-        // Each text is valid by itself. Together they may declare a name twice, which is reported in the later text.
-        let Err((mut line, column, message)) = parse(&self.text(), has_aux) else { return Ok(()) };
-        let mut seen: Vec<(Function, &str)> = Vec::new();
-        for (function, text) in self.given() {
-            if seen.iter().all(|&(_, other)| other != text) {
-                let lines = u32::try_from(text.matches('\n').count() + 1).unwrap_or(u32::MAX);
-                if line <= lines {
-                    return Err(ProblemError::Program { function, line, column, message });
-                }
-                line -= lines;
-                seen.push((function, text));
-            }
-        }
-        Ok(())
+        let first = self.all().find_map(|(_, program)| program.as_ref());
+        first.map_or(Ok(()), |program| (program.check)(self, has_aux))
     }
 }
 
@@ -104,6 +138,26 @@ pub(crate) fn fingerprint(text: &str) -> u32 {
 
 /// The line, the column and the message of an error.
 type Wrong = (u32, u32, String);
+
+fn check_all(programs: &Programs, has_aux: bool) -> Result<(), ProblemError> {
+    for (function, text) in programs.given() {
+        check_one(function, text, has_aux)?;
+    }
+    // Each text is valid by itprograms. Together they may declare a name twice, which is reported in the later text.
+    let Err((mut line, column, message)) = parse(&programs.text(), has_aux) else { return Ok(()) };
+    let mut seen: Vec<(Function, &str)> = Vec::new();
+    for (function, text) in programs.given() {
+        if seen.iter().all(|&(_, other)| other != text) {
+            let lines = u32::try_from(text.matches('\n').count() + 1).unwrap_or(u32::MAX);
+            if line <= lines {
+                return Err(ProblemError::Program { function, line, column, message });
+            }
+            line -= lines;
+            seen.push((function, text));
+        }
+    }
+    Ok(())
+}
 
 fn check_one(function: Function, text: &str, has_aux: bool) -> Result<(), ProblemError> {
     let wrong = |(line, column, message)| ProblemError::Program { function, line, column, message };

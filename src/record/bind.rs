@@ -77,7 +77,7 @@ impl MergePlan {
     /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
     pub fn bind(&self, operands: &Operands<'_>) -> Result<Call, BindError> {
         let uses = |operand| self.merge.uses(operand);
-        operands.check(uses, &self.operands, self.attention.caps().binding_alignment)?;
+        operands.check(uses, &self.operands, &self.attention)?;
         let dispatches = self.step.launches.iter().map(|launch| {
             let buffers = launch.slices.iter().filter_map(|slice| {
                 let Resource::Operand(operand) = slice.resource else { return None };
@@ -117,7 +117,9 @@ impl Plan {
     /// start of the binding. If the plan needs [`scratch`](Self::scratch), it is allocated for this call alone.
     ///
     /// # Errors
-    /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
+    /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage. In a browser it is
+    /// [`BindError::DeviceLost`] if the device is lost, once the page's event loop has turned since. Natively, a lost device binds,
+    /// and what is recorded on it cannot be read back.
     pub fn bind(&self, operands: &Operands<'_>) -> Result<Call, BindError> {
         self.bind_in(operands, &self.scratch())
     }
@@ -132,7 +134,7 @@ impl Plan {
             return Err(BindError::Scratch { need: self.need, got: scratch.size() });
         }
         let uses = |operand| self.problem.uses(operand);
-        operands.check(uses, &self.operands, self.attention.caps().binding_alignment)?;
+        operands.check(uses, &self.operands, &self.attention)?;
         let mut dispatches = Vec::new();
         for step in self.steps.iter() {
             for launch in &step.launches {

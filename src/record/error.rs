@@ -112,9 +112,9 @@ pub enum BindError {
         /// Number of pairs.
         pairs: u32,
     },
-    /// The device could not create a buffer.
+    /// The device could not create or bind a buffer.
     #[error(
-        "the device could not create a buffer for `{operand}`: it is lost, destroyed or out of memory; create another device"
+        "the device could not create or bind a buffer for `{operand}`: it is lost, destroyed or out of memory; create another device"
     )]
     DeviceLost {
         /// The operand that the buffer is for.

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use wgpu::{BufferAddress, BufferBinding, BufferSize, BufferUsages};
 
+use crate::device::loss::is_lost;
 use crate::kernel::slots::Usage;
-use crate::plan::Bound;
+use crate::plan::{Attention, Bound};
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 use crate::record::error::BindError;
@@ -59,8 +60,12 @@ impl<'a> Operands<'a> {
         &self,
         uses: impl Fn(Operand) -> bool,
         wanted: &[Bound],
-        alignment: u64,
+        attention: &Attention,
     ) -> Result<(), BindError> {
+        if let Some(bound) = wanted.first().filter(|_| is_lost(attention.device())) {
+            return Err(BindError::DeviceLost { operand: bound.view.operand });
+        }
+        let alignment = attention.caps().binding_alignment;
         for operand in Operand::ALL {
             let bound = wanted.iter().find(|bound| bound.view.operand == operand);
             match (bound, self.get(operand)) {

@@ -223,6 +223,12 @@ fn planning() {
     let plain = Problem::builder(shape()).build().unwrap();
     let no_tiles = Attention::new(&device).plan_block_mask(&plain).unwrap_err();
     assert_eq!(no_tiles, PlanError::NoBlockMask);
+    let attention = Attention::new(&device);
+    let variant = &attention.candidates(&plain).unwrap()[0];
+    testing::substitute(&attention, variant, "no WGSL".to_owned());
+    let refused = attention.plan(&plain).unwrap_err();
+    assert!(matches!(&refused, PlanError::Refused { variant: named, .. } if named == variant), "{refused:?}");
+    assert_says(&refused, &[&variant.to_string(), "global item", "plan again", "another driver"]);
     let nothing_new = Attention::new(&device).plan_append(&plain).unwrap_err();
     assert_eq!(nothing_new, PlanError::NoAppend);
     assert_says(&nothing_new, &["appends nothing", "ProblemBuilder::append"]);
@@ -496,9 +502,8 @@ fn running() {
         assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
     }
 
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    testing::substitute(&attention, variant, "fn main() {}".to_owned());
-    assert!(pollster::block_on(scope.pop()).is_some());
+    // A shader without an entry point.
+    assert!(testing::substitute(&attention, variant, "fn main() {}".to_owned()).is_some());
     let error = run(&problem, right).unwrap_err();
     assert!(matches!(error, RunError::Refused(_)), "{error:?}");
     assert_says(&error, &["refused", "another variant"]);

@@ -213,7 +213,59 @@ fn words_need_64_bit_integers() {
 #[test]
 fn only_mesas_software_drivers_end_loops_early() {
     for (name, caps) in adapters() {
-        let ends_loops = name.contains("lavapipe") || name.contains("llvmpipe") || name.contains("emulated");
+        // A browser does not tell which driver it has.
+        let is_mesa = ["lavapipe", "llvmpipe", "emulated"].iter().any(|part| name.contains(part));
+        let ends_loops = is_mesa || name == "a browser's CPU";
         assert_eq!(caps.loop_iterations < u32::MAX, ends_loops, "{name}");
     }
+}
+
+/// What a browser tells of an adapter beyond wgpu, and what follows: whether it is a software GPU, the registers of a thread, the
+/// workgroups that fill it, the operations of a dispatch, and the iterations of a loop.
+#[test]
+fn a_page_knows_its_adapter() {
+    let short = 1_u64 << 32;
+    let long = 1_u64 << 37;
+    let gpu = caps("", DeviceType::Other, Backend::BrowserWebGpu, [4, 128], Features::empty());
+    let fallback = caps("", DeviceType::Cpu, Backend::BrowserWebGpu, [4, 4], Features::empty());
+    let facts = |caps: Caps| {
+        (caps.is_software, caps.thread_registers, caps.workgroups_to_fill, caps.dispatch_flop, caps.loop_iterations)
+    };
+    let unknown = (false, 128, 256, long, u32::MAX);
+    assert_eq!(facts(gpu), unknown);
+    assert_eq!(facts(fallback), (true, 128, 16, short, 65_535));
+    let integrated = |registers| (false, registers, 128, long, u32::MAX);
+    let discrete = |registers| (false, registers, 512, long, u32::MAX);
+    for (vendor, architecture, wanted) in [
+        ("nvidia", "ampere", discrete(255)),
+        ("nvidia", "blackwell", discrete(255)),
+        ("nvidia", "", discrete(255)),
+        ("nvidia", "fermi", discrete(128)),
+        ("amd", "rdna-3", (false, 255, 256, long, u32::MAX)),
+        ("amd", "gcn-5", (false, 255, 256, long, u32::MAX)),
+        ("apple", "metal-3", integrated(128)),
+        ("apple", "common-3", integrated(128)),
+        ("intel", "gen-9", integrated(128)),
+        ("intel", "gen-12lp", integrated(128)),
+        ("intel", "gen-12-lp", integrated(128)),
+        ("intel", "gen-12-hp", discrete(128)),
+        ("intel", "xe-2hpg", discrete(128)),
+        ("qualcomm", "adreno-7xx", integrated(192)),
+        ("qualcomm", "adreno-5xx", integrated(128)),
+        ("arm", "valhall", integrated(128)),
+        ("img-tec", "", integrated(128)),
+        ("samsung", "rdna-2", integrated(255)),
+        ("google", "swiftshader", (true, 128, 16, short, u32::MAX)),
+        ("microsoft", "warp", (true, 128, 16, short, u32::MAX)),
+        ("mesa", "software", (true, 128, 16, short, 65_535)),
+        ("", "", unknown),
+        ("a new vendor", "a new architecture", unknown),
+    ] {
+        assert_eq!(facts(gpu.with_page_adapter(vendor, architecture)), wanted, "{vendor} {architecture}");
+    }
+    // What a browser hides stays what wgpu reports, and everything else is as it was.
+    assert_eq!(fallback.with_page_adapter("", ""), fallback);
+    let mut known = fallback;
+    known.loop_iterations = u32::MAX;
+    assert_eq!(fallback.with_page_adapter("google", "swiftshader"), known);
 }

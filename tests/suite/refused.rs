@@ -84,19 +84,34 @@ fn a_readback_of_commands_that_never_ran_is_an_error() {
 }
 
 #[test]
-fn a_kernel_that_the_driver_refuses_is_an_error_of_blocking_functions() {
+fn a_kernel_that_the_driver_refuses_is_an_error_and_is_compiled_again() {
     let (problem, ones) = (problem(), vec![1.0; 128]);
     let inputs = Inputs { q: &ones, k: &ones, v: &ones, ..Inputs::default() };
     each_adapter(|device, queue, heard| {
         let attention = Attention::new(device);
-        let variant = &attention.candidates(&problem).unwrap()[0];
+        let [variant, other] = &attention.candidates(&problem).unwrap()[..2] else { unreachable!("a slice of two") };
+        let before = attention.plan_variant(&problem, variant).unwrap();
         // As if the driver failed on a kernel: its pipeline is invalid.
-        testing::substitute(&attention, variant, "fn main() {}".to_owned());
-        heard.lock().unwrap().clear();
+        let refuse = || assert!(testing::substitute(&attention, variant, "fn main() {}".to_owned()).is_some());
+        refuse();
+        // Other kernels, and plans that were made before, are as they were.
+        assert_eq!(pollster::block_on(attention.plan_variant(&problem, other).unwrap().ready()), Ok(()));
+        assert_eq!(pollster::block_on(before.ready()), Ok(()));
+        let error = attention.plan_variant(&problem, variant).unwrap_err();
+        assert!(matches!(&error, PlanError::Refused { variant: named, .. } if named == variant), "{error:?}");
+        // The next plan compiles it again.
+        assert_eq!(pollster::block_on(attention.plan_variant(&problem, variant).unwrap().ready()), Ok(()));
+
+        refuse();
         let error = blocking::attention_with(&attention, queue, &problem, &inputs, variant).unwrap_err();
-        assert!(matches!(error, RunError::Refused(_)), "{error:?}");
+        assert!(matches!(&error, RunError::Refused(why) if why.contains(&variant.to_string())), "{error:?}");
+        refuse();
         let error = blocking::tune(&attention, queue, &problem).unwrap_err();
         assert!(matches!(error, RunError::Refused(_)), "{error:?}");
+        let again = blocking::attention_with(&attention, queue, &problem, &inputs, variant).unwrap();
+        assert!(again.out.iter().all(|&x| x == 1.0));
+        // The errors were returned, so the app's handler heard none.
+        assert_eq!(*heard.lock().unwrap(), [""; 0]);
     });
 }
 

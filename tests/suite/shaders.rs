@@ -501,6 +501,22 @@ fn every_variable_of_a_function_is_declared_with_a_value() {
     }
 }
 
+/// WGSL's tokens are separated by white space and comments, and nothing else is dropped.
+#[test]
+fn a_browser_gets_the_same_code_without_comments() {
+    fn code(text: &str) -> impl Iterator<Item = &str> {
+        text.lines().flat_map(|line| line.split("//").next().unwrap_or_default().split_whitespace())
+    }
+    for (name, variant) in every_variant() {
+        let (whole, bare) = (variant.wgsl(), testing::wgsl_in_browser(&variant));
+        assert!(code(&whole).eq(code(&bare)), "{name}");
+        assert!(bare.len() < whole.len(), "{name}");
+        // The name and the parameters, which come first, keep their comments.
+        let (_, files) = bare.split_once("struct Params").unwrap().1.split_once("\n}\n").unwrap();
+        assert!(!files.contains("//"), "{name}");
+    }
+}
+
 /// For compilers that are not written in Rust; see `cargo xtask tint`.
 #[test]
 #[ignore = "writes every variant's text to target/wgsl"]
@@ -512,7 +528,11 @@ fn write_every_variant() {
     for (name, variant) in every_variant().into_iter().filter(|(_, variant)| in_browsers(variant)) {
         // Browsers ask for the directive; naga does not know it yet.
         let directive = if needs_subgroups(&variant) { "enable subgroups;\n" } else { "" };
-        std::fs::write(folder.join(format!("{name}.wgsl")), format!("{directive}{}", variant.wgsl())).unwrap();
+        std::fs::write(
+            folder.join(format!("{name}.wgsl")),
+            format!("{directive}{}", testing::wgsl_in_browser(&variant)),
+        )
+        .unwrap();
     }
 }
 

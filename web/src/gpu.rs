@@ -13,6 +13,7 @@ use crate::stopwatch::Stopwatch;
 
 /// The browser's device with a model's tensors.
 #[wasm_bindgen]
+#[derive(Debug)]
 pub struct Gpu {
     pub(crate) attention: Attention,
     pub(crate) queue: wgpu::Queue,
@@ -27,6 +28,7 @@ pub struct Gpu {
 
 /// The results, and by what kernel.
 #[wasm_bindgen(getter_with_clone)]
+#[derive(Debug)]
 pub struct OnGpu {
     pub attended: Attended,
     /// The variant's name.
@@ -39,10 +41,9 @@ pub struct OnGpu {
 
 #[wasm_bindgen]
 impl Gpu {
-    /// Opens the browser's GPU and uploads the model's tensors. `vendor` and `architecture` are those of the page's own
-    /// `GPUAdapterInfo`, which wgpu does not know.
-    pub async fn open(model: &Model, vendor: String, architecture: String) -> Result<Self, JsError> {
-        Self::opened(model, &vendor, &architecture).await.map_err(told)
+    /// Opens the browser's GPU and uploads the model's tensors.
+    pub async fn open(model: &Model) -> Result<Self, JsError> {
+        Self::opened(model).await.map_err(told)
     }
 
     /// Whether the device is a CPU.
@@ -64,7 +65,7 @@ impl Gpu {
 }
 
 impl Gpu {
-    async fn opened(model: &Model, vendor: &str, architecture: &str) -> Result<Self> {
+    async fn opened(model: &Model) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await?;
         let granted = adapter.limits();
@@ -82,7 +83,6 @@ impl Gpu {
             })
             .await?;
         let attention = Attention::new(&device);
-        let _ = (vendor, architecture);
         let buffer = |elements: u64, usage| {
             let usage = usage | BufferUsages::STORAGE;
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -115,6 +115,7 @@ impl Gpu {
     async fn attended(&self, model: &Model, settings: &Settings) -> Result<OnGpu> {
         let problem = problem(model, settings)?;
         let plan = self.attention.plan(&problem)?;
+        plan.ready().await?;
         let seen = match settings.mask_mod() {
             Some(text) => Some(program::seen(self, text, problem.shape()).await?),
             None => None,

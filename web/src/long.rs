@@ -17,6 +17,7 @@ const TOLERANCE: f64 = 1e-4;
 
 /// How a sequence was computed.
 #[wasm_bindgen(getter_with_clone)]
+#[derive(Debug)]
 pub struct Long {
     /// The fused kernel's milliseconds.
     pub fused: f64,
@@ -54,11 +55,13 @@ impl Gpu {
         let out = self.tensor(count, BufferUsages::COPY_SRC);
 
         let plan = self.attention.plan(&problem)?;
+        plan.ready().await?;
         let whole = wgpu::Buffer::as_entire_buffer_binding;
         let call = plan.bind(&Operands::new(whole(&q), whole(&k), whole(&v), whole(&out)))?;
         let fused = self.stopwatch.time(self, &call).await?;
         self.check(&problem, &tensors, &out).await?;
 
+        let out = self.tensor(count, BufferUsages::COPY_SRC);
         let naive = match Naive::new(self, shape, [&q, &k, &v, &out]) {
             Ok(naive) => {
                 let time = self.stopwatch.time(self, &naive).await?;

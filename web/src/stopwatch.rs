@@ -12,6 +12,7 @@ const LONG_ENOUGH: f64 = 20.0;
 const MOST_RUNS: u32 = 200;
 
 /// Timestamps of a pass, on devices that have them.
+#[derive(Debug)]
 pub(crate) struct Stopwatch {
     stamps: Option<(wgpu::QuerySet, f64)>,
     marks: wgpu::Buffer,

@@ -6,6 +6,7 @@ mod chromium;
 mod page;
 mod report;
 mod server;
+mod size;
 mod toolchain;
 
 use std::env;
@@ -41,8 +42,11 @@ impl Setup {
 
     /// Installs what is missing, builds the page and opens it.
     pub(crate) fn run(&self, steps: &mut Steps) {
-        steps.run("the browser's page", || page::build(&self.toolchain));
-        steps.run("kernels in the browser", || self.open());
+        steps.run("docs for browsers", || page::document(&self.toolchain));
+        // Otherwise an earlier page would be opened.
+        if steps.run("the browser's page", || page::build(&self.toolchain)).error.is_none() {
+            steps.run("kernels in the browser", || self.open());
+        }
     }
 
     fn open(&self) -> Result<()> {
@@ -59,6 +63,11 @@ pub(crate) fn test() -> Result<()> {
     let mut steps = Steps::default();
     setup.run(&mut steps);
     steps.finish()
+}
+
+/// Measures what the crate adds to an app's download.
+pub(crate) fn measure() -> Result<()> {
+    size::measure(&Toolchain::find()?)
 }
 
 /// Whether the browser tests must run: in CI on Linux, if everything that is missing can be installed.

@@ -33,7 +33,11 @@ enum Task {
         full: bool,
     },
     /// Run chosen kernels in Chromium on its software driver and judge every row; installs what it needs (Debian, root)
-    Browser,
+    Browser {
+        /// Measure instead how much an app in a browser downloads for this crate
+        #[arg(long)]
+        size: bool,
+    },
     /// Run only the tests of `tests/suite`, and print which kernels ran on which adapters
     Suite {
         /// Also run the tests marked `#[ignore]`
@@ -71,7 +75,8 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
-        Task::Browser => browser::test(),
+        Task::Browser { size: false } => browser::test(),
+        Task::Browser { size: true } => browser::measure(),
         Task::Suite { full, names } => tests::suite_alone(full, &names),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),

@@ -1,7 +1,7 @@
 //! Compiles the page, `browser/` in the repository, to WebAssembly and packs it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,6 +12,8 @@ use crate::command::{cargo, root, run};
 /// The profile of both programs here, and the folder that cargo puts them in.
 const PROFILE: &str = "quick";
 
+const BUILD: [&str; 5] = ["build", "--profile", PROFILE, "--target-dir", "target/browser"];
+
 /// The folder of everything that is built for the browser.
 pub(crate) fn folder() -> PathBuf {
     root().join("target").join("browser")
@@ -19,15 +21,30 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Builds the page's files, in the places that [`files`] names.
 pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
-    fs::create_dir_all(folder()).with_context(|| format!("cannot create {}", folder().display()))?;
-    let built = ["build", "--profile", PROFILE, "--target-dir", "target/browser"];
-    run(cargo(built).args(["--package", "wgpu-attention-browser-bindings", "--features", "generate"]))?;
-    let mut compile = cargo(built);
+    bindings()?;
+    let mut compile = cargo(BUILD);
     compile.args(["--package", "wgpu-attention-browser", "--target", TARGET]);
     run(toolchain.prepare(&mut compile)?)?;
-    let [compiled, bindings] = [folder().join(TARGET), folder()].map(|folder| folder.join(PROFILE));
-    let mut pack = std::process::Command::new(bindings.join(format!("bindings{}", std::env::consts::EXE_SUFFIX)));
-    run(pack.arg(compiled.join("wgpu-attention-browser.wasm")).arg(page()))
+    pack(&folder().join(TARGET).join(PROFILE).join("wgpu-attention-browser.wasm"), &page(), "with-names")
+}
+
+/// Builds the program that [`pack`] runs.
+pub(crate) fn bindings() -> Result<()> {
+    fs::create_dir_all(folder()).with_context(|| format!("cannot create {}", folder().display()))?;
+    run(cargo(BUILD).args(["--package", "wgpu-attention-browser-bindings", "--features", "generate"]))
+}
+
+/// Writes what a browser loads of a compiled program, `with-names` or `without-names` of its functions.
+pub(crate) fn pack(compiled: &Path, to: &Path, names: &str) -> Result<()> {
+    let bindings = folder().join(PROFILE).join(format!("bindings{}", std::env::consts::EXE_SUFFIX));
+    run(std::process::Command::new(bindings).arg(compiled).arg(to).arg(names))
+}
+
+/// Checks the documentation as a browser's app sees it.
+pub(crate) fn document(toolchain: &Toolchain) -> Result<()> {
+    let mut document = cargo(["doc", "--no-deps", "--profile", PROFILE, "--target-dir", "target/browser"]);
+    document.args(["--package", "wgpu-attention", "--target", TARGET]).env("RUSTDOCFLAGS", "-D warnings");
+    run(toolchain.prepare(&mut document)?)
 }
 
 /// The page's files.

@@ -68,7 +68,10 @@ impl Toolchain {
             unpack().context("cannot unpack Debian's Rust")?;
         }
         let tree = debian_rust().join("usr");
-        cargo.env("RUSTC", tree.join("bin/rustc")).env("LD_LIBRARY_PATH", tree.join("lib/x86_64-linux-gnu"));
+        cargo
+            .env("RUSTC", tree.join("bin/rustc"))
+            .env("RUSTDOC", tree.join("bin/rustdoc"))
+            .env("LD_LIBRARY_PATH", tree.join("lib/x86_64-linux-gnu"));
         // Compiling the library is not stable yet.
         cargo.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
         // Debian's Rust has no linker for the browser.
