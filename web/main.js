@@ -10,13 +10,13 @@ import { percent, Words } from "./words.js";
 const element = (id) => document.querySelector(`#${id}`);
 
 const model = await loadModel();
-// Head 5 has the clearest pattern; "it" reads "animal".
+// Head 5, which has the clearest pattern, and the word "it".
 const state = { sentence: 0, head: 5, word: 10, pointed: null, weights: model.weights(0) };
 const words = new Words({
   onChoose: (word) => redraw({ word, pointed: null }),
   onPoint: (pointed) => redraw({ pointed }),
 });
-const maps = new Maps(model.heads, state.head, {
+const maps = new Maps({
   onHead: (head) => redraw({ head }),
   onPoint: (pointed) => redraw({ pointed }),
 });
@@ -184,7 +184,7 @@ async function browserAdapter() {
 
 async function start() {
   wasm = await import("./page.js");
-  await wasm.default();
+  await wasm.default({ module_or_path: "page_bg.wasm" });
   wasmModel = new wasm.Model(model.bytes);
   const adapter = await browserAdapter();
   if (adapter) {

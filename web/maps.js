@@ -12,16 +12,9 @@ export class Maps {
   #heads;
   #drawn = null;
 
-  constructor(heads, chosen, { onHead, onPoint }) {
+  constructor({ onHead, onPoint }) {
     const fieldset = document.querySelector("#heads");
-    this.#heads = Array.from({ length: heads }, (_, head) => {
-      const label = document.createElement("label");
-      const radio = Object.assign(document.createElement("input"), { type: "radio", name: "head", value: head });
-      radio.checked = head === chosen;
-      const map = Object.assign(document.createElement("span"), { className: "map" });
-      const canvas = document.createElement("canvas");
-      const row = Object.assign(document.createElement("span"), { className: "row" });
-      map.append(canvas, row);
+    this.#heads = Array.from(fieldset.querySelectorAll(".map"), (map) => {
       map.addEventListener("pointermove", (event) => {
         if (event.pointerType === "touch" || !this.#drawn) return;
         const { top, height } = map.getBoundingClientRect();
@@ -29,9 +22,7 @@ export class Maps {
         onPoint(Math.min(Math.max(word, 0), this.#drawn.count - 1));
       });
       map.addEventListener("pointerleave", () => onPoint(null));
-      label.append(radio, map, `head ${head}`);
-      fieldset.append(label);
-      return { canvas, row };
+      return { canvas: map.querySelector("canvas"), row: map.querySelector(".row") };
     });
     fieldset.addEventListener("change", (event) => onHead(Number(event.target.value)));
     dark.addEventListener("change", () => this.#drawn && this.draw(this.#drawn.weights, this.#drawn.count));
@@ -54,8 +45,8 @@ export class Maps {
   /** Marks the row of a word in every map. */
   mark(word, count) {
     for (const { row } of this.#heads) {
-      row.style.top = `${(word / count) * 100}%`;
       row.style.height = `${100 / count}%`;
+      row.style.translate = `0 ${word * 100}%`;
     }
   }
 }

@@ -9,7 +9,7 @@ let model;
 self.addEventListener("message", async ({ data }) => {
   try {
     if (data.bytes) {
-      await init();
+      await init({ module_or_path: "page_bg.wasm" });
       model = new Model(data.bytes);
       return;
     }

@@ -3,13 +3,17 @@
 //! Compiling the shaders as Chrome does (`tint.rs`) does not show what the compiled code computes. Only running it does.
 
 mod chromium;
+mod devtools;
 mod page;
 mod report;
 mod server;
+pub(crate) mod site;
 mod size;
 mod toolchain;
+mod visit;
 
 use std::env;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -47,6 +51,22 @@ impl Setup {
         if steps.run("the browser's page", || page::build(&self.toolchain)).error.is_none() {
             steps.run("kernels in the browser", || self.open());
         }
+        if steps.run("the public page", || site::build(&self.toolchain)).error.is_none() {
+            steps.run("a visit to the public page", || self.visit());
+        }
+    }
+
+    /// Uses the public page as a person would.
+    fn visit(&self) -> Result<()> {
+        let server = Server::new(site::files()?)?;
+        let address = server.address();
+        thread::scope(|scope| {
+            scope.spawn(|| server.answer());
+            let visited = Chromium::open(self.browser.program()?, "about:blank")
+                .and_then(|mut chromium| visit::everything(&chromium.devtools()?, &address));
+            server.stop();
+            visited
+        })
     }
 
     fn open(&self) -> Result<()> {
@@ -73,4 +93,11 @@ pub(crate) fn measure() -> Result<()> {
 /// Whether the browser tests must run: in CI on Linux, if everything that is missing can be installed.
 pub(crate) fn is_required() -> bool {
     env::var_os("CI").is_some() && cfg!(target_os = "linux") && on_path("apt-get") && debian::can_be_root()
+}
+
+/// Builds the public page and uses it.
+pub(crate) fn visit() -> Result<()> {
+    let setup = Setup::find()?;
+    site::build(&setup.toolchain)?;
+    setup.visit()
 }

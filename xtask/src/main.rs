@@ -38,6 +38,12 @@ enum Task {
         #[arg(long)]
         size: bool,
     },
+    /// Build the public page into `target/page`
+    Page {
+        /// Then serve it to browsers on this machine
+        #[arg(long)]
+        serve: bool,
+    },
     /// Run only the tests of `tests/suite`, and print which kernels ran on which adapters
     Suite {
         /// Also run the tests marked `#[ignore]`
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
         Task::Test { full } => tests::everything(full),
         Task::Browser { size: false } => browser::test(),
         Task::Browser { size: true } => browser::measure(),
+        Task::Page { serve } => if serve { browser::site::publish(serve) } else { browser::visit() },
         Task::Suite { full, names } => tests::suite_alone(full, &names),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),

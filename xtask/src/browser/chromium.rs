@@ -17,8 +17,10 @@ const PROGRAMS: [&str; 3] = ["chromium", "google-chrome", "chrome"];
 const PACKAGE: &str = "chromium";
 
 /// No window, no network traffic except the page's, and WebGPU on the software driver even if there is a GPU.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "--headless=new",
+    // A port that is free, which the browser writes to a file of its profile.
+    "--remote-debugging-port=0",
     "--no-sandbox",
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
@@ -32,6 +34,9 @@ const FLAGS: [&str; 10] = [
 
 /// How long the browser may take to end after it was asked to.
 const POLITENESS: Duration = Duration::from_secs(5);
+
+/// How long the browser may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the browser comes from.
 #[derive(Debug)]
@@ -84,6 +89,23 @@ impl Chromium {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
         Ok(Self { child, profile })
+    }
+
+    /// The address at which the browser takes commands, once it listens.
+    pub(crate) fn devtools(&mut self) -> Result<String> {
+        let file = self.profile.join("DevToolsActivePort");
+        let start = Instant::now();
+        loop {
+            // The port, then the path.
+            if let Some((port, path)) = fs::read_to_string(&file).ok().as_deref().and_then(|text| text.split_once('\n')) {
+                return Ok(format!("ws://127.0.0.1:{port}{}", path.trim_end()));
+            }
+            self.check()?;
+            if start.elapsed() > PATIENCE {
+                bail!("the browser has not listened for {PATIENCE:?}: see {}", log().display());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Fails if the browser has ended.

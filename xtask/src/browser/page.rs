@@ -51,9 +51,9 @@ pub(crate) fn document(toolchain: &Toolchain) -> Result<()> {
 pub(crate) fn files() -> Vec<Served> {
     let index = root().join("browser").join("index.html");
     vec![
-        Served { address: "/", path: index, content_type: "text/html" },
-        Served { address: "/page.js", path: page().join("page.js"), content_type: "text/javascript" },
-        Served { address: "/page_bg.wasm", path: page().join("page_bg.wasm"), content_type: "application/wasm" },
+        Served { address: "/".into(), path: index, content_type: "text/html" },
+        Served { address: "/page.js".into(), path: page().join("page.js"), content_type: "text/javascript" },
+        Served { address: "/page_bg.wasm".into(), path: page().join("page_bg.wasm"), content_type: "application/wasm" },
     ]
 }
 

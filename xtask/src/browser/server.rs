@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Served {
     /// The path in its URL, such as `/page.js`.
-    pub(crate) address: &'static str,
+    pub(crate) address: String,
     pub(crate) path: PathBuf,
     pub(crate) content_type: &'static str,
 }
@@ -60,6 +60,21 @@ impl Server {
         Ok(report)
     }
 
+    /// Serves the files until [`stop`](Self::stop).
+    pub(crate) fn answer(&self) {
+        // `recv` fails when it is unblocked.
+        while let Ok(request) = self.http.recv() {
+            // A browser may close a connection before the answer.
+            if let Err(error) = self.serve(request) {
+                println!("not served: {error:#}");
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.http.unblock();
+    }
+
     fn serve(&self, request: Request) -> Result<()> {
         let Some(file) = self.files.iter().find(|file| file.address == request.url()) else {
             return Ok(request.respond(Response::empty(404))?);
@@ -99,7 +114,7 @@ mod tests {
     #[test]
     fn the_page_is_served_and_heard() {
         let path = root().join("xtask/src/browser/server.rs");
-        let server = Server::new(vec![Served { address: "/", path, content_type: "text/html" }]).unwrap();
+        let server = Server::new(vec![Served { address: "/".into(), path, content_type: "text/html" }]).unwrap();
         let address = server.address();
         let page = thread::spawn(move || {
             let page = ask(&address, "GET /");
