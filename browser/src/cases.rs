@@ -66,6 +66,15 @@ pub(crate) fn all() -> [(&'static str, Case); 12] {
     ]
 }
 
+/// Cases about how elements are read, which is the same in every kernel. The best kernel runs them.
+pub(crate) fn of_one_kernel() -> [(&'static str, Case); 2] {
+    let few = || Problem::builder(Shape::new(1, 4, 2, 32).kv_heads(1).kv_len(SEVERAL_ROUNDS));
+    [
+        ("a cache of 4 bits", drawn(&few().kv_quantized(Quantization::Int4), Fill::Normal, 13)),
+        ("a cache of fp8", drawn(&few().kv_quantized(Quantization::Fp8E4m3), Fill::Normal, 14)),
+    ]
+}
+
 /// What is tuned. Its kernels are those of another case, so that the browser has compiled them.
 pub(crate) fn tuned() -> Problem {
     Problem::builder(Shape::new(1, 4, 2, 32).kv_heads(1).kv_len(SEVERAL_ROUNDS)).build().unwrap()

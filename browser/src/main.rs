@@ -1,5 +1,5 @@
 //! The page that `cargo xtask browser` opens: a few attention problems, run with every kernel that a browser's device gets
-//! and judged row by row against the f64 reference; one problem that is tuned; and what happens to a kernel that is refused and to a
+//! and judged row by row against the f64 reference; gradients, appending and merging; one problem that is tuned; and what happens to a kernel that is refused and to a
 //! device that is lost.
 //!
 //! Cases are made and results are judged by `truth`, as in the tests.
@@ -11,6 +11,8 @@
 mod cases;
 #[cfg(target_arch = "wasm32")]
 mod device;
+#[cfg(target_arch = "wasm32")]
+mod families;
 #[cfg(target_arch = "wasm32")]
 mod page;
 

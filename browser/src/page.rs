@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use wasm_bindgen::prelude::wasm_bindgen;
-use wgpu_attention::{Attention, Operand, Problem, Readback, Variant, submitting};
+use wgpu_attention::{Attention, Call, Operand, Problem, Readback, Variant, submitting};
 
-use crate::{cases, device};
+use crate::{cases, device, families};
 use truth::{Case, Expected, Outputs, indices};
 
 #[wasm_bindgen]
@@ -15,7 +15,7 @@ extern "C" {
 }
 
 /// The bytes of an output before a kernel writes it: NaN in every element type.
-const UNWRITTEN: u8 = 0xff;
+pub(crate) const UNWRITTEN: u8 = 0xff;
 
 /// Starts the page.
 pub(crate) fn open() {
@@ -29,20 +29,30 @@ async fn run() {
     device.set_device_lost_callback(|reason, why| post("fault", &format!("the device is lost: {reason:?}, {why}")));
     let attention = Attention::with_caps(&device, cases::caps(&device.limits()));
     for (name, case) in cases::all() {
-        let expected = Expected::of(&case);
-        for variant in cases::one_of_each_kernel(attention.candidates(&case.problem).unwrap()) {
-            let outputs = outputs(&attention, &queue, &case, &variant).await;
-            match expected.check(&outputs) {
-                Ok(verdict) => {
-                    post("right", &format!("{name}: {variant}, {:.2} of the tolerance", verdict.relative_error()))
-                }
-                Err(wrong) => post("wrong", &format!("{name}: {variant}, {wrong}")),
-            }
-        }
+        let variants = cases::one_of_each_kernel(attention.candidates(&case.problem).unwrap());
+        judge(&attention, &queue, name, &case, &variants).await;
     }
+    for (name, case) in cases::of_one_kernel() {
+        let variants = &attention.candidates(&case.problem).unwrap()[..1];
+        judge(&attention, &queue, name, &case, variants).await;
+    }
+    families::check(&attention, &queue).await;
     tune(&attention, &queue, &cases::tuned()).await;
     device::check(&attention, &queue).await;
     post("done", "");
+}
+
+/// Runs a case by each of these variants.
+async fn judge(attention: &Attention, queue: &wgpu::Queue, name: &str, case: &Case, variants: &[Variant]) {
+    let expected = Expected::of(case);
+    for variant in variants {
+        match expected.check(&outputs(attention, queue, case, variant).await) {
+            Ok(verdict) => {
+                post("right", &format!("{name}: {variant}, {:.2} of the tolerance", verdict.relative_error()))
+            }
+            Err(wrong) => post("wrong", &format!("{name}: {variant}, {wrong}")),
+        }
+    }
 }
 
 /// Times every candidate for `problem`, which awaits each run.
@@ -78,19 +88,12 @@ async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, varian
         queue.write_buffer(buffer, 0, &vec![UNWRITTEN; buffer.size() as usize]);
     }
     let call = plan.bind(&buffers.operands()).unwrap();
-    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    call.encode(&mut encoder);
-    let readbacks: Vec<(Operand, Readback)> = written
-        .map(|(operand, buffer)| {
-            let readback = Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding());
-            (operand, readback.unwrap())
-        })
-        .collect();
-    queue.submit([encoder.finish()]);
+    let (operands, read): (Vec<Operand>, Vec<&wgpu::Buffer>) = written.unzip();
+    let results = finish(device, queue, &[call], &read).await;
 
     let mut outputs = Outputs::default();
-    for (operand, readback) in readbacks {
-        let values = elements(&case.problem, operand, readback).await;
+    for (operand, bytes) in operands.into_iter().zip(results) {
+        let values = elements(&case.problem, operand, &bytes);
         match operand {
             Operand::Lse => outputs.lse = Some(values),
             Operand::Weights => outputs.weights = Some(values),
@@ -100,9 +103,29 @@ async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, varian
     outputs.owned(case)
 }
 
+/// Runs calls one after another and reads buffers back.
+pub(crate) async fn finish(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    calls: &[Call],
+    read: &[&wgpu::Buffer],
+) -> Vec<Vec<u8>> {
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    calls.iter().for_each(|call| call.encode(&mut encoder));
+    let readbacks =
+        read.iter().map(|buffer| Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding()).unwrap());
+    let readbacks: Vec<Readback> = readbacks.collect();
+    queue.submit([encoder.finish()]);
+    let mut results = Vec::new();
+    for readback in readbacks {
+        results.push(readback.bytes().await.unwrap());
+    }
+    results
+}
+
 /// The elements of an output in order.
-async fn elements(problem: &Problem, operand: Operand, readback: Readback) -> Vec<f32> {
+fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
     let view = problem.view(operand).unwrap();
-    let values = readback.values(problem.dtype(operand).unwrap()).await.unwrap();
+    let values = problem.dtype(operand).unwrap().decode(bytes);
     indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
 }

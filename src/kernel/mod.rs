@@ -38,6 +38,9 @@ pub(crate) mod select;
 pub(crate) mod select_gradients;
 pub(crate) mod variant;
 
+/// Whether the app runs in a browser. wgpu 30 has no subgroups and no matrix units there, so the app need not download the kernels
+/// for them.
+const IN_BROWSER: bool = cfg!(target_arch = "wasm32");
 /// Head sizes are rounded up to a multiple of this, for fewer pipelines and whole vectors everywhere.
 const DIM_STEP: u32 = 32;
 /// The largest head size.

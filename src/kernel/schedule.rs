@@ -11,7 +11,7 @@ use crate::kernel::record::Kernel;
 use crate::kernel::streams::Streams;
 use crate::kernel::tiled::{Exchange, Tiled};
 use crate::kernel::{
-    DIM_STEP, append, block_mask, combine, gradient, gradient_lanes, lanes, matrix, merge, stage, tiled,
+    DIM_STEP, IN_BROWSER, append, block_mask, combine, gradient, gradient_lanes, lanes, matrix, merge, stage, tiled,
 };
 
 /// A schedule with its parameters.
@@ -63,6 +63,12 @@ impl Schedule {
     /// The kernel for `choices`.
     pub(super) fn kernel(self, choices: &Choices) -> Kernel {
         match self {
+            Self::Streams(_) | Self::Lanes { .. } | Self::Stage | Self::StagePairs(_) | Self::GradientLanes { .. }
+                if IN_BROWSER =>
+            {
+                unreachable!("`software_lanes` finds none in a browser")
+            }
+            Self::Matrix(_) if IN_BROWSER => unreachable!("`on_matrices` finds none in a browser"),
             Self::Tiled(tiled) => tiled.kernel(choices),
             Self::Decode(decode) => decode.kernel(choices),
             Self::Streams(streams) => streams.kernel(choices),

@@ -9,7 +9,7 @@ use crate::kernel::schedule::Schedule;
 use crate::kernel::streams::{self, Streams};
 use crate::kernel::tiled::{Exchange, Tiled};
 use crate::kernel::variant::Variant;
-use crate::kernel::{DIM_QK_KEPT, matrix};
+use crate::kernel::{DIM_QK_KEPT, IN_BROWSER, matrix};
 use crate::problem::Problem;
 use crate::problem::merge::Merge;
 
@@ -153,7 +153,7 @@ const ROWS_OF_A_THREAD: u32 = 4;
 const LANES: [u32; 2] = [4, 8];
 
 pub(super) fn software_lanes(caps: &Caps) -> Option<u32> {
-    caps.subgroup_size.filter(|size| caps.is_software && LANES.contains(size))
+    caps.subgroup_size.filter(|size| !IN_BROWSER && caps.is_software && LANES.contains(size))
 }
 
 /// `None` if [`streams`] applies, which does the same work with subgroups and is much faster.
@@ -171,6 +171,9 @@ fn streams(problem: &Problem, caps: &Caps) -> Option<Schedule> {
 }
 
 fn on_matrices(problem: &Problem, caps: &Caps, rows: matrix::Rows) -> Option<Schedule> {
+    if IN_BROWSER {
+        return None;
+    }
     matrix::of(problem, caps, rows).map(Schedule::Matrix)
 }
 

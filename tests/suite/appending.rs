@@ -2,87 +2,16 @@
 
 use std::collections::HashMap;
 
-use truth::{Case, Expected, Fill, Host, Outputs, Sequences, indices};
+use truth::appending::New;
+use truth::{Case, Fill, Host};
 use wgpu_attention::{
     Append, Diagonal, Dtype, Operand, Operands, Pages, Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs,
-    Shape, View, Window,
+    Shape, Window,
 };
 
 use crate::case::drawn;
 use crate::coverage;
-use crate::device::{Device, all, contents, elements};
-
-/// What is appended to the cache of a case, f32 whatever the type.
-struct New {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    table: Vec<f32>,
-}
-
-/// Numbers that look random and fit every type.
-fn numbers(problem: &Problem, operand: Operand, seed: usize) -> Vec<f32> {
-    let len = problem.view(operand).map_or(0, |view| view.end() as usize);
-    let number = |n: usize| ((n * 37 + seed * 11) % 101) as f32 / 32.0 - 1.5;
-    let dtype = problem.dtype(operand).unwrap_or_default();
-    dtype.decode(&dtype.encode(&(0..len).map(number).collect::<Vec<_>>()))
-}
-
-impl New {
-    fn of(problem: &Problem) -> Self {
-        let [q, k, v] = [(Operand::NewQ, 1), (Operand::NewK, 2), (Operand::NewV, 3)]
-            .map(|(operand, seed)| numbers(problem, operand, seed));
-        let table = problem.appends().and_then(|append| append.rotary).map(|rotary| rotary.table(10_000.0, 1.0));
-        Self { q, k, v, table: table.unwrap_or_default() }
-    }
-
-    fn values(&self, operand: Operand) -> &[f32] {
-        match operand {
-            Operand::NewQ => &self.q,
-            Operand::NewK => &self.k,
-            Operand::NewV => &self.v,
-            _ => &self.table,
-        }
-    }
-}
-
-/// A row rotated in f64.
-fn rotated(row: &[f32], rotary: Option<Rotary>, table: &[f32], position: u32) -> Vec<f64> {
-    let mut out: Vec<f64> = row.iter().map(|&x| x.into()).collect();
-    let Some(Rotary { dims, pairs, .. }) = rotary else { return out };
-    let half = (dims / 2) as usize;
-    for i in 0..half {
-        let (a, b) = match pairs {
-            RotaryPairs::Halves => (i, i + half),
-            RotaryPairs::Neighbours => (2 * i, 2 * i + 1),
-        };
-        let at = (position as usize * half + i) * 2;
-        let [cos, sin] = [table[at], table[at + 1]].map(f64::from);
-        (out[a], out[b]) =
-            (f64::from(row[a]) * cos - f64::from(row[b]) * sin, f64::from(row[b]) * cos + f64::from(row[a]) * sin);
-    }
-    out
-}
-
-fn row_of(view: &View, values: &[f32], [batch, head, row]: [u32; 3]) -> Vec<f32> {
-    (0..view.extent[3]).map(|d| values[view.index([batch, head, row, d]) as usize]).collect()
-}
-
-/// The rows of K and V that new tokens have, and their source: (place, (batch, row) of the new row, position).
-fn places(case: &Case, total: impl Fn(u32) -> u32) -> HashMap<[u32; 2], ([u32; 2], u32)> {
-    let (problem, sequences) = (&case.problem, Sequences::new(case));
-    let mut places = HashMap::new();
-    for b in 0..problem.shape().batch {
-        let queries = sequences.queries(b);
-        for n in 0..queries {
-            let Some(position) = (total(b) + n).checked_sub(queries) else { continue };
-            if position < problem.shape().len_kv && position >= sequences.oldest(b) {
-                places.insert(sequences.key_place(b, position), (sequences.query_place(b, n), position));
-            }
-        }
-    }
-    places
-}
+use crate::device::{Device, all, contents};
 
 /// Appends, and attends, in one pass. Returns the bytes of q, k, v and the output.
 fn run(device: &Device, case: &Case, new: &New) -> [Vec<u8>; 4] {
@@ -114,96 +43,17 @@ fn run(device: &Device, case: &Case, new: &New) -> [Vec<u8>; 4] {
     bytes.try_into().unwrap()
 }
 
-/// Checks what was appended, that nothing else changed, and that the attention read it.
+/// Checks on every adapter what was appended, that nothing else changed, and that the attention read it.
 fn assert_appended(problem: ProblemBuilder, adjust: impl Fn(&mut Host), total: impl Fn(&Host, u32) -> u32) {
     let mut case = drawn(problem, Fill::Normal, 3);
     adjust(&mut case.host);
-    let (problem, new) = (case.problem.clone(), New::of(&case.problem));
-    let (shape, rotary) = (problem.shape(), problem.appends().unwrap().rotary);
-    let places = places(&case, |b| total(&case.host, b));
-    assert!(!places.is_empty());
+    let new = New::of(&case.problem);
+    let before = [Operand::K, Operand::V].map(|operand| contents(&case, operand));
     for device in all() {
-        let [q, k, v, out] = run(device, &case, &new);
-        let mut after = case.clone();
-        for (operand, source, dim, bytes) in
-            [(Operand::K, Operand::NewK, shape.dim_qk, &k), (Operand::V, Operand::NewV, shape.dim_v, &v)]
-        {
-            let (view, from) = (problem.view(operand).unwrap(), problem.view(source).unwrap());
-            let before = contents(&case, operand);
-            let rotary = rotary.filter(|_| operand == Operand::K);
-            for at @ [batch, head, row, _] in indices(view.extent).filter(|at| at[3] == 0) {
-                let bytes_of = |n: u32| {
-                    let start = (view.index(at) * view.element_bytes) as usize;
-                    start..start + (u64::from(n) * view.element_bytes) as usize
-                };
-                let (got, old) = (&bytes[bytes_of(view.extent[3])], &before[bytes_of(view.extent[3])]);
-                let Some(([b, n], position)) = places.get(&[batch, row]) else {
-                    assert_eq!(got, old, "{operand} {at:?} on {}", device.name);
-                    continue;
-                };
-                let new_row = row_of(&from, new.values(source), [*b, head, *n]);
-                let wanted = rotated(&new_row, rotary, &new.table, *position);
-                let (got, step) = match problem.quantization() {
-                    None => {
-                        let dtype = problem.dtype(operand).unwrap();
-                        (dtype.decode(got), truth::epsilon(dtype) * 4.0)
-                    }
-                    Some(quantization) => {
-                        let words: Vec<u32> = bytemuck::pod_collect_to_vec(got);
-                        // The scale is that of the largest element; an element is off by half of a number at most.
-                        let largest = wanted.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
-                        let numbers = match quantization {
-                            Quantization::Int8 => 127.0,
-                            Quantization::Int4 | Quantization::Fp8E4m3 => 7.0,
-                        };
-                        (quantization.decode(&words, dim), largest / numbers * 0.51)
-                    }
-                };
-                assert_eq!(got.len(), wanted.len());
-                for (x, wanted) in got.iter().zip(wanted) {
-                    assert!(
-                        (f64::from(*x) - wanted).abs() <= step,
-                        "{operand} {at:?}: {x}, not {wanted}; {}",
-                        device.name
-                    );
-                }
-            }
+        let got = run(device, &case, &new);
+        if let Err(wrong) = new.check(&case, |b| total(&case.host, b), &before, &got) {
+            panic!("{wrong} on {}: {:?}", device.name, case.problem);
         }
-        if rotary.is_some() {
-            let (view, dtype) = (problem.view(Operand::Q).unwrap(), problem.dtype(Operand::Q).unwrap());
-            after.host.q = dtype.decode(&q);
-            let (sequences, from) = (Sequences::new(&case), problem.view(Operand::NewQ).unwrap());
-            for b in 0..shape.batch {
-                let queries = sequences.queries(b);
-                for n in 0..queries {
-                    let Some(position) = (total(&case.host, b) + n).checked_sub(queries) else { continue };
-                    // Positions past the table, and so past the cache, are not rotated as anyone would expect.
-                    if position >= shape.len_kv {
-                        continue;
-                    }
-                    let [batch, row] = sequences.query_place(b, n);
-                    for head in 0..shape.heads_q {
-                        let wanted = rotated(&row_of(&from, &new.q, [batch, head, row]), rotary, &new.table, position);
-                        for (x, wanted) in row_of(&view, &after.host.q, [batch, head, row]).iter().zip(wanted) {
-                            let step = truth::epsilon(dtype) * 4.0;
-                            assert!((f64::from(*x) - wanted).abs() <= step, "q of {b}, {head}, {n}: {x}, not {wanted}");
-                        }
-                    }
-                }
-            }
-        }
-        match problem.quantization() {
-            None => {
-                let decode = |operand, bytes: &[u8]| problem.dtype(operand).unwrap().decode(bytes);
-                (after.host.k, after.host.v) = (decode(Operand::K, &k), decode(Operand::V, &v));
-            }
-            Some(_) => {
-                let words = |bytes: &[u8]| Some(bytemuck::pod_collect_to_vec(bytes));
-                (after.host.k_words, after.host.v_words) = (words(&k), words(&v));
-            }
-        }
-        let got = Outputs { out: elements(&problem, Operand::Out, &out), ..Outputs::default() }.owned(&after);
-        Expected::of(&after).check(&got).unwrap_or_else(|wrong| panic!("{wrong} on {}: {problem:?}", device.name));
     }
 }
 

@@ -1,15 +1,13 @@
 //! Merging pairs of an output and its log-sum-exp.
-//!
-//! The merge of a row is attention with the pairs as keys: their log-sum-exps are the scores, and their outputs the values.
-//! So `truth` judges merges as it judges attention.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use truth::{Case, Expected, Fill, Host, Outputs, indices, stored};
+use truth::pairs::{MISTAKES, Pairs, SPREAD, gappy, partly_empty, shape};
+use truth::{Case, Expected, Fill, Outputs, indices};
 use wgpu::BufferUsages;
 use wgpu_attention::{
-    Attention, BindError, Caps, Dtype, Layout, Merge, MergeBuilder, MergePlan, Operand, Operands, Problem,
-    ProblemBuilder, Readback, ScoreLayout, Shape, View, reference, testing,
+    Attention, BindError, Caps, Dtype, Layout, Merge, MergePlan, Operand, Operands, Problem, ProblemBuilder, Readback,
+    Shape, View, reference, testing,
 };
 
 use crate::case::drawn;
@@ -17,74 +15,16 @@ use crate::coverage;
 use crate::device::{Device, all, elements_of, strays, unwritten, verify_once};
 use crate::record::{noop, operands, without_error};
 
-/// A merge with its pairs, laid out as it says. Gaps hold NaN.
-#[derive(Clone)]
-struct Pairs {
-    merge: Merge,
-    outs: Vec<f32>,
-    lses: Vec<f32>,
+/// How pairs are merged on the devices of this machine.
+trait OnDevice {
+    /// Merges on a device as `attention` plans it. Also returns the number of dispatches.
+    fn run_by(&self, device: &Device, attention: &Attention) -> (Outputs, usize);
+    fn run(&self, device: &Device) -> Outputs;
+    /// Merges on every adapter, and judges the results.
+    fn verify(&self);
 }
 
-impl Pairs {
-    /// Outputs from −2 to 2, and log-sum-exps from −`spread` to `spread`.
-    fn drawn(merge: MergeBuilder, spread: f32, seed: u64) -> Self {
-        let merge = merge.build().unwrap();
-        let gaps = |operand| {
-            let element_bytes = merge.dtype(operand).unwrap().size_bytes();
-            vec![f32::NAN; (merge.size_bytes(operand).unwrap() / element_bytes) as usize]
-        };
-        let (outs, lses) = (gaps(Operand::PairOut), gaps(Operand::PairLse));
-        let mut rng = StdRng::seed_from_u64(seed);
-        let pairs = Self { merge, outs, lses };
-        pairs
-            .edited(Operand::PairOut, |_, _, _| rng.random_range(-2.0..2.0))
-            .edited(Operand::PairLse, |_, _, _| rng.random_range(-1.0..=1.0) * spread)
-    }
-
-    /// Replaces each element of an operand by the result of `new`, which gets its pair, its index and its value.
-    fn edited(mut self, operand: Operand, mut new: impl FnMut(u32, [u32; 4], f32) -> f32) -> Self {
-        let (view, stride) = (self.merge.view(operand).unwrap(), self.merge.pair_stride(operand).unwrap());
-        let dtype = self.merge.dtype(operand).unwrap();
-        let values = if operand == Operand::PairOut { &mut self.outs } else { &mut self.lses };
-        for pair in 0..self.merge.pairs() {
-            for at in indices(view.extent) {
-                let place = (u64::from(pair) * stride + view.index(at)) as usize;
-                values[place] = stored(dtype, new(pair, at, values[place]));
-            }
-        }
-        self
-    }
-
-    fn get(&self, operand: Operand, pair: u32, at: [u32; 4]) -> f32 {
-        let (view, stride) = (self.merge.view(operand).unwrap(), self.merge.pair_stride(operand).unwrap());
-        let values = if operand == Operand::PairOut { &self.outs } else { &self.lses };
-        values[(u64::from(pair) * stride + view.index(at)) as usize]
-    }
-
-    /// The attention whose keys are the pairs. Each row is a head, since each has other keys.
-    fn as_attention(&self) -> Case {
-        let (merge, out) = (&self.merge, self.merge.view(Operand::PairOut).unwrap());
-        let [batches, heads, rows, dim] = out.extent;
-        let shape = Shape::new(1, batches * heads * rows, 1, 1).kv_len(merge.pairs()).value_dim(dim);
-        let (pair, out_dtype) = (merge.dtype(Operand::PairOut).unwrap(), merge.dtype(Operand::Out).unwrap());
-        let scores = ScoreLayout::broadcast([1, shape.heads_q, 1, shape.len_kv]);
-        let problem = Problem::builder(shape).kv_dtype(pair).out_dtype(out_dtype).bias(Dtype::F32, scores).lse();
-        let of_rows = indices([batches, heads, rows, 1]);
-        let of_pairs: Vec<_> = of_rows.flat_map(|at| (0..merge.pairs()).map(move |pair| (pair, at))).collect();
-        let columns = |&(pair, [b, h, i, _]): &(u32, [u32; 4])| {
-            (0..dim).map(move |d| self.get(Operand::PairOut, pair, [b, h, i, d]))
-        };
-        let host = Host {
-            q: vec![0.0; shape.heads_q as usize],
-            k: vec![0.0; of_pairs.len()],
-            v: of_pairs.iter().flat_map(columns).collect(),
-            bias: Some(of_pairs.iter().map(|&(pair, at)| self.get(Operand::PairLse, pair, at)).collect()),
-            ..Host::default()
-        };
-        Case::new(problem.build().unwrap(), host)
-    }
-
-    /// Merges on a device as `attention` plans it. Also returns the number of dispatches.
+impl OnDevice for Pairs {
     fn run_by(&self, device: &Device, attention: &Attention) -> (Outputs, usize) {
         let _guard = device.enter();
         let plan = attention.plan_merge(&self.merge).unwrap();
@@ -120,7 +60,6 @@ impl Pairs {
         self.run_by(device, &device.attention).0
     }
 
-    /// Merges on every adapter, and judges the results.
     fn verify(&self) {
         let expected = Expected::of(&self.as_attention());
         for device in all() {
@@ -129,26 +68,6 @@ impl Pairs {
         }
     }
 }
-
-fn shape(dim: u32) -> Shape {
-    Shape::new(2, 3, 5, dim)
-}
-
-/// Pairs side by side in each row of (B, L, H, D), and everything with gaps.
-fn gappy(dim: u32, pairs: u32) -> MergeBuilder {
-    let wide = dim + 3;
-    let all = u64::from(wide * pairs);
-    Merge::builder(shape(dim), pairs)
-        .pair_out(Layout::strided([15 * all + 5, all, 3 * all + 1]).at(2))
-        .pair_out_stride(wide.into())
-        .pair_lse(Layout::strided([3, 1, 7]).at(1))
-        .pair_lse_stride(41)
-        .out(Layout::blhd(3, 5, wide).at(1))
-        .lse_in(Layout::blhd(3, 5, 2).at(3))
-}
-
-/// The longest log-sum-exps of which the others still count.
-const SPREAD: f32 = 3.0;
 
 #[test]
 fn pairs_of_every_type_are_merged() {
@@ -217,23 +136,6 @@ fn log_sum_exps_of_any_size_are_merged() {
         let pairs = Pairs::drawn(Merge::builder(shape(12), 6).lse(), spread, 9);
         pairs.edited(Operand::PairLse, |_, _, lse| lse + offset).verify();
     }
-}
-
-/// Which rows of which pairs saw no key, for every kind of row: none, some, all but one, and all.
-fn saw_none(pair: u32, [batch, head, row, _]: [u32; 4]) -> bool {
-    match (batch * 15 + head * 5 + row) % 5 {
-        0 => false,
-        1 => pair == 1,
-        2 => pair != 2,
-        3 => pair < 3,
-        _ => true,
-    }
-}
-
-fn partly_empty(merge: MergeBuilder, unseen: f32) -> Pairs {
-    let pairs = Pairs::drawn(merge, SPREAD, 10);
-    let pairs = pairs.edited(Operand::PairLse, |n, at, x| if saw_none(n, at) { f32::NEG_INFINITY } else { x });
-    pairs.edited(Operand::PairOut, |n, at, x| if saw_none(n, at) { unseen } else { x })
 }
 
 #[test]
@@ -566,45 +468,6 @@ fn log_sum_exps_of_attention_lie_where_they_are_wanted() {
         let problem = Problem::builder(Shape::new(2, 4, len_q, 32).kv_heads(2).kv_len(70));
         verify_once(&drawn(problem.lse_in(layout), Fill::Normal, 17));
     }
-}
-
-/// What exposes a mistake.
-type Question = fn() -> Pairs;
-
-/// Mistakes in `combine.wgsl`: what is replaced, by what, and the pairs that expose it.
-const MISTAKES: [(&str, &str, Question); 13] = [
-    ("m = max(m, pair_lse[", "m = (pair_lse[", far_apart),
-    ("lse_at + i * params.pair_lse_stride], m)", "lse_at + params.pair_lse_stride], m)", plain),
-    ("out_at + i * params.pair_out_stride", "out_at + i", plain),
-    ("exp(below)", "exp2(below)", plain),
-    ("l += weight;", "l += 1.0;", plain),
-    ("select(vec4(0.0), x, weight > 0.0)", "x", poisoned),
-    ("0.0, saw_none(lse))", "1.0, saw_none(lse))", poisoned),
-    ("vec4(0.0), l == 0.0)", "vec4(1.0), l == 0.0)", poisoned),
-    ("params.negative_infinity, l == 0.0)", "0.0, l == 0.0)", poisoned),
-    ("select(m + natural_log(l)", "select(natural_log(l)", plain),
-    ("let dim = n % vectors * 4u;", "let dim = 0u;", plain),
-    ("if (row >= params.len_q) { return; }", "", heads_apart),
-    ("if (dim == 0u) {", "if (dim == 4u) {", poisoned),
-];
-
-fn plain() -> Pairs {
-    Pairs::drawn(gappy(7, 3), SPREAD, 18)
-}
-
-/// With room for another row after the last of each head.
-fn heads_apart() -> Pairs {
-    let out = Layout::strided([300, 100, 12]);
-    Pairs::drawn(Merge::builder(shape(12), 3).out(out).lse(), SPREAD, 19)
-}
-
-/// The first pair is the largest by far.
-fn far_apart() -> Pairs {
-    plain().edited(Operand::PairLse, |pair, _, lse| lse - 200.0 * pair as f32)
-}
-
-fn poisoned() -> Pairs {
-    partly_empty(gappy(3, 4), f32::NAN)
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices of problems that fit the memory")]
 
+pub mod appending;
 mod case;
 mod dropout;
 mod expected;
@@ -16,6 +17,7 @@ mod fill;
 mod gradients;
 mod host;
 mod naive;
+pub mod pairs;
 mod run;
 mod sequences;
 mod visibility;
