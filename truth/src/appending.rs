@@ -185,8 +185,6 @@ fn places(case: &Case, total: impl Fn(u32) -> u32) -> HashMap<[u32; 2], ([u32; 2
 /// Whether each number is within `step` of the wanted one.
 fn close(got: &[f32], wanted: &[f64], step: f64) -> Result<(), String> {
     assert_eq!(got.len(), wanted.len());
-    match got.iter().zip(wanted).find(|(x, wanted)| !((f64::from(**x) - **wanted).abs() <= step)) {
-        Some((x, wanted)) => Err(format!("{x}, not {wanted}")),
-        None => Ok(()),
-    }
+    let is_close = got.iter().zip(wanted).all(|(x, wanted)| (f64::from(*x) - wanted).abs() <= step);
+    if is_close { Ok(()) } else { Err(format!("{got:?}, not {wanted:?}")) }
 }

@@ -4,6 +4,7 @@
 //! So merges are judged as attention is.
 
 #![allow(clippy::unwrap_used, reason = "pairs are made by tests, of merges that are valid")]
+#![allow(clippy::needless_pass_by_value, reason = "merges are made where they are used")]
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -69,6 +69,13 @@ impl Setup {
         })
     }
 
+    /// Measures what the crate adds to an app's download, if the toolchain can build an app as for a web site.
+    pub(crate) fn measure(&self, steps: &mut Steps) {
+        if matches!(self.toolchain, Toolchain::Installed) {
+            steps.run("size in a browser", || size::measure(&self.toolchain));
+        }
+    }
+
     fn open(&self) -> Result<()> {
         let program = self.browser.program()?;
         let server = Server::new(page::files())?;

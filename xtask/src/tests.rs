@@ -64,7 +64,10 @@ pub(crate) fn everything(full: bool) -> Result<()> {
         Some(reason) => println!("\nmatrix units and GPU makers' compilers were not tested: {reason}"),
     }
     match browser::Setup::find() {
-        Ok(setup) => setup.run(&mut steps),
+        Ok(setup) => {
+            setup.run(&mut steps);
+            setup.measure(&mut steps);
+        }
         Err(reason) if browser::is_required() => {
             steps.run("kernels in the browser", || Err(reason));
         }
