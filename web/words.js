@@ -20,6 +20,10 @@ export class Words {
       const label = event.target.closest("label");
       if (label && event.pointerType !== "touch") onPoint(Number(label.control.value));
     });
+    // A touch chooses at once. One that scrolls the page ends without this event.
+    this.#queries.addEventListener("pointerup", (event) => {
+      if (event.pointerType === "touch") event.target.closest("label")?.control.click();
+    });
     this.#queries.addEventListener("pointerleave", () => onPoint(null));
   }
 

@@ -13,7 +13,7 @@ use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
 /// How long the browser may take for anything. A kernel takes its software driver two seconds to compile.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Tab {
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
@@ -39,6 +39,8 @@ impl Tab {
             tab.call(&format!("{domain}.enable"), &json!({}))?;
         }
         tab.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": before }))?;
+        // Other tabs would get the input.
+        tab.call("Page.bringToFront", &json!({}))?;
         Ok(tab)
     }
 
@@ -98,7 +100,6 @@ impl Tab {
         let start = Instant::now();
         while self.evaluate(expression)? != true {
             self.check()?;
-            if start.elapsed() > Duration::from_secs(5) { println!("DEBUG {:?}", self.evaluate("[location.href, document.body?.innerHTML.length, document.visibilityState, document.readyState, performance.getEntriesByType('resource').map(r=>r.name+' '+r.responseEnd)]")); thread::sleep(Duration::from_secs(50)); }
             ensure!(start.elapsed() < PATIENCE, "`{expression}` was not true for {PATIENCE:?}");
             thread::sleep(Duration::from_millis(20));
         }
@@ -110,16 +111,21 @@ impl Tab {
         text.as_str().map(str::to_owned).with_context(|| format!("{selector} has no text"))
     }
 
-    /// Moves the pointer onto the middle of an element, which is scrolled into view.
+    /// Moves the pointer onto the middle of an element.
     pub(super) fn hover(&mut self, selector: &str) -> Result<[f64; 2]> {
+        let at = self.middle(selector)?;
+        self.move_to(at)?;
+        Ok(at)
+    }
+
+    /// The middle of an element, which is scrolled into view.
+    fn middle(&mut self, selector: &str) -> Result<[f64; 2]> {
         let middle = self.evaluate(&format!(
-            "(() => {{ const element = document.querySelector({}); element.scrollIntoView({{ block: 'nearest' }}); \
+            "(() => {{ const element = document.querySelector({}); element.scrollIntoView({{ block: 'center' }}); \
              const {{ x, y, width, height }} = element.getBoundingClientRect(); return [x + width / 2, y + height / 2]; }})()",
             json!(selector)
         ))?;
-        let at = [middle[0].as_f64().context("no middle")?, middle[1].as_f64().context("no middle")?];
-        self.move_to(at)?;
-        Ok(at)
+        Ok([middle[0].as_f64().context("no middle")?, middle[1].as_f64().context("no middle")?])
     }
 
     pub(super) fn move_to(&mut self, [x, y]: [f64; 2]) -> Result<()> {
@@ -138,10 +144,9 @@ impl Tab {
 
     /// Touches an element with a finger.
     pub(super) fn tap(&mut self, selector: &str) -> Result<()> {
-        let [x, y] = self.hover(selector)?;
-        for (kind, points) in [("touchStart", json!([{ "x": x, "y": y }])), ("touchEnd", json!([]))] {
-            self.call("Input.dispatchTouchEvent", &json!({ "type": kind, "touchPoints": points }))?;
-        }
+        let [x, y] = self.middle(selector)?;
+        let tap = json!({ "x": x, "y": y, "gestureSourceType": "touch" });
+        self.call("Input.synthesizeTapGesture", &tap)?;
         Ok(())
     }
 

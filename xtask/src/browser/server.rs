@@ -1,11 +1,13 @@
 //! The server that the page is loaded from and posts to. It listens on this machine alone.
 
-use std::fs::File;
+use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use tiny_http::{Header, Method, Request, Response};
+use tiny_http::{Method, Request, Response};
 
 use super::chromium::log;
 use super::report::Report;
@@ -60,15 +62,20 @@ impl Server {
         Ok(report)
     }
 
-    /// Serves the files until [`stop`](Self::stop).
+    /// Serves the files until [`stop`](Self::stop), side by side: a browser may wait for one file before it takes in the rest
+    /// of another.
     pub(crate) fn answer(&self) {
-        // `recv` fails when it is unblocked.
-        while let Ok(request) = self.http.recv() {
-            // A browser may close a connection before the answer.
-            if let Err(error) = self.serve(request) {
-                println!("not served: {error:#}");
+        thread::scope(|scope| {
+            // `recv` fails when it is unblocked.
+            while let Ok(request) = self.http.recv() {
+                scope.spawn(|| {
+                    // A browser may close a connection before the answer.
+                    if let Err(error) = self.serve(request) {
+                        println!("not served: {error:#}");
+                    }
+                });
             }
-        }
+        });
     }
 
     pub(crate) fn stop(&self) {
@@ -79,9 +86,17 @@ impl Server {
         let Some(file) = self.files.iter().find(|file| file.address == request.url()) else {
             return Ok(request.respond(Response::empty(404))?);
         };
-        let content = File::open(&file.path).with_context(|| format!("cannot read {}", file.path.display()))?;
-        let content_type = Header::from_bytes("Content-Type", file.content_type).map_err(|()| anyhow!("no header"))?;
-        Ok(request.respond(Response::from_file(content).with_header(content_type))?)
+        let content = fs::read(&file.path).with_context(|| format!("cannot read {}", file.path.display()))?;
+        // Connections are closed, because `tiny_http` may leave a new one waiting for the end of another.
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            file.content_type,
+            content.len()
+        );
+        let mut writer = request.into_writer();
+        writer.write_all(head.as_bytes())?;
+        writer.write_all(&content)?;
+        Ok(writer.flush()?)
     }
 }
 
@@ -97,7 +112,6 @@ fn hear(mut request: Request, report: &mut Report) -> Result<()> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
-    use std::thread;
 
     use super::*;
     use crate::command::root;

@@ -195,14 +195,17 @@ impl<'a> Visit<'a> {
     fn on_a_phone(mut self) -> Result<()> {
         self.ready()?;
         ensure!(
-            self.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")? == true,
+            self.tab.evaluate("innerWidth")? == NARROW[0] && self.tab.evaluate("document.body.scrollWidth")? == NARROW[0],
             "the page is wider than the screen"
         );
         self.tab.tap("#queries label:nth-of-type(4)")?;
+        self.tab.wait("document.querySelectorAll('#queries label')[3].classList.contains('reading')")?;
         self.shows(self.model.row(0, HEAD, 3)).context("under the finger")?;
         let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
         let light = self.maps()?;
         self.tab.call("Emulation.setEmulatedMedia", &dark)?;
+        // The page hears of it before it draws its next frame.
+        self.tab.evaluate("new Promise(requestAnimationFrame)")?;
         ensure!(self.maps()? != light, "the maps are not dark");
         self.picture("phone")?;
         self.tab.check()
@@ -236,6 +239,8 @@ impl<'a> Visit<'a> {
 
     /// Waits until the page has computed what was asked for.
     fn settled(&mut self) -> Result<()> {
+        // A form changes its fields after the event of its reset.
+        self.tab.evaluate("new Promise((turn) => setTimeout(turn, 20))")?;
         self.tab.wait("document.body.dataset.computing === undefined")?;
         self.tab.check()
     }
@@ -265,8 +270,11 @@ impl<'a> Visit<'a> {
     /// The colours of all maps.
     fn maps(&mut self) -> Result<Vec<u8>> {
         let colors = self.tab.evaluate(
-            "[...document.querySelectorAll('#heads canvas')].flatMap((canvas) => \
-             [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data])",
+            "[...document.querySelectorAll('#heads canvas')].flatMap((canvas) => {
+                const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+                copy.drawImage(canvas, 0, 0);
+                return [...copy.getImageData(0, 0, canvas.width, canvas.height).data];
+            })",
         )?;
         Ok(serde_json::from_value(colors)?)
     }
