@@ -201,11 +201,14 @@ impl<'a> Visit<'a> {
         self.tab.tap("#queries label:nth-of-type(4)")?;
         self.tab.wait("document.querySelectorAll('#queries label')[3].classList.contains('reading')")?;
         self.shows(self.model.row(0, HEAD, 3)).context("under the finger")?;
-        let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
         let light = self.maps()?;
+        let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
+        self.tab.evaluate(
+            "globalThis.turned = new Promise((turned) => \
+             matchMedia('(prefers-color-scheme: dark)').addEventListener('change', turned)); null",
+        )?;
         self.tab.call("Emulation.setEmulatedMedia", &dark)?;
-        // The page hears of it before it draws its next frame.
-        self.tab.evaluate("new Promise(requestAnimationFrame)")?;
+        self.tab.evaluate("turned.then(() => null)")?;
         ensure!(self.maps()? != light, "the maps are not dark");
         self.picture("phone")?;
         self.tab.check()
@@ -213,7 +216,8 @@ impl<'a> Visit<'a> {
 
     fn without_webgpu(mut self) -> Result<()> {
         self.ready()?;
-        ensure!(self.tab.text("#status")?.contains("no WebGPU"), "the page does not say that WebGPU is missing");
+        let status = self.tab.text("#status")?;
+        ensure!(status.contains("no WebGPU"), "the page does not say that WebGPU is missing, but: {status}");
         self.shows(self.model.row(0, HEAD, WORD))?;
         self.tab.click("#causal")?;
         self.settled()?;
