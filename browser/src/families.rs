@@ -10,23 +10,12 @@ use wgpu_attention::{
     ScoreLayout, Shape, View, submitting, testing,
 };
 
-use crate::page::{UNWRITTEN, finish, post};
+use crate::judge::{UNWRITTEN, finish};
 
-/// Runs each of them and posts whether it is right.
-pub(crate) async fn check(attention: &Attention, queue: &Queue) {
-    judged("gradients with dropout and a bias", gradients(attention, queue).await);
-    judged("rotated keys appended in int8", append(attention, queue).await);
-    judged("the mistakes in the kernel that merges pairs", mistakes(attention, queue).await);
-}
+/// How many runs of these [`judge`](crate::judge::judge) makes.
+pub(crate) const COUNT: usize = 2;
 
-fn judged(name: &str, outcome: Result<String, String>) {
-    match outcome {
-        Ok(how) => post("right", &format!("{name}: {how}")),
-        Err(wrong) => post("wrong", &format!("{name}: {wrong}")),
-    }
-}
-
-async fn gradients(attention: &Attention, queue: &Queue) -> Result<String, String> {
+pub(crate) async fn gradients(attention: &Attention, queue: &Queue) -> Result<String, String> {
     let problem = Problem::builder(Shape::new(1, 2, 20, 32).kv_heads(1).kv_len(40)).causal(Diagonal::BottomRight);
     let problem = problem.bias(Dtype::F32, ScoreLayout::broadcast([1, 2, 20, 40])).dropout(0.2, RngState::Buffer);
     let mut case = Case::filled(&problem.lse().build().unwrap(), Fill::Normal, 21);
@@ -41,7 +30,7 @@ async fn gradients(attention: &Attention, queue: &Queue) -> Result<String, Strin
     Ok(format!("{error:.2} of the tolerance"))
 }
 
-async fn append(attention: &Attention, queue: &Queue) -> Result<String, String> {
+pub(crate) async fn append(attention: &Attention, queue: &Queue) -> Result<String, String> {
     let rotary = Rotary { dims: 32, pairs: RotaryPairs::Halves, positions: 45 };
     let problem = Problem::builder(Shape::new(2, 4, 2, 32).kv_heads(1).kv_len(45)).causal(Diagonal::BottomRight);
     let problem = problem.kv_lengths().kv_quantized(Quantization::Int8);
@@ -70,7 +59,7 @@ async fn append(attention: &Attention, queue: &Queue) -> Result<String, String> 
 }
 
 /// Each mistake must be noticed, and the unchanged kernel be right in what notices it.
-async fn mistakes(attention: &Attention, queue: &Queue) -> Result<String, String> {
+pub(crate) async fn mistakes(attention: &Attention, queue: &Queue) -> Result<String, String> {
     for (from, to, pairs) in MISTAKES {
         let pairs = pairs();
         let expected = Expected::of(&pairs.as_attention());

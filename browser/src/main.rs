@@ -1,24 +1,8 @@
-//! The page that `cargo xtask browser` opens: a few attention problems, run with every kernel that a browser's device gets
-//! and judged row by row against the f64 reference; gradients, appending and merging; one problem that is tuned; and what happens to a kernel that is refused and to a
-//! device that is lost.
-//!
-//! Cases are made and results are judged by `truth`, as in the tests.
-
-#![allow(clippy::unwrap_used, reason = "a page that cannot go on should stop where it stands")]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes here are far below any bound")]
-#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "elsewhere only the tests use the cases"))]
-
-mod cases;
-#[cfg(target_arch = "wasm32")]
-mod device;
-#[cfg(target_arch = "wasm32")]
-mod families;
-#[cfg(target_arch = "wasm32")]
-mod page;
+//! The page that `cargo xtask browser` opens.
 
 #[cfg(target_arch = "wasm32")]
 fn main() {
-    page::open();
+    wgpu_attention_browser::open();
 }
 
 #[cfg(not(target_arch = "wasm32"))]

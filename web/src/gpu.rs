@@ -131,8 +131,7 @@ impl Gpu {
         let (out, weights) = (read(Operand::Out, &self.out)?, read(Operand::Weights, &self.weights)?);
         self.queue.submit([encoder.finish()]);
         let attended = Attended { out: out.values(Dtype::F32).await?, weights: weights.values(Dtype::F32).await? };
-        let texts: Vec<String> =
-            plan.variants().map(|variant| format!("// {variant}\n\n{}", variant.wgsl())).collect();
+        let texts: Vec<String> = plan.variants().map(|variant| format!("// {variant}\n\n{}", variant.wgsl())).collect();
         Ok(OnGpu { attended, kernel: plan.variant().to_string(), wgsl: texts.join("\n\n"), seen })
     }
 }

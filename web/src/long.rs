@@ -59,13 +59,13 @@ impl Gpu {
         let whole = wgpu::Buffer::as_entire_buffer_binding;
         let call = plan.bind(&Operands::new(whole(&q), whole(&k), whole(&v), whole(&out)))?;
         let fused = self.stopwatch.time(self, &call).await?;
-        self.check(&problem, &tensors, &out).await?;
+        self.compare(&problem, &tensors, &out).await?;
 
         let out = self.tensor(count, BufferUsages::COPY_SRC);
         let naive = match Naive::new(self, shape, [&q, &k, &v, &out]) {
             Ok(naive) => {
                 let time = self.stopwatch.time(self, &naive).await?;
-                self.check(&problem, &tensors, &out).await?;
+                self.compare(&problem, &tensors, &out).await?;
                 Ok(time)
             }
             Err(why_not) => Err(why_not.to_string()),
@@ -92,7 +92,7 @@ impl Gpu {
 
     /// Compares the first row of the first head and the last row of the last one with the definition, so that no time of
     /// wrong results is shown.
-    async fn check(&self, problem: &Problem, [q, k, v]: &[Vec<f32>; 3], out: &wgpu::Buffer) -> Result<()> {
+    async fn compare(&self, problem: &Problem, [q, k, v]: &[Vec<f32>; 3], out: &wgpu::Buffer) -> Result<()> {
         let Shape { len_q, heads_q, .. } = problem.shape();
         let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let readback = Readback::record(self.device(), &mut encoder, out.as_entire_buffer_binding())?;

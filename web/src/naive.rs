@@ -41,20 +41,26 @@ impl Naive {
             usage: wgpu::BufferUsages::UNIFORM,
         });
         let buffers = [(1, q), (2, k), (3, v), (4, &scores), (5, out)];
-        let entry =
-            |binding, ty| wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None };
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty,
+            count: None,
+        };
         let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
         let storage = |read_only| buffer(wgpu::BufferBindingType::Storage { read_only });
         let mut entries = vec![entry(0, buffer(wgpu::BufferBindingType::Uniform))];
         entries.extend(buffers.map(|(binding, _)| entry(binding, storage(binding < 4))));
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
         let bound = |(binding, buffer): (u32, &wgpu::Buffer)| (binding, buffer.clone());
         let bound: Vec<_> = [(0, &sizes)].into_iter().chain(buffers).map(bound).collect();
         let entries: Vec<_> = bound
             .iter()
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: *binding, resource: buffer.as_entire_binding() })
             .collect();
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+        let group =
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
 
         let module = device.create_shader_module(wgpu::include_wgsl!("naive.wgsl"));
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

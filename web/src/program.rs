@@ -14,8 +14,7 @@ pub(crate) async fn seen(gpu: &Gpu, text: &str, shape: Shape) -> Result<Vec<u8>>
     let pairs = shape.heads_q * shape.len_q * shape.len_kv;
     let size = u64::from(pairs) * 4;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    let answers =
-        device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+    let answers = device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
     let source = wgpu::ShaderSource::Wgsl(format!("{KERNEL}\n{text}").into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("mask_mod alone"), source });
     let constants = [("page_queries", f64::from(shape.len_q)), ("page_keys", f64::from(shape.len_kv))];

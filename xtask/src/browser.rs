@@ -101,10 +101,3 @@ pub(crate) fn measure() -> Result<()> {
 pub(crate) fn is_required() -> bool {
     env::var_os("CI").is_some() && cfg!(target_os = "linux") && on_path("apt-get") && debian::can_be_root()
 }
-
-/// Builds the public page and uses it.
-pub(crate) fn visit() -> Result<()> {
-    let setup = Setup::find()?;
-    site::build(&setup.toolchain)?;
-    setup.visit()
-}

@@ -83,7 +83,13 @@ fn main() -> ExitCode {
         Task::Test { full } => tests::everything(full),
         Task::Browser { size: false } => browser::test(),
         Task::Browser { size: true } => browser::measure(),
-        Task::Page { serve } => if serve { browser::site::publish(serve) } else { browser::visit() },
+        Task::Page { serve } => {
+            if serve {
+                browser::site::publish(serve)
+            } else {
+                browser::visit()
+            }
+        }
         Task::Suite { full, names } => tests::suite_alone(full, &names),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),

@@ -97,7 +97,8 @@ impl Chromium {
         let start = Instant::now();
         loop {
             // The port, then the path.
-            if let Some((port, path)) = fs::read_to_string(&file).ok().as_deref().and_then(|text| text.split_once('\n')) {
+            if let Some((port, path)) = fs::read_to_string(&file).ok().as_deref().and_then(|text| text.split_once('\n'))
+            {
                 return Ok(format!("ws://127.0.0.1:{port}{}", path.trim_end()));
             }
             self.check()?;
