@@ -1,4 +1,4 @@
-//! `cargo xtask browser`: runs the kernels in Chromium on its software driver and judges every row.
+//! `cargo xtask browser`: runs the kernels in Chromium on its software driver and judges every row, and uses the public page.
 //!
 //! Compiling the shaders as Chrome does (`tint.rs`) does not show what the compiled code computes. Only running it does.
 
@@ -28,7 +28,7 @@ use toolchain::Toolchain;
 /// How long the page may send nothing. One case takes about three seconds on two cores.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The toolchain that compiles the page, and the browser that opens it.
+/// The toolchain that compiles the pages, and the browser that opens them.
 #[derive(Debug)]
 pub(crate) struct Setup {
     toolchain: Toolchain,
@@ -44,7 +44,7 @@ impl Setup {
         Ok(Self { browser: Browser::find()?, toolchain: Toolchain::find()? })
     }
 
-    /// Installs what is missing, builds the page and opens it.
+    /// Installs what is missing, builds the page of the tests and opens it, then the public page and uses it.
     pub(crate) fn run(&self, steps: &mut Steps) {
         steps.run("docs for browsers", || page::document(&self.toolchain));
         // Otherwise an earlier page would be opened.
@@ -54,6 +54,14 @@ impl Setup {
         if steps.run("the public page", || site::build(&self.toolchain)).error.is_none() {
             steps.run("a visit to the public page", || self.visit());
         }
+    }
+
+    /// Opens the page of the tests and takes in its results.
+    fn open(&self) -> Result<()> {
+        let program = self.browser.program()?;
+        let server = Server::new(page::files())?;
+        let mut chromium = Chromium::open(program, &server.address())?;
+        server.listen(PATIENCE, || chromium.check())?.verdict()
     }
 
     /// Uses the public page as a person would.
@@ -75,16 +83,9 @@ impl Setup {
             steps.run("size in a browser", || size::measure(&self.toolchain));
         }
     }
-
-    fn open(&self) -> Result<()> {
-        let program = self.browser.program()?;
-        let server = Server::new(page::files())?;
-        let mut chromium = Chromium::open(program, &server.address())?;
-        server.listen(PATIENCE, || chromium.check())?.verdict()
-    }
 }
 
-/// Builds the page and opens it.
+/// Builds both pages, opens one and uses the other.
 pub(crate) fn test() -> Result<()> {
     let setup = Setup::find()?;
     let mut steps = Steps::default();

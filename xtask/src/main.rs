@@ -83,13 +83,8 @@ fn main() -> ExitCode {
         Task::Test { full } => tests::everything(full),
         Task::Browser { size: false } => browser::test(),
         Task::Browser { size: true } => browser::measure(),
-        Task::Page { serve } => {
-            if serve {
-                browser::site::publish(serve)
-            } else {
-                browser::visit()
-            }
-        }
+        Task::Page { serve: false } => browser::site::publish(),
+        Task::Page { serve: true } => browser::site::publish().and_then(|()| browser::site::serve()),
         Task::Suite { full, names } => tests::suite_alone(full, &names),
         Task::Bundle => bundle::pack(),
         Task::Report(options) => report::run(&options),

@@ -43,15 +43,18 @@ pub(super) fn build(toolchain: &Toolchain) -> Result<()> {
     copy(&root().join(tensors), &folder().join(name))
 }
 
-/// Builds the page and, to `serve` it, prints its address and answers until the program is ended.
-pub(crate) fn publish(serve: bool) -> Result<()> {
+/// Builds the page and says where it is.
+pub(crate) fn publish() -> Result<()> {
     build(&Toolchain::find()?)?;
     println!("the page is in {}", folder().display());
-    if serve {
-        let server = Server::new(files()?)?;
-        println!("open {} in a browser; Ctrl+C ends the server", server.address());
-        server.answer();
-    }
+    Ok(())
+}
+
+/// Serves the page until the program is ended.
+pub(crate) fn serve() -> Result<()> {
+    let server = Server::new(files()?)?;
+    println!("open {} in a browser; Ctrl+C ends the server", server.address());
+    server.answer();
     Ok(())
 }
 
