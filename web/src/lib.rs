@@ -6,6 +6,7 @@
 //! `gpu` computes it, `program` evaluates the visitor's program by itself, `long` times long sequences beside `naive`
 //! attention, and `check` judges every kernel.
 
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "elsewhere only the tests use the model"))]
 #![allow(missing_docs, reason = "wasm-bindgen writes functions without documentation")]
 
 mod model;

@@ -66,7 +66,10 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     match browser::Setup::find() {
         Ok(setup) => {
             setup.run(&mut steps);
-            setup.measure(&mut steps);
+            // Two programs that are optimized as a whole take one and a half minutes to build.
+            if full {
+                setup.measure(&mut steps);
+            }
         }
         Err(reason) if browser::is_required() => {
             steps.run("kernels in the browser", || Err(reason));
