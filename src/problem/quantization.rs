@@ -58,7 +58,7 @@ impl Quantization {
     pub fn pack(self, scale: f32, numbers: &[u32]) -> Vec<u32> {
         let bits = self.bits();
         let word =
-            |numbers: &[u32]| numbers.iter().rev().fold(0, |word, number| word << bits | number & ((1 << bits) - 1));
+            |numbers: &[u32]| numbers.iter().rev().fold(0, |word, &number| word << bits | number & ((1 << bits) - 1));
         let elements = numbers.chunks(32 / bits as usize).map(word);
         std::iter::once(scale.to_bits()).chain(elements).collect()
     }

@@ -88,7 +88,7 @@ impl<'a> Visit<'a> {
         self.tab.wait("document.querySelectorAll('#keys li').length > 0")?;
         self.shows(self.model.row(0, HEAD, WORD)).context("at first")?;
         let first = self.maps()?;
-        self.ready()?;
+        self.ready("desktop")?;
         self.shows(self.model.row(0, HEAD, WORD)).context("computed here")?;
         let facts = ["device", "kernel", "gpu-time", "cpu-time"].map(|id| self.tab.text(&format!("#{id}")));
         for fact in facts {
@@ -204,7 +204,7 @@ impl<'a> Visit<'a> {
     }
 
     fn on_a_phone(mut self) -> Result<()> {
-        self.ready()?;
+        self.ready("phone")?;
         ensure!(
             self.tab.evaluate("innerWidth")? == NARROW[0]
                 && self.tab.evaluate("document.body.scrollWidth")? == NARROW[0],
@@ -222,12 +222,12 @@ impl<'a> Visit<'a> {
         self.tab.call("Emulation.setEmulatedMedia", &dark)?;
         self.tab.evaluate("turned.then(() => null)")?;
         ensure!(self.maps()? != light, "the maps are not dark");
-        self.picture("phone")?;
+        self.picture("phone-dark")?;
         self.tab.check()
     }
 
     fn without_webgpu(mut self) -> Result<()> {
-        self.ready()?;
+        self.ready("without-webgpu")?;
         let status = self.tab.text("#status")?;
         ensure!(status.contains("no WebGPU"), "the page does not say that WebGPU is missing, but: {status}");
         self.shows(self.model.row(0, HEAD, WORD))?;
@@ -240,16 +240,14 @@ impl<'a> Visit<'a> {
         self.shows(&expected).context("causal")?;
         self.tab.click(".presets button:nth-of-type(1)")?;
         self.tab.wait("document.querySelector('#program-error').textContent.includes('needs a GPU')")?;
-        self.picture("cpu")?;
         self.tab.check()
     }
 
-    /// Waits for the first results. Nothing on the page may have moved until then.
-    fn ready(&mut self) -> Result<()> {
+    /// Waits for the first results, and leaves a picture of them. Nothing on the page may have moved until then.
+    fn ready(&mut self, name: &str) -> Result<()> {
         self.tab.wait("document.body?.dataset.ready === ''")?;
         let moved = self.tab.evaluate("moved")?;
         ensure!(moved.as_array().is_some_and(Vec::is_empty), "the layout moved: {moved}");
-        let name = if self.tab.evaluate("innerWidth < innerHeight")? == true { "phone-first" } else { "desktop" };
         self.picture(name)
     }
 

@@ -120,7 +120,7 @@ const ELSEWHERE: &[Equivalent] = &[
     Equivalent {
         file: "src/plan/scratch.rs",
         function: "Scratch::new",
-        text: "size.partial_bytes > 0",
+        text: "size > 0",
         mistake: "bound one up",
         because: "sizes in bytes are multiples of 4",
     },

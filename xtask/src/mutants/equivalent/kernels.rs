@@ -258,7 +258,7 @@ pub(super) const IN_KERNELS: &[Equivalent] = &[
     Equivalent {
         file: "src/kernel/tiled.rs",
         function: "Tiled::scores",
-        text: "if_resident * GROUP_BYTES + votes_bytes <= WORKGROUP_BYTES",
+        text: "if_resident * GROUP_BYTES + votes_bytes <= resident_bytes",
         mistake: "",
         because: "no number of groups ends so close to the limit",
     },
