@@ -1,12 +1,14 @@
 // Judges every kernel in this browser, and makes a report to send.
 
-const [button, copy, progress, status, list] =
+import { copy } from "./clipboard.js";
+
+const [button, copyButton, progress, status, list] =
   ["start-check", "copy-report", "check-progress", "check-status", "check-lines"].map((id) => document.querySelector(`#${id}`));
 
 export function offer(gpu, info) {
   button.disabled = false;
   button.addEventListener("click", async () => {
-    button.disabled = copy.disabled = true;
+    button.disabled = copyButton.disabled = true;
     list.replaceChildren();
     status.className = "";
     status.textContent = "checking …";
@@ -34,11 +36,8 @@ export function offer(gpu, info) {
     }
     const facts = [`browser: ${navigator.userAgent}`, `adapter: ${describe(info)}`, `date: ${new Date().toISOString()}`];
     const report = [...facts, `result: ${status.textContent}`, "", ...lines].join("\n");
-    copy.disabled = button.disabled = false;
-    copy.onclick = async () => {
-      await navigator.clipboard.writeText(report);
-      status.textContent = "copied";
-    };
+    copyButton.disabled = button.disabled = false;
+    copyButton.onclick = () => copy(report, copyButton);
   });
 }
 

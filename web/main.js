@@ -1,6 +1,7 @@
 // The page: it draws the model's own weights at once, then what this browser computes.
 
 import { describe, offer as offerCheck } from "./check.js";
+import { copy } from "./clipboard.js";
 import * as controls from "./controls.js";
 import { milliseconds, offer as offerLonger } from "./longer.js";
 import { Maps } from "./maps.js";
@@ -9,7 +10,10 @@ import { percent, Words } from "./words.js";
 
 const element = (id) => document.querySelector(`#${id}`);
 
-const model = await loadModel();
+const model = await loadModel().catch((error) => {
+  say(`Nothing can be shown: ${error.message}`, true);
+  throw error;
+});
 // Head 5, which has the clearest pattern, and the word "it".
 const state = { sentence: 0, head: 5, word: 10, pointed: null, weights: model.weights(0) };
 const words = new Words({
@@ -201,7 +205,7 @@ async function start() {
 }
 
 element("show-wgsl").addEventListener("click", () => element("wgsl").showModal());
-element("copy-wgsl").addEventListener("click", () => navigator.clipboard.writeText(element("wgsl-text").textContent));
+element("copy-wgsl").addEventListener("click", ({ target }) => copy(element("wgsl-text").textContent, target));
 controls.listen(compute);
 try {
   await start();
