@@ -8,26 +8,33 @@ const lengths = [1024, 4096, 16384];
 // A CPU would take minutes.
 const lengthsOnSoftware = [1024];
 
-export function offer(gpu) {
+/** Offers to measure on `gpu`, while nothing else runs. */
+export function offer(gpu, exclusive) {
   const measured = gpu.is_software ? lengthsOnSoftware : lengths;
   button.disabled = false;
-  button.addEventListener("click", async () => {
+  button.onclick = async () => {
     button.disabled = true;
     status.className = "";
     try {
+      status.textContent = "measuring …; the rest of the page waits";
       for (const length of measured) {
-        status.textContent = `measuring ${count(length)} tokens …`;
-        const long = await gpu.long(length);
+        const long = await exclusive(() => gpu.long(length));
         fill(length, long);
         long.free();
       }
-      status.textContent = gpu.is_software ? "Longer ones are for a GPU: this is a software adapter." : "";
+      if (gpu.is_software) status.textContent = "Longer ones are for a GPU: this is a software adapter.";
+      else if (status.textContent.startsWith("measuring")) status.textContent = "";
     } catch (error) {
       status.className = "bad";
       status.textContent = `stopped: ${error.message}`;
     }
-    button.disabled = false;
-  });
+    button.disabled = gpu.is_lost;
+  };
+}
+
+export function withdraw() {
+  button.disabled = true;
+  status.textContent = "This needs a GPU.";
 }
 
 // Every row is there from the start, so that nothing moves.
@@ -40,10 +47,9 @@ for (const length of lengths) {
   row.append(head);
   for (const name of ["fused", "naive", "bars", "rate", "memory"]) row.insertCell().className = name;
   row.querySelector(".bars").append(bar(""), bar("naive"));
-  row.querySelector(".memory").textContent = `${bytes(8 * length * length * 4)} not allocated`;
 }
 
-function fill(length, { fused, naive, why_not, flop }) {
+function fill(length, { fused, naive, why_not, flop, score_bytes }) {
   const row = body.querySelector(`[data-length="${length}"]`);
   const cell = (name) => row.querySelector(`td.${name}`);
   const slower = Math.max(fused, naive ?? 0);
@@ -54,7 +60,8 @@ function fill(length, { fused, naive, why_not, flop }) {
   theirs.classList.toggle("none", naive === undefined);
   theirs.style.width = naive === undefined ? "100%" : `${(100 * naive) / slower}%`;
   cell("naive").textContent = naive === undefined ? "does not fit" : `${milliseconds(naive)} (${(naive / fused).toFixed(1)} ×)`;
-  cell("naive").title = why_not ?? "";
+  cell("memory").textContent = bytes(score_bytes);
+  if (why_not) status.textContent = `Naive attention of ${count(length)} tokens: ${why_not}.`;
 }
 
 function bar(kind) {

@@ -1,9 +1,9 @@
 // The page: it draws the model's own weights at once, then what this browser computes.
 
-import { describe, offer as offerCheck } from "./check.js";
+import { describe, offer as offerCheck, withdraw as withdrawCheck } from "./check.js";
 import { copy } from "./clipboard.js";
 import * as controls from "./controls.js";
-import { milliseconds, offer as offerLonger } from "./longer.js";
+import { milliseconds, offer as offerLonger, withdraw as withdrawLonger } from "./longer.js";
 import { Maps } from "./maps.js";
 import { loadModel, sentenceText, spelled } from "./model.js";
 import { percent, Words } from "./words.js";
@@ -36,7 +36,9 @@ function redraw(changes = {}) {
   const head = state.weights.subarray(state.head * count * count, (state.head + 1) * count * count);
   words.draw(head, count, word);
   maps.mark(word, count);
-  element("summary").textContent = summary(tokens, head.subarray(word * count, (word + 1) * count), word);
+  const text = summary(tokens, head.subarray(word * count, (word + 1) * count), word);
+  // Screen readers read it at each change.
+  if (element("summary").textContent !== text) element("summary").textContent = text;
 }
 
 function summary(tokens, weights, word) {
@@ -59,7 +61,8 @@ function offerSentences() {
     const sentence = Number(event.target.value);
     Object.assign(state, { sentence, word: 1, pointed: null, weights: model.weights(sentence) });
     showSentence();
-    compute();
+    clearFacts();
+    if (wasmModel) compute();
   });
 }
 
@@ -72,6 +75,7 @@ function showSentence() {
 
 function say(text, isBad = false) {
   element("status").textContent = text;
+  element("status").title = text;
   element("status").className = isBad ? "bad" : "";
 }
 
@@ -82,66 +86,95 @@ function fact(id, text) {
 
 // What follows computes. Until it is ready, the page shows what the model computed.
 
+const notes = {
+  software: "This is a software adapter: the CPU does the GPU's work, more slowly than by itself.",
+  none: "This browser has no WebGPU, so the CPU computes.",
+  lost: "The GPU was lost, so the CPU computes.",
+};
+
 const worker = new Worker("worker.js", { type: "module" });
-worker.postMessage({ bytes: model.bytes });
 const waiting = new Map();
 let asked = 0;
-worker.addEventListener("message", ({ data }) => {
+let workerError = null;
+worker.postMessage({ bytes: model.bytes });
+worker.addEventListener("message", ({ data }) => (data.id === undefined ? stopWorker(data.error) : answer(data)));
+worker.addEventListener("error", (event) => stopWorker(event.message ?? "its script did not load"));
+
+function answer(data) {
   waiting.get(data.id)?.(data);
   waiting.delete(data.id);
-  if (data.id === undefined) say(`The CPU's computation did not start: ${data.error}`, true);
-});
-
-/** The same on the CPU. */
-function onCpu(settings, seen) {
-  const id = ++asked;
-  worker.postMessage({ id, settings, seen });
-  return new Promise((resolve) => waiting.set(id, resolve));
 }
 
-let gpu = null;
+/** Answers all requests with an error, also those to come. */
+function stopWorker(error) {
+  workerError = `the CPU's computation did not start: ${error}`;
+  [...waiting.keys()].forEach((id) => answer({ id, error: workerError }));
+}
+
+/** The settings' results on the CPU. */
+async function onCpu(settings, seen) {
+  if (workerError) throw new Error(workerError);
+  const id = ++asked;
+  worker.postMessage({ id, settings, seen });
+  const result = await new Promise((resolve) => waiting.set(id, resolve));
+  if (result.error) throw new Error(result.error);
+  return result;
+}
+
 let wasm;
 let wasmModel;
+let gpu = null;
+let hasReopened = false;
+
+// One at a time, so that each is timed alone.
+let last = Promise.resolve();
+function exclusive(work) {
+  const result = last.then(work);
+  last = result.catch(() => {});
+  return result;
+}
+
 let isComputing = false;
 let isStale = false;
 
 /** Computes what the settings ask for. If they change meanwhile, it is computed again. */
 async function compute() {
-  if (!wasmModel) return;
-  isStale = isComputing;
+  isStale = true;
   if (isComputing) return;
   isComputing = true;
   document.body.dataset.computing = "";
-  try {
-    do {
-      isStale = false;
-      await computeOnce({ ...controls.settings(), sentence: state.sentence });
-    } while (isStale);
-    controls.showError("");
-  } catch (error) {
-    // Only the program can be wrong: the other controls allow nothing that is.
-    const text = String(error.message ?? error);
-    if (controls.settings().program.trim()) controls.showError(text);
-    else say(text, true);
-  } finally {
-    isComputing = false;
-    delete document.body.dataset.computing;
-    if (isStale) compute();
+  while (isStale) {
+    isStale = false;
+    const settings = { ...controls.settings(), sentence: state.sentence };
+    try {
+      await exclusive(() => (gpu ? computeOnGpu(settings) : computeOnCpu(settings)));
+      if (!isStale) sayWrong("", settings);
+    } catch (error) {
+      if (gpu?.is_lost) {
+        await reopen();
+        isStale = true;
+      } else if (!isStale) {
+        sayWrong(String(error.message ?? error), settings);
+      }
+    }
   }
+  isComputing = false;
+  delete document.body.dataset.computing;
 }
 
-async function computeOnce(settings) {
-  if (!gpu) {
-    if (settings.program.trim()) throw new Error("a program in WGSL needs a GPU");
-    const cpu = await onCpu(settings);
-    if (cpu.error) throw new Error(cpu.error);
-    showWeights(settings, cpu.weights);
-    fact("cpu-time", milliseconds(cpu.time));
-    return;
-  }
+async function computeOnCpu(settings) {
+  if (settings.program.trim()) throw new Error("a program in WGSL needs a GPU");
+  const cpu = await onCpu(settings);
+  showWeights(settings, cpu.weights);
+  fact("cpu-time", milliseconds(cpu.time));
+}
+
+async function computeOnGpu(settings) {
   const own = Object.assign(new wasm.Settings(), settings);
   try {
-    const { attended, kernel, wgsl, seen } = await gpu.attend(wasmModel, own);
+    const result = await gpu.attend(wasmModel, own);
+    const { attended, kernel, wgsl, seen } = result;
+    result.free();
     const { out, weights } = attended;
     attended.free();
     showWeights(settings, weights);
@@ -151,7 +184,6 @@ async function computeOnce(settings) {
     fact("gpu-time", milliseconds(await gpu.time(wasmModel, own)));
     if (isStale) return;
     const cpu = await onCpu(settings, seen);
-    if (cpu.error) throw new Error(cpu.error);
     if (isStale) return;
     fact("cpu-time", milliseconds(cpu.time));
     const apart = Math.max(largestDifference(out, cpu.out), largestDifference(weights, cpu.weights));
@@ -159,6 +191,18 @@ async function computeOnce(settings) {
   } finally {
     own.free();
   }
+}
+
+/** Shows what is wrong with a program at the program, and anything else at the top. An empty text is for nothing wrong. */
+function sayWrong(text, settings) {
+  const isOfProgram = settings.program.trim() !== "";
+  controls.showError(isOfProgram ? text : "");
+  if (text && !isOfProgram) say(text, true);
+  else sayNote();
+}
+
+function sayNote() {
+  say(gpu ? (gpu.is_software ? notes.software : "") : hasReopened ? notes.lost : notes.none);
 }
 
 /** Draws weights, unless the visitor has chosen another sentence since. */
@@ -169,12 +213,13 @@ function showWeights(settings, weights) {
   redraw();
 }
 
+function clearFacts() {
+  for (const id of ["kernel", "gpu-time", "cpu-time", "difference"]) fact(id, "–");
+}
+
+/** NaN if any value is. */
 function largestDifference(a, b) {
-  // Not `Math.max`: a NaN must show.
-  return a.reduce((largest, value, at) => {
-    const difference = Math.abs(value - b[at]);
-    return difference <= largest ? largest : difference;
-  }, 0);
+  return a.reduce((largest, value, at) => Math.max(largest, Math.abs(value - b[at])), 0);
 }
 
 /** The browser's adapter. `null` if it has none. */
@@ -186,33 +231,68 @@ async function browserAdapter() {
   }
 }
 
-async function start() {
-  wasm = await import("./page.js");
-  await wasm.default({ module_or_path: "page_bg.wasm" });
-  wasmModel = new wasm.Model(model.bytes);
+/** Opens a device of the browser's adapter. Without one, the CPU computes. */
+async function open() {
+  gpu = null;
   const adapter = await browserAdapter();
   if (adapter) {
     gpu = await wasm.Gpu.open(wasmModel);
     fact("device", describe(adapter.info));
-    if (gpu.is_software) say("This is a software adapter: the CPU does the GPU's work, more slowly than by itself.");
-    element("show-wgsl").disabled = false;
-    offerLonger(gpu);
-    offerCheck(gpu, adapter.info);
-  } else {
-    fact("device", "the CPU");
-    say("This browser has no WebGPU, so the CPU computes.");
+    offerLonger(gpu, exclusive);
+    offerCheck(gpu, adapter.info, exclusive);
   }
 }
 
-element("show-wgsl").addEventListener("click", () => element("wgsl").showModal());
-element("copy-wgsl").addEventListener("click", ({ target }) => copy(element("wgsl-text").textContent, target));
-controls.listen(compute);
-try {
-  await start();
-} catch (error) {
+/** What the page can do without a GPU. */
+function withoutGpu() {
   gpu = null;
   fact("device", "the CPU");
-  say(`WebGPU did not start, so the CPU computes: ${error.message ?? error}`, true);
+  withdrawLonger();
+  withdrawCheck();
 }
-await compute();
+
+/** Opens another device once after a loss: the next loss may have the same cause. */
+async function reopen() {
+  gpu = null;
+  clearFacts();
+  const again = !hasReopened;
+  hasReopened = true;
+  try {
+    if (again) await open();
+  } catch {
+    gpu = null;
+  }
+  if (!gpu) withoutGpu();
+  element("show-wgsl").disabled = !gpu;
+}
+
+async function start() {
+  try {
+    wasm = await import("./page.js");
+    await wasm.default({ module_or_path: "page_bg.wasm" });
+    wasmModel = new wasm.Model(model.bytes);
+  } catch (error) {
+    fact("device", "none");
+    say(`WebAssembly did not start, so these are the model's own weights: ${error.message ?? error}`, true);
+    return;
+  }
+  try {
+    await open();
+  } catch (error) {
+    gpu = null;
+    notes.none = `WebGPU did not start, so the CPU computes: ${error.message ?? error}`;
+  }
+  if (!gpu) withoutGpu();
+  element("show-wgsl").disabled = !gpu;
+  controls.listen(compute);
+  await compute();
+}
+
+// What none of the above expects.
+addEventListener("error", ({ message }) => say(message, true));
+addEventListener("unhandledrejection", ({ reason }) => say(String(reason?.message ?? reason), true));
+
+element("show-wgsl").addEventListener("click", () => element("wgsl").showModal());
+element("copy-wgsl").addEventListener("click", ({ target }) => copy(element("wgsl-text").textContent, target));
+await start();
 document.body.dataset.ready = "";

@@ -37,7 +37,8 @@ export class Maps {
       const largest = map.reduce((largest, weight) => Math.max(largest, weight), 0) || 1;
       canvas.width = canvas.height = count;
       const image = new ImageData(count, count);
-      map.forEach((weight, at) => image.data.set(color(colors, Math.sqrt(weight / largest)), at * 4));
+      // What is not a number is drawn as 0; the largest difference shows it.
+      map.forEach((weight, at) => image.data.set(color(colors, Math.sqrt(weight / largest) || 0), at * 4));
       canvas.getContext("2d").putImageData(image, 0, 0);
     });
   }

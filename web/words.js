@@ -7,7 +7,7 @@ const svg = "http://www.w3.org/2000/svg";
 const leastWeight = 0.005;
 const leastWeightBehind = 0.1;
 
-/** Calls `onRead(word)` when a word is chosen or pointed at, and `onRead(null)` when the pointer leaves. */
+/** Calls `onChoose(word)` when a word is chosen, `onPoint(word)` when it is pointed at, and `onPoint(null)` when the pointer leaves. */
 export class Words {
   #queries = document.querySelector("#queries");
   #keys = document.querySelector("#keys");

@@ -22,17 +22,20 @@ self.addEventListener("message", async ({ data }) => {
 
 function compute(model, { settings, seen }) {
   const own = Object.assign(new Settings(), settings);
-  let result;
-  let runs = 0;
-  const start = performance.now();
-  do {
-    result?.free();
-    result = model.cpu(own, seen);
-    runs++;
-  } while (performance.now() - start < longEnough);
-  const time = (performance.now() - start) / runs;
-  const { out, weights } = result;
-  result.free();
-  own.free();
-  return { time, out, weights };
+  try {
+    let result;
+    let runs = 0;
+    const start = performance.now();
+    do {
+      result?.free();
+      result = model.cpu(own, seen);
+      runs++;
+    } while (performance.now() - start < longEnough);
+    const time = (performance.now() - start) / runs;
+    const { out, weights } = result;
+    result.free();
+    return { time, out, weights };
+  } finally {
+    own.free();
+  }
 }

@@ -12,8 +12,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: bindings PAGE.wasm FOLDER with-names|without-names".into());
     };
     let mut bindgen = Bindgen::new();
-    if names == "without-names" {
-        bindgen.remove_name_section(true).remove_producers_section(true);
+    match names.to_str() {
+        Some("with-names") => {}
+        Some("without-names") => {
+            bindgen.remove_name_section(true).remove_producers_section(true);
+        }
+        _ => return Err(format!("{} is neither with-names nor without-names", names.display()).into()),
     }
     bindgen.input_path(page).out_name("page").web(true)?.typescript(false).generate(folder)?;
     Ok(())

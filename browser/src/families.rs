@@ -39,7 +39,7 @@ pub(crate) async fn append(attention: &Attention, queue: &Queue) -> Result<Strin
     let case = Case::filled(&problem, Fill::Normal, 22).lengths(&lengths);
     let new = New::of(&problem);
     let (device, inputs) = (attention.device(), case.inputs());
-    let held = inputs.upload(device, &problem).unwrap();
+    let held = inputs.upload(device, &problem).map_err(text)?;
     let appended: Vec<(Operand, wgpu::Buffer)> = [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable]
         .map(|operand| (operand, upload(device, queue, &problem.dtype(operand).unwrap().encode(new.values(operand)))))
         .into();
@@ -47,15 +47,20 @@ pub(crate) async fn append(attention: &Attention, queue: &Queue) -> Result<Strin
         operands.with(*operand, buffer.as_entire_buffer_binding())
     });
     let calls = [
-        attention.plan_append(&problem).unwrap().bind(&operands).unwrap(),
-        attention.plan(&problem).unwrap().bind(&operands).unwrap(),
+        attention.plan_append(&problem).map_err(text)?.bind(&operands).map_err(text)?,
+        attention.plan(&problem).map_err(text)?.bind(&operands).map_err(text)?,
     ];
     let read = [Operand::Q, Operand::K, Operand::V, Operand::Out].map(|operand| held.get(operand).unwrap());
-    let got = finish(device, queue, &calls, &read).await;
+    let got = finish(device, queue, &calls, &read).await.map_err(text)?;
     let before = [inputs.k_words, inputs.v_words]
         .map(|words| words.unwrap().iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>());
     new.check(&case, |batch| lengths[batch as usize], &before, &got.try_into().unwrap())?;
     Ok("as wanted".to_owned())
+}
+
+/// An error as a script receives it.
+fn text(error: impl ToString) -> String {
+    error.to_string()
 }
 
 /// Each mistake must be noticed, and the unchanged kernel be right in what notices it.
@@ -90,7 +95,7 @@ async fn merged(attention: &Attention, queue: &Queue, pairs: &Pairs) -> Outputs 
     let whole = wgpu::Buffer::as_entire_buffer_binding;
     let operands = Operands::of_pairs(whole(&outs), whole(&lses), whole(&results[0]));
     let call = plan.bind(&operands.with(Operand::Lse, whole(&results[1]))).unwrap();
-    let bytes = finish(device, queue, &[call], &results.each_ref()).await;
+    let bytes = finish(device, queue, &[call], &results.each_ref()).await.unwrap();
     let values = |view: &View, bytes: &[u8]| {
         let values = dtype(view.operand).decode(bytes);
         indices(view.extent).map(|at| values[view.index(at) as usize]).collect()

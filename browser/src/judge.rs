@@ -61,11 +61,12 @@ pub async fn judge(
     for (name, case, variants) in &runs.cases {
         let expected = Expected::of(case);
         for variant in variants {
-            let outcome = match expected.check(&outputs(attention, queue, case, variant).await) {
-                Ok(verdict) => Ok(format!("{name}: {variant}, {:.2} of the tolerance", verdict.relative_error())),
-                Err(wrong) => Err(format!("{name}: {variant}, {wrong}")),
+            let outcome = async {
+                let outputs = outputs(attention, queue, case, variant).await.map_err(|error| error.to_string())?;
+                let verdict = expected.check(&outputs).map_err(|wrong| wrong.to_string())?;
+                Ok(format!("{:.2} of the tolerance", verdict.relative_error()))
             };
-            tell(outcome, all);
+            tell(named(&format!("{name}: {variant}"), outcome.await), all);
         }
     }
     tell(named("gradients with dropout and a bias", families::gradients(attention, queue).await), all);
@@ -77,18 +78,27 @@ pub(crate) fn named(name: &str, outcome: Result<String, String>) -> Result<Strin
     outcome.map(|how| format!("{name}: {how}")).map_err(|wrong| format!("{name}: {wrong}"))
 }
 
-async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, variant: &Variant) -> Outputs {
+/// An error of a device: a kernel that is refused, or a loss.
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+async fn outputs(
+    attention: &Attention,
+    queue: &wgpu::Queue,
+    case: &Case,
+    variant: &Variant,
+) -> Result<Outputs, Failure> {
     let device = attention.device();
-    let plan = attention.plan_variant(&case.problem, variant).unwrap();
-    let buffers = case.inputs().upload(device, &case.problem).unwrap();
+    let plan = attention.plan_variant(&case.problem, variant)?;
+    plan.ready().await?;
+    let buffers = case.inputs().upload(device, &case.problem)?;
     let written = Operand::ALL.into_iter().filter(|operand| operand.is_output());
     let written = written.filter_map(|operand| Some((operand, buffers.get(operand)?)));
     for (_, buffer) in written.clone() {
         queue.write_buffer(buffer, 0, &vec![UNWRITTEN; buffer.size() as usize]);
     }
-    let call = plan.bind(&buffers.operands()).unwrap();
+    let call = plan.bind(&buffers.operands())?;
     let (operands, read): (Vec<Operand>, Vec<&wgpu::Buffer>) = written.unzip();
-    let results = finish(device, queue, &[call], &read).await;
+    let results = finish(device, queue, &[call], &read).await?;
 
     let mut outputs = Outputs::default();
     for (operand, bytes) in operands.into_iter().zip(results) {
@@ -99,7 +109,7 @@ async fn outputs(attention: &Attention, queue: &wgpu::Queue, case: &Case, varian
             _ => outputs.out = values,
         }
     }
-    outputs.owned(case)
+    Ok(outputs.owned(case))
 }
 
 /// Runs calls one after another and reads buffers back.
@@ -108,18 +118,17 @@ pub(crate) async fn finish(
     queue: &wgpu::Queue,
     calls: &[Call],
     read: &[&wgpu::Buffer],
-) -> Vec<Vec<u8>> {
+) -> Result<Vec<Vec<u8>>, Failure> {
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     calls.iter().for_each(|call| call.encode(&mut encoder));
-    let readbacks =
-        read.iter().map(|buffer| Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding()).unwrap());
-    let readbacks: Vec<Readback> = readbacks.collect();
+    let readbacks = read.iter().map(|buffer| Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding()));
+    let readbacks = readbacks.collect::<Result<Vec<Readback>, _>>()?;
     queue.submit([encoder.finish()]);
     let mut results = Vec::new();
     for readback in readbacks {
-        results.push(readback.bytes().await.unwrap());
+        results.push(readback.bytes().await?);
     }
-    results
+    Ok(results)
 }
 
 /// The elements of an output in order.

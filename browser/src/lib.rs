@@ -1,6 +1,6 @@
 //! A few attention problems, run with the kernels that a browser's device gets and judged row by row against the f64 reference;
-//! gradients, appending and merging. The public page runs them for visitors ([`judge`]). The page that `cargo xtask browser`
-//! opens ([`open`]) also tunes a problem, and looks at what happens to a kernel that is refused and to a device that is lost.
+//! gradients and appending. The public page runs them for visitors ([`judge`]). The page that `cargo xtask browser` opens ([`open`])
+//! also merges pairs, tunes a problem, and looks at what happens to a kernel that is refused and to a device that is lost.
 //!
 //! Cases are made and results are judged by `truth`, as in the tests.
 

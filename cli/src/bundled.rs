@@ -78,7 +78,10 @@ fn time(engine: &Engine, case: &Case, progress: &ProgressBar) -> Result<Timing> 
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, |largest: f32, difference| if difference <= largest { largest } else { difference })
+    differences.fold(0.0, |largest: f32, difference| {
+        // A NaN stays.
+        if largest.is_nan() || difference <= largest { largest } else { difference }
+    })
 }
 
 struct Report {

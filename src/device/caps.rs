@@ -99,7 +99,8 @@ impl Caps {
 
     /// The same capabilities, with what a page's `GPUAdapterInfo` tells beyond what wgpu reports: its `vendor` and
     /// `architecture`, such as `nvidia` and `ampere`. Whether the device is a software GPU, its registers and how much work it
-    /// needs follow. Unknown names, and the empty ones of browsers that hide them, change nothing.
+    /// needs follow, and so do `dispatch_flop` and `loop_iterations`, which an app tightens afterwards. Unknown names, and the empty ones
+    /// of browsers that hide them, change nothing.
     ///
     /// [`Caps::of`] already does so. Call this with the names of another machine, to see what selection would choose there.
     #[must_use]

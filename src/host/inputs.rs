@@ -176,6 +176,9 @@ impl Inputs<'_> {
     /// # Errors
     /// [`BindError`] if the inputs do not fit the problem, or the device is lost. In a browser, a loss is known once the page's event
     /// loop has turned since, if the device was used with this crate before.
+    ///
+    /// # Panics
+    /// In a browser, wgpu panics if the browser has no memory for the contents of a buffer.
     pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
         self.check(problem)?;
         self.upload_views(device, problem, problem.views().filter(|view| !view.operand.is_appended()))

@@ -103,8 +103,8 @@ pub enum PlanError {
         /// What wgpu or the compiler says.
         reason: String,
     },
-    /// The device could not create a buffer for the parameters.
-    #[error("the device could not create a buffer: it is lost, destroyed or out of memory; create another device")]
+    /// The device could not create a buffer for the parameters, or it was lost while it compiled.
+    #[error("the device is lost, destroyed or out of memory; create another device")]
     DeviceLost,
     /// The problem needs more dispatches than are allowed.
     #[error("this would take more than {most} dispatches; check the shape, or plan parts of it")]

@@ -59,6 +59,7 @@ impl Attention {
     ///
     /// # Errors
     /// [`PlanError`] if this device cannot run the merge. It names the limit, what is needed and what is granted.
+    /// [`PlanError::Refused`] if the kernel does not compile, and [`PlanError::DeviceLost`].
     pub fn plan_merge(&self, merge: &Merge) -> Result<MergePlan, PlanError> {
         let variant = merge_variant(merge, &self.caps)?;
         let kernel = variant.kernel();

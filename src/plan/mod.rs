@@ -167,7 +167,8 @@ impl Attention {
     ///
     /// # Errors
     /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted. It is
-    /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
+    /// [`PlanError::Refused`] if a kernel does not compile, with the message of the browser's or wgpu's compiler. If only the driver
+    /// refuses it, a browser tells no reason. The next plan compiles it again.
     /// If the device is lost it is [`PlanError::DeviceLost`]; in a browser, once the page's event loop has turned since.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
         self.build(problem, &self.candidates(problem)?[0])
@@ -347,7 +348,7 @@ impl Attention {
         }
     }
 
-    /// Waits until the kernels of a plan are compiled. They are compiled side by side, whichever is awaited first.
+    /// Waits until the kernels of a plan are compiled. They are compiled meanwhile, whichever is awaited first.
     async fn ready(&self, steps: &[Step]) -> Result<(), PlanError> {
         for Step { variant, pipeline, .. } in steps {
             if let Some(reason) = pipeline.refusal().await {
@@ -421,7 +422,7 @@ impl Plan {
     ///
     /// Natively there is nothing to wait for: [`Attention::plan`] returns when they are compiled. In a browser it returns
     /// before, and a call that is submitted early waits on the device, where it may hold up the app's own commands. Plans
-    /// that were made one after another compile side by side:
+    /// that were made one after another compile while the page goes on:
     ///
     /// ```
     /// # use wgpu_attention::{Attention, PlanError, Problem};

@@ -143,7 +143,7 @@ fn check_all(programs: &Programs, has_aux: bool) -> Result<(), ProblemError> {
     for (function, text) in programs.given() {
         check_one(function, text, has_aux)?;
     }
-    // Each text is valid by itprograms. Together they may declare a name twice, which is reported in the later text.
+    // Each text is valid by itself. Together they may declare a name twice, which is reported in the later text.
     let Err((mut line, column, message)) = parse(&programs.text(), has_aux) else { return Ok(()) };
     let mut seen: Vec<(Function, &str)> = Vec::new();
     for (function, text) in programs.given() {

@@ -74,7 +74,8 @@ impl MergePlan {
     /// are those of the bindings; layouts count from the start of the binding.
     ///
     /// # Errors
-    /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage.
+    /// [`BindError`] names the operand that is missing, too small, misaligned, aliased or lacks a usage. On a lost device, as for
+    /// [`Plan::bind`].
     pub fn bind(&self, operands: &Operands<'_>) -> Result<Call, BindError> {
         let uses = |operand| self.merge.uses(operand);
         operands.check(uses, &self.operands, &self.attention)?;

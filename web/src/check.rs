@@ -1,4 +1,4 @@
-//! Whether every kernel that this browser can get is right in it.
+//! Whether every variant of attention that this browser can get is right in it, gradients and appending too.
 
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use wgpu_attention_browser::{Which, judge};
@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 
 #[wasm_bindgen]
 impl Gpu {
-    /// Runs every kernel on small problems. Calls `tell(isRight, text, done, all)` after each, and returns how many were
+    /// Runs them on small problems. Calls `tell(isRight, text, done, all)` after each, and returns how many were
     /// wrong.
     pub async fn check(&self, tell: js_sys::Function) -> Result<usize, JsValue> {
         let (mut done, mut wrong, mut failed) = (0, 0, None);

@@ -1,5 +1,8 @@
 //! Attention on the visitor's GPU.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context as _, Result};
 use wasm_bindgen::JsError;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -18,6 +21,7 @@ pub struct Gpu {
     pub(crate) attention: Attention,
     pub(crate) queue: wgpu::Queue,
     pub(crate) stopwatch: Stopwatch,
+    is_lost: Arc<AtomicBool>,
     q: wgpu::Buffer,
     k: wgpu::Buffer,
     v: wgpu::Buffer,
@@ -52,6 +56,12 @@ impl Gpu {
         self.attention.caps().is_software
     }
 
+    /// Whether the device is lost, so that another one is needed.
+    #[wasm_bindgen(getter)]
+    pub fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
     /// Computes the settings' sentence.
     pub async fn attend(&self, model: &Model, settings: &Settings) -> Result<OnGpu, JsError> {
         self.attended(model, settings).await.map_err(told)
@@ -82,6 +92,9 @@ impl Gpu {
                 ..Default::default()
             })
             .await?;
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let lose = is_lost.clone();
+        device.set_device_lost_callback(move |_, _| lose.store(true, Ordering::Relaxed));
         let attention = Attention::new(&device);
         let buffer = |elements: u64, usage| {
             let usage = usage | BufferUsages::STORAGE;
@@ -98,7 +111,7 @@ impl Gpu {
             tensor
         });
         let [out, weights] = model.largest().map(|elements| buffer(elements, BufferUsages::COPY_SRC));
-        Ok(Self { stopwatch: Stopwatch::new(&device, &queue), attention, queue, q, k, v, out, weights })
+        Ok(Self { stopwatch: Stopwatch::new(&device, &queue), is_lost, attention, queue, q, k, v, out, weights })
     }
 
     pub(crate) fn device(&self) -> &wgpu::Device {

@@ -27,3 +27,10 @@ mod stopwatch;
 
 pub use model::{Attended, Model};
 pub use settings::Settings;
+
+/// Tells of a panic in the browser's words; without this, a script would only learn that the program ended.
+#[cfg(target_arch = "wasm32")]
+#[wasm_bindgen::prelude::wasm_bindgen(start)]
+fn start() {
+    std::panic::set_hook(Box::new(|panic| wasm_bindgen::throw_str(&panic.to_string())));
+}

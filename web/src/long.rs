@@ -61,15 +61,9 @@ impl Gpu {
         let fused = self.stopwatch.time(self, &call).await?;
         self.compare(&problem, &tensors, &out).await?;
 
-        let out = self.tensor(count, BufferUsages::COPY_SRC);
-        let naive = match Naive::new(self, shape, [&q, &k, &v, &out]) {
-            Ok(naive) => {
-                let time = self.stopwatch.time(self, &naive).await?;
-                self.compare(&problem, &tensors, &out).await?;
-                Ok(time)
-            }
-            Err(why_not) => Err(why_not.to_string()),
-        };
+        let naive = self.naive(&problem, &tensors, [&q, &k, &v]).await;
+        // A browser frees a buffer only when its scripts run out of memory.
+        [q, k, v, out].iter().for_each(wgpu::Buffer::destroy);
         let pairs = f64::from(HEADS) * f64::from(len) * f64::from(len);
         Ok(Long {
             fused,
@@ -77,8 +71,30 @@ impl Gpu {
             flop: 4.0 * pairs * f64::from(DIM),
             score_bytes: score_bytes(shape) as f64,
             naive: naive.as_ref().ok().copied(),
-            why_not: naive.err(),
+            why_not: naive.err().map(|error| format!("{error:#}")),
         })
+    }
+
+    /// The milliseconds of naive attention.
+    ///
+    /// # Errors
+    /// If the device has no room for the scores, or the results are wrong.
+    async fn naive(&self, problem: &Problem, tensors: &[Vec<f32>; 3], [q, k, v]: [&wgpu::Buffer; 3]) -> Result<f64> {
+        let out = self.tensor(tensors[0].len(), BufferUsages::COPY_SRC);
+        let scope = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let naive = Naive::new(self, problem.shape(), [q, k, v, &out]);
+        let refused = scope.pop().await;
+        let naive = naive?;
+        let time = async {
+            ensure!(refused.is_none(), "does not fit: the device has no memory for the scores");
+            let time = self.stopwatch.time(self, &naive).await?;
+            self.compare(problem, tensors, &out).await?;
+            Ok(time)
+        };
+        let time = time.await;
+        naive.destroy();
+        out.destroy();
+        time
     }
 
     fn tensor(&self, elements: usize, usage: BufferUsages) -> wgpu::Buffer {
@@ -102,7 +118,8 @@ impl Gpu {
         for (at, got) in [([0, 0, 0], &out[..dim]), ([0, heads_q - 1, len_q - 1], &out[out.len() - dim..])] {
             let exact = reference::row(problem, &Inputs { q, k, v, ..Inputs::default() }, at)?.out;
             let error = exact.iter().zip(got).map(|(exact, got)| (exact - f64::from(*got)).abs());
-            let error = error.fold(0.0, |largest: f64, error| if error <= largest { largest } else { error });
+            let error = error
+                .fold(0.0, |largest: f64, error| if largest.is_nan() || error <= largest { largest } else { error });
             ensure!(error <= TOLERANCE, "row {at:?} is wrong by {error:e}");
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::stopwatch::Timed;
 
 /// The three kernels, bound to buffers.
 pub(crate) struct Naive {
+    scores: wgpu::Buffer,
     group: wgpu::BindGroup,
     steps: [(wgpu::ComputePipeline, [u32; 3]); 3],
 }
@@ -85,7 +86,12 @@ impl Naive {
             step("softmax", [shape.len_q, shape.heads_q, 1]),
             step("multiply_values", [columns, rows, shape.heads_q]),
         ];
-        Ok(Self { group, steps })
+        Ok(Self { scores, group, steps })
+    }
+
+    /// Frees the memory of the scores.
+    pub(crate) fn destroy(&self) {
+        self.scores.destroy();
     }
 }
 

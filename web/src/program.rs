@@ -15,6 +15,8 @@ pub(crate) async fn seen(gpu: &Gpu, text: &str, shape: Shape) -> Result<Vec<u8>>
     let size = u64::from(pairs) * 4;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let answers = device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+    // The crate has checked the program alone. Beside this kernel, it may still declare a name that the kernel has.
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let source = wgpu::ShaderSource::Wgsl(format!("{KERNEL}\n{text}").into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("mask_mod alone"), source });
     let constants = [("page_queries", f64::from(shape.len_q)), ("page_keys", f64::from(shape.len_kv))];
@@ -31,6 +33,9 @@ pub(crate) async fn seen(gpu: &Gpu, text: &str, shape: Shape) -> Result<Vec<u8>>
         layout: &pipeline.get_bind_group_layout(0),
         entries: &[wgpu::BindGroupEntry { binding: 0, resource: answers.as_entire_binding() }],
     });
+    if let Some(error) = scope.pop().await {
+        anyhow::bail!("beside the kernel that evaluates it alone: {error}");
+    }
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

@@ -51,6 +51,11 @@ impl Setup {
         if steps.run("the browser's page", || page::build(&self.toolchain)).error.is_none() {
             steps.run("kernels in the browser", || self.open());
         }
+        self.use_page(steps);
+    }
+
+    /// Builds the public page and uses it.
+    pub(crate) fn use_page(&self, steps: &mut Steps) {
         if steps.run("the public page", || site::build(&self.toolchain)).error.is_none() {
             steps.run("a visit to the public page", || self.visit());
         }
@@ -66,14 +71,14 @@ impl Setup {
 
     /// Uses the public page as a person would.
     fn visit(&self) -> Result<()> {
+        let program = self.browser.program()?;
         let server = Server::new(site::files()?)?;
         let address = server.address();
         thread::scope(|scope| {
             scope.spawn(|| server.answer());
-            let visited = Chromium::open(self.browser.program()?, "about:blank")
-                .and_then(|mut chromium| visit::everything(&chromium.devtools()?, &address));
-            server.stop();
-            visited
+            let _end = server.end();
+            let mut chromium = Chromium::open(program, "about:blank")?;
+            visit::everything(&chromium.devtools()?, &address)
         })
     }
 
@@ -85,11 +90,11 @@ impl Setup {
     }
 }
 
-/// Builds both pages, opens one and uses the other.
-pub(crate) fn test() -> Result<()> {
+/// Runs these steps.
+pub(crate) fn test(run: impl FnOnce(&Setup, &mut Steps)) -> Result<()> {
     let setup = Setup::find()?;
     let mut steps = Steps::default();
-    setup.run(&mut steps);
+    run(&setup, &mut steps);
     steps.finish()
 }
 

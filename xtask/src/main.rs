@@ -37,6 +37,9 @@ enum Task {
         /// Measure instead how much an app in a browser downloads for this crate
         #[arg(long)]
         size: bool,
+        /// Use only the public page
+        #[arg(long, conflicts_with = "size")]
+        page: bool,
     },
     /// Build the public page into `target/page`
     Page {
@@ -81,8 +84,9 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Test { full } => tests::everything(full),
-        Task::Browser { size: false } => browser::test(),
-        Task::Browser { size: true } => browser::measure(),
+        Task::Browser { size: true, .. } => browser::measure(),
+        Task::Browser { page: true, .. } => browser::test(browser::Setup::use_page),
+        Task::Browser { .. } => browser::test(browser::Setup::run),
         Task::Page { serve: false } => browser::site::publish(),
         Task::Page { serve: true } => browser::site::publish().and_then(|()| browser::site::serve()),
         Task::Suite { full, names } => tests::suite_alone(full, &names),

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Tab {
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
+    target: Value,
     session: Option<String>,
     commands: u64,
     /// What went wrong in the page: exceptions, anything on the console, and files that did not load.
@@ -30,9 +31,9 @@ impl Tab {
         if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
             stream.set_read_timeout(Some(PATIENCE))?;
         }
-        let mut tab = Self { socket, session: None, commands: 0, faults: Vec::new() };
-        let target = tab.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
-        let attached = json!({ "targetId": target["targetId"], "flatten": true });
+        let mut tab = Self { socket, target: Value::Null, session: None, commands: 0, faults: Vec::new() };
+        tab.target = tab.call("Target.createTarget", &json!({ "url": "about:blank" }))?["targetId"].take();
+        let attached = json!({ "targetId": tab.target, "flatten": true });
         let attached = tab.call("Target.attachToTarget", &attached)?;
         tab.session = attached["sessionId"].as_str().map(str::to_owned);
         for domain in ["Page", "Runtime", "Log", "Network"] {
@@ -42,6 +43,14 @@ impl Tab {
         // Other tabs would get the input.
         tab.call("Page.bringToFront", &json!({}))?;
         Ok(tab)
+    }
+
+    /// Closes the tab, so that its work does not slow the next one down.
+    pub(super) fn close(mut self) -> Result<()> {
+        self.session = None;
+        let target = self.target.take();
+        self.call("Target.closeTarget", &json!({ "targetId": target }))?;
+        Ok(())
     }
 
     /// Sends a command and returns its result.

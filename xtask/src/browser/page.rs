@@ -25,7 +25,7 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     let mut compile = cargo(BUILD);
     compile.args(["--package", "wgpu-attention-browser", "--target", TARGET]);
     run(toolchain.prepare(&mut compile)?)?;
-    pack(&folder().join(TARGET).join(PROFILE).join("wgpu-attention-browser.wasm"), &page(), "with-names")
+    pack(&folder().join(TARGET).join(PROFILE).join("wgpu-attention-browser.wasm"), &page(), Names::Kept)
 }
 
 /// Builds the program that [`pack`] runs.
@@ -34,10 +34,20 @@ pub(crate) fn bindings() -> Result<()> {
     run(cargo(BUILD).args(["--package", "wgpu-attention-browser-bindings", "--features", "generate"]))
 }
 
-/// Writes what a browser loads of a compiled program, `with-names` or `without-names` of its functions.
-pub(crate) fn pack(compiled: &Path, to: &Path, names: &str) -> Result<()> {
+/// Whether the names of functions stay in a program. They make messages readable, and downloads larger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Names {
+    Kept,
+    Removed,
+}
+
+/// Writes what a browser loads of a compiled program.
+pub(crate) fn pack(compiled: &Path, to: &Path, names: Names) -> Result<()> {
     let bindings = folder().join(PROFILE).join(format!("bindings{}", std::env::consts::EXE_SUFFIX));
-    run(std::process::Command::new(bindings).arg(compiled).arg(to).arg(names))
+    run(std::process::Command::new(bindings).arg(compiled).arg(to).arg(match names {
+        Names::Kept => "with-names",
+        Names::Removed => "without-names",
+    }))
 }
 
 /// Checks the documentation as a browser's app sees it.

@@ -62,7 +62,7 @@ impl Server {
         Ok(report)
     }
 
-    /// Serves the files until [`stop`](Self::stop), side by side: a browser may wait for one file before it takes in the rest
+    /// Serves the files until [`End`] is dropped, side by side: a browser may wait for one file before it takes in the rest
     /// of another.
     pub(crate) fn answer(&self) {
         thread::scope(|scope| {
@@ -78,8 +78,9 @@ impl Server {
         });
     }
 
-    pub(crate) fn stop(&self) {
-        self.http.unblock();
+    /// Stops [`answer`](Self::answer) when it is dropped.
+    pub(crate) fn end(&self) -> End<'_> {
+        End(self)
     }
 
     fn serve(&self, request: Request) -> Result<()> {
@@ -97,6 +98,15 @@ impl Server {
         writer.write_all(head.as_bytes())?;
         writer.write_all(&content)?;
         Ok(writer.flush()?)
+    }
+}
+
+/// Ends a server's answers when it is dropped, also if its user fails.
+pub(crate) struct End<'a>(&'a Server);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.http.unblock();
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::page::{bindings, folder as built, pack};
+use super::page::{Names, bindings, folder as built, pack};
 use super::server::{Served, Server};
 use super::toolchain::{TARGET, Toolchain};
 use crate::command::{cargo, root, run};
@@ -32,7 +32,7 @@ pub(super) fn build(toolchain: &Toolchain) -> Result<()> {
         fs::remove_dir_all(folder())?;
     }
     let compiled = built().join(TARGET).join(PROFILE).join(format!("{}.wasm", PACKAGE.replace('-', "_")));
-    pack(&compiled, &folder(), "without-names")?;
+    pack(&compiled, &folder(), Names::Removed)?;
     for entry in fs::read_dir(root().join("web"))? {
         let path = entry?.path();
         if content_type(&path).is_some() {

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::page::{bindings, folder, pack};
+use super::page::{Names, bindings, folder, pack};
 use super::toolchain::{TARGET, Toolchain};
 use crate::command::{cargo, run};
 
@@ -52,7 +52,7 @@ fn size(toolchain: &Toolchain, name: &str, features: &str) -> Result<Size> {
     compile.args(["--package", PACKAGE, "--features", features]);
     run(toolchain.prepare(&mut compile)?)?;
     let app = folder().join(format!("size-{name}"));
-    pack(&folder().join(TARGET).join(PROFILE).join(format!("{PACKAGE}.wasm")), &app, "without-names")?;
+    pack(&folder().join(TARGET).join(PROFILE).join(format!("{PACKAGE}.wasm")), &app, Names::Removed)?;
     let mut size = Size::default();
     for file in ["page.js", "page_bg.wasm"] {
         let content = fs::read(app.join(file))?;

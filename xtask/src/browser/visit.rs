@@ -27,6 +27,14 @@ const NARROW: [u32; 2] = [390, 844];
 /// Hides WebGPU from the page.
 const NO_WEBGPU: &str = "delete Navigator.prototype.gpu";
 
+/// Hides WebAssembly from the page.
+const NO_WASM: &str = "delete globalThis.WebAssembly";
+
+/// Collects the devices that the page opens.
+const COLLECT_DEVICES: &str = "globalThis.devices = []; const { requestDevice } = GPUAdapter.prototype; \
+    GPUAdapter.prototype.requestDevice = async function (...all) { \
+    devices.push(await requestDevice.apply(this, all)); return devices.at(-1); }";
+
 /// Visits the page at `address` in the browser that takes commands at `devtools`. Pictures of it are left beside the browser's
 /// log.
 pub(super) fn everything(devtools: &str, address: &str) -> Result<()> {
@@ -34,7 +42,9 @@ pub(super) fn everything(devtools: &str, address: &str) -> Result<()> {
     let open = |before, size| Visit::open(devtools, address, before, size, &model);
     open("", WIDE)?.on_a_gpu().context("on a desktop")?;
     open("", NARROW)?.on_a_phone().context("on a phone")?;
-    open(NO_WEBGPU, WIDE)?.without_webgpu().context("without WebGPU")
+    open(COLLECT_DEVICES, WIDE)?.through_losses().context("with devices that are lost")?;
+    open(NO_WEBGPU, WIDE)?.without_webgpu().context("without WebGPU")?;
+    open(NO_WASM, WIDE)?.without_wasm().context("without WebAssembly")
 }
 
 /// The model's own weights, and the words of its sentences.
@@ -63,6 +73,17 @@ impl Model {
         let [_, heads, room, _] = self.shape;
         let start = ((sentence * heads + head) * room + word) * room;
         &self.weights[start..start + self.tokens[sentence].len()]
+    }
+}
+
+impl Model {
+    /// How much the first word that the page shows reads of each word before it.
+    fn causal_row(&self) -> Vec<f32> {
+        let mut row = self.row(0, HEAD, WORD).to_vec();
+        row[WORD + 1..].fill(0.0);
+        let rest: f32 = row.iter().sum();
+        row.iter_mut().for_each(|weight| *weight /= rest);
+        row
     }
 }
 
@@ -104,8 +125,8 @@ impl<'a> Visit<'a> {
         self.programs()?;
         self.sentences()?;
         self.longer()?;
-        self.doctor()?;
-        self.tab.check()
+        self.check_of_kernels()?;
+        self.end()
     }
 
     fn words_and_heads(&mut self) -> Result<()> {
@@ -195,7 +216,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Begins the check of every kernel, which takes minutes. The other page runs the same problems to their end.
-    fn doctor(&mut self) -> Result<()> {
+    fn check_of_kernels(&mut self) -> Result<()> {
         self.tab.click("#start-check")?;
         self.tab.wait("document.querySelector('#check-progress').value >= 3")?;
         let lines = self.tab.text("#check-lines")?;
@@ -223,7 +244,37 @@ impl<'a> Visit<'a> {
         self.tab.evaluate("turned.then(() => null)")?;
         ensure!(self.maps()? != light, "the maps are not dark");
         self.picture("phone-dark")?;
-        self.tab.check()
+        self.end()
+    }
+
+    fn through_losses(mut self) -> Result<()> {
+        self.ready("losses")?;
+        self.tab.evaluate("devices.at(-1).destroy()")?;
+        self.tab.click("#causal")?;
+        self.settled()?;
+        self.shows(&self.model.causal_row()).context("on a second device")?;
+        ensure!(self.tab.evaluate("devices.length")? == 2, "no second device was opened");
+        ensure!(self.difference()? < 1e-5, "GPU and CPU differ");
+        self.tab.evaluate("devices.at(-1).destroy()")?;
+        self.tab.click("#causal")?;
+        self.settled()?;
+        self.shows(self.model.row(0, HEAD, WORD)).context("on the CPU")?;
+        ensure!(self.tab.text("#status")?.contains("lost"), "the page does not say that the GPU was lost");
+        ensure!(self.tab.text("#device")? == "the CPU", "the page names a device that is lost");
+        self.end()
+    }
+
+    /// The model's own weights stay.
+    fn without_wasm(mut self) -> Result<()> {
+        self.ready("without-wasm")?;
+        ensure!(
+            self.tab.text("#status")?.contains("WebAssembly did not start"),
+            "the page does not say what is missing"
+        );
+        self.shows(self.model.row(0, HEAD, WORD))?;
+        self.tab.click("#sentences label:nth-of-type(2)")?;
+        self.shows(self.model.row(1, HEAD, 1)).context("of another sentence")?;
+        self.end()
     }
 
     fn without_webgpu(mut self) -> Result<()> {
@@ -233,14 +284,10 @@ impl<'a> Visit<'a> {
         self.shows(self.model.row(0, HEAD, WORD))?;
         self.tab.click("#causal")?;
         self.settled()?;
-        let mut expected = self.model.row(0, HEAD, WORD).to_vec();
-        expected[WORD + 1..].fill(0.0);
-        let rest: f32 = expected.iter().sum();
-        expected.iter_mut().for_each(|weight| *weight /= rest);
-        self.shows(&expected).context("causal")?;
+        self.shows(&self.model.causal_row()).context("causal")?;
         self.tab.click(".presets button:nth-of-type(1)")?;
         self.tab.wait("document.querySelector('#program-error').textContent.includes('needs a GPU')")?;
-        self.tab.check()
+        self.end()
     }
 
     /// Waits for the first results, and leaves a picture of them. Nothing on the page may have moved until then.
@@ -249,6 +296,11 @@ impl<'a> Visit<'a> {
         let moved = self.tab.evaluate("moved")?;
         ensure!(moved.as_array().is_some_and(Vec::is_empty), "the layout moved: {moved}");
         self.picture(name)
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.tab.check()?;
+        self.tab.close()
     }
 
     /// Waits until the page has computed what was asked for.
