@@ -168,8 +168,7 @@ impl Attention {
     /// # Errors
     /// [`PlanError`] if this device cannot run the problem. It names the limit, what is needed and what is granted. It is
     /// [`PlanError::Refused`] if a kernel does not compile, with the message of the browser's or wgpu's compiler. If only the driver
-    /// refuses it, a browser tells no reason. The next plan compiles it again.
-    /// If the device is lost it is [`PlanError::DeviceLost`]; in a browser, once the page's event loop has turned since.
+    /// refuses it, a browser tells no reason. The next plan compiles it again. If the device is lost it is [`PlanError::DeviceLost`]; in a browser, once the page's event loop has turned since.
     pub fn plan(&self, problem: &Problem) -> Result<Plan, PlanError> {
         self.build(problem, &self.candidates(problem)?[0])
     }
@@ -434,7 +433,7 @@ impl Plan {
     /// ```
     ///
     /// # Errors
-    /// [`PlanError::Refused`], with the compiler's message, if a kernel does not compile. The next plan compiles it again.
+    /// [`PlanError::Refused`] if a kernel does not compile: see [`Attention::plan`].
     /// [`PlanError::DeviceLost`] in a browser, if the device was lost meanwhile.
     ///
     /// An app that never waits loses no error: calls of a plan whose kernel was refused are validation errors of wgpu, and the
