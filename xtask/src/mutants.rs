@@ -246,6 +246,7 @@ fn workspace_files() -> Result<Vec<PathBuf>> {
         "cli",
         "compilers",
         "truth",
+        "web",
         "xtask",
     ]
     .map(PathBuf::from)
