@@ -14,6 +14,8 @@ use crate::problem::gradients::Gradients;
 use crate::problem::merge::Merge;
 use crate::problem::program::BUILTINS;
 
+pub use crate::problem::program::AT;
+
 /// The variants that compute the weights of a problem, best first.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ macro_rules! shader {
         const FILE: &str = include_str!($path);
         const PADDED: ([u8; FILE.len()], usize) = $crate::kernel::shader::bare(FILE);
         const BARE: [u8; PADDED.1] = *PADDED.0.first_chunk().expect("is no longer than the file");
+        // These panics can only end a compilation.
         const TEXT: &str = match str::from_utf8(&BARE) {
             Ok(text) => text,
             Err(_) => panic!("only whole comments are dropped"),

@@ -12,7 +12,7 @@ use crate::problem::error::ProblemError;
 use crate::problem::function::Function;
 
 /// What users' programs may refer to besides their own declarations: the position of a score, and the `aux` buffer.
-pub(crate) const AT: &str = "\
+pub const AT: &str = "\
 struct At {
     batch: u32,
     head: u32,

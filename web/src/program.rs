@@ -2,6 +2,7 @@
 //! WGSL.
 
 use anyhow::{Context as _, Result};
+use wgpu_attention::testing::AT;
 use wgpu_attention::{Readback, Shape};
 
 use crate::gpu::Gpu;
@@ -17,7 +18,7 @@ pub(crate) async fn seen(gpu: &Gpu, text: &str, shape: Shape) -> Result<Vec<u8>>
     let answers = device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
     // The crate has checked the program alone. Beside this kernel, it may still declare a name that the kernel has.
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let source = wgpu::ShaderSource::Wgsl(format!("{KERNEL}\n{text}").into());
+    let source = wgpu::ShaderSource::Wgsl(format!("{KERNEL}\n{AT}\n{text}").into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("mask_mod alone"), source });
     let constants = [("page_queries", f64::from(shape.len_q)), ("page_keys", f64::from(shape.len_kv))];
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

@@ -1,14 +1,5 @@
-// Calls the visitor's `mask_mod`, whose text follows, for each (head, query, key). The names here begin with `page_`, so that
+// Calls the visitor's `mask_mod` for each (head, query, key). Its text and the declaration of `At` follow. The names here begin with `page_`, so that
 // they are not the visitor's.
-
-struct At {
-    batch: u32,
-    head: u32,
-    kv_head: u32,
-    query: u32,
-    key: u32,
-    diagonal: i32,
-}
 
 override page_queries: u32;
 override page_keys: u32;

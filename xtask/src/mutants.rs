@@ -82,7 +82,11 @@ const FILES: &[&str] = &[
 /// The tests that should notice a mistake, in the order in which they run: the quick ones first.
 const STAGES: &[Stage] = &[
     Stage { program: Program::Unit, tests: &[], of: "" },
-    Stage { program: Program::Suite, tests: &["errors::", "host::", "chosen_weights::rows"], of: "" },
+    Stage {
+        program: Program::Suite,
+        tests: &["errors::", "host::", "chosen_weights::rows", "facts::a_page_knows_its_adapter"],
+        of: "",
+    },
     Stage {
         program: Program::Suite,
         // What is skipped takes longer.
