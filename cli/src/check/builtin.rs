@@ -229,7 +229,7 @@ fn question(problem: &ProblemBuilder, spoil: Spoil) -> anyhow::Result<Question> 
     spoil(&shape, &mut case.host);
     let case = Case::new(case.problem, case.host);
     let expected = Expectation::Definition(Box::new(Expected::new(&*case.with_block_mask()?)?));
-    Ok(Question::Attention(Box::new(Attention { case, expected })))
+    Ok(Question::Attention(Box::new(Attention { case, cache: None, expected })))
 }
 
 fn bias(host: &mut Host) -> &mut [f32] {

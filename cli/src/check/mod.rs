@@ -2,6 +2,7 @@
 
 mod backward;
 mod builtin;
+mod cache;
 mod manifest;
 mod operator;
 mod outputs;
@@ -16,6 +17,8 @@ use truth::{Case, Expected, ExpectedGradients, GradientOutputs};
 use wgpu_attention::blocking::{self, Outputs};
 use wgpu_attention::{Gradients, Variant};
 
+use cache::Cache;
+
 use crate::args::CheckArgs;
 use crate::device::{CPU_PATH, Engine};
 use crate::text::one_line;
@@ -29,6 +32,8 @@ enum Question {
 
 struct Attention {
     case: Case,
+    /// If part of the keys and values is appended to a cache first.
+    cache: Option<Cache>,
     expected: Expectation,
 }
 
@@ -143,13 +148,27 @@ fn outcomes(
             let outputs = cpu::attention(&question.case, &ProgressBar::hidden());
             vec![line(CPU_PATH, outputs.map(|outputs| question.judge(&outputs)))]
         }
-        (Question::Attention(question), Engine::Gpu(gpu)) => {
+        (Question::Attention(mut question), Engine::Gpu(gpu)) => {
+            let mut lines = Vec::new();
+            if let Some(cache) = question.cache.take() {
+                let appended = match cache.append(gpu) {
+                    Ok(appended) => appended,
+                    Err(error) => return vec![line("append", Err(error))],
+                };
+                let variant = appended.variant.clone();
+                // The attention below reads what was appended.
+                let same = appended.replace(&mut question.case);
+                lines.push(line(&variant, same.map(|()| (true, "the same bits".to_owned()))));
+            }
             let candidates: Vec<Variant> = match gpu.attention.candidates(&question.case.problem) {
                 Ok(candidates) => candidates,
                 Err(error) => return vec![line("-", Err(error.into()))],
             };
             let run = |variant: &Variant| Ok(question.judge(&gpu.run(&question.case, variant, progress)?));
-            candidates.iter().take(variants.most()).map(|variant| line(&variant.to_string(), run(variant))).collect()
+            lines.extend(
+                candidates.iter().take(variants.most()).map(|variant| line(&variant.to_string(), run(variant))),
+            );
+            lines
         }
         (Question::Backward(question), engine) => {
             // These kernels run one after another; there is one choice of them.

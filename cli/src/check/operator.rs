@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use safetensors::Dtype as Stored;
 use truth::{Case, Host};
-use wgpu_attention::{Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
+use wgpu_attention::{Append, Diagonal, Dtype, Layout, Problem, ProblemBuilder, ScoreLayout, Shape, Window};
 
+use super::cache::Cache;
 use super::manifest::{Attributes, CaseSpec};
 use super::{Attention, Expectation, Question, outputs};
 use crate::tensors::{Tensor, TensorFile, element};
@@ -13,8 +14,8 @@ use crate::tensors::{Tensor, TensorFile, element};
 pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     let attributes = &spec.attributes;
     let (q, k, v) = (file.need("in.Q")?, file.need("in.K")?, file.need("in.V")?);
-    let cache = Cache::read(file)?;
-    let (shape, fresh) = shape(attributes, [&q, &k, &v], cache.as_ref())?;
+    let past = Past::read(file)?;
+    let (shape, fresh) = shape(attributes, [&q, &k, &v], past.as_ref())?;
 
     let mut host = Host { q: q.numbers()?, ..Host::default() };
     let mut problem =
@@ -25,9 +26,12 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     }
     let [layout_k, layout_v] = [shape.dim_qk, shape.dim_v].map(|dim| fresh.layout(dim));
     (host.k, host.v) = (k.numbers()?, v.numbers()?);
-    if let Some(cache) = &cache {
-        host.k = cache.extended(&cache.key, &host.k, layout_k, shape.dim_qk, &shape);
-        host.v = cache.extended(&cache.value, &host.v, layout_v, shape.dim_v, &shape);
+    let mut appended = None;
+    if let Some(past) = &past {
+        let new = [&host.k, &host.v].map(Vec::clone);
+        appended = Some(past.with_room(new, [layout_k, layout_v], common_type([&k, &v]), shape)?);
+        host.k = past.extended(&past.key, &host.k, layout_k, shape.dim_qk, &shape);
+        host.v = past.extended(&past.value, &host.v, layout_v, shape.dim_v, &shape);
     } else {
         problem = problem.k(layout_k).v(layout_v);
     }
@@ -36,11 +40,11 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
         problem = read_mask(problem, &mask, shape.len_kv, &mut host)?;
     }
     if let Some(lengths) = file.find("in.nonpad_kv_seqlen")? {
-        ensure!(cache.is_none(), "nonpad_kv_seqlen and past_key exclude each other");
+        ensure!(past.is_none(), "nonpad_kv_seqlen and past_key exclude each other");
         host.kv_lengths = Some(valid_keys(&lengths, &shape)?);
         problem = problem.kv_lengths();
     }
-    problem = positions(problem, attributes, cache.as_ref(), host.kv_lengths.is_some())?;
+    problem = positions(problem, attributes, past.as_ref(), host.kv_lengths.is_some())?;
     problem = match attributes.softcap {
         0.0 => problem,
         cap => problem.softcap(cap),
@@ -55,18 +59,18 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     host.inputs().check(&problem)?;
     let case = Case::new(problem, host);
     let expected = Expectation::Tensors(outputs::read(spec, file, &case)?);
-    Ok(Question::Attention(Box::new(Attention { case, expected })))
+    Ok(Question::Attention(Box::new(Attention { case, cache: appended, expected })))
 }
 
 /// `past_key` and `past_value`, (B, Hkv, Lpast, D).
-struct Cache {
+struct Past {
     len: u32,
     key: Vec<f32>,
     value: Vec<f32>,
     shapes: [[u32; 4]; 2],
 }
 
-impl Cache {
+impl Past {
     fn read(file: &TensorFile<'_>) -> Result<Option<Self>> {
         let (key, value) = (file.find("in.past_key")?, file.find("in.past_value")?);
         let (key, value) = match (key, value) {
@@ -77,6 +81,18 @@ impl Cache {
         let shapes = [key.rank4()?, value.rank4()?];
         ensure!(shapes[0][..3] == shapes[1][..3], "past_key is {:?} but past_value {:?}", shapes[0], shapes[1]);
         Ok(Some(Self { len: shapes[0][2], key: key.numbers()?, value: value.numbers()?, shapes }))
+    }
+
+    /// The cache before the new rows are appended, with NaN in their places.
+    fn with_room(&self, new: [Vec<f32>; 2], layouts: [Layout; 2], dtype: Dtype, shape: Shape) -> Result<Cache> {
+        let none = new.each_ref().map(|new| vec![f32::NAN; new.len()]);
+        let before = [
+            self.extended(&self.key, &none[0], layouts[0], shape.dim_qk, &shape),
+            self.extended(&self.value, &none[1], layouts[1], shape.dim_v, &shape),
+        ];
+        let append = Append { k: Some(layouts[0]), v: Some(layouts[1]), ..Append::default() };
+        let shape = Shape { len_q: shape.len_kv - self.len, ..shape };
+        Ok(Cache { problem: Problem::builder(shape).dtype(dtype).append(append).build()?, before, new })
     }
 
     /// The past rows of each head, then its new ones, in (B, H, L, D).
@@ -118,7 +134,7 @@ impl Fresh {
 }
 
 /// The sizes, from (B, H, L, D) or from (B, L, H·D) and the head counts.
-fn shape(attributes: &Attributes, tensors: [&Tensor<'_>; 3], cache: Option<&Cache>) -> Result<(Shape, Fresh)> {
+fn shape(attributes: &Attributes, tensors: [&Tensor<'_>; 3], past: Option<&Past>) -> Result<(Shape, Fresh)> {
     let packed = tensors[0].shape.len() == 3;
     let [q, k, v] = match (attributes.q_num_heads, attributes.kv_num_heads) {
         (Some(q), Some(kv)) if packed => {
@@ -131,12 +147,12 @@ fn shape(attributes: &Attributes, tensors: [&Tensor<'_>; 3], cache: Option<&Cach
         k[..3] == v[..3] && q[0] == k[0] && q[3] == k[3],
         "Q is {q:?}, K {k:?} and V {v:?}; these shapes do not fit together"
     );
-    let past = cache.map_or(0, |cache| cache.len);
-    if let Some(Cache { shapes, .. }) = cache {
-        let wanted = [[k[0], k[1], past, k[3]], [v[0], v[1], past, v[3]]];
+    let past_len = past.map_or(0, |past| past.len);
+    if let Some(Past { shapes, .. }) = past {
+        let wanted = [[k[0], k[1], past_len, k[3]], [v[0], v[1], past_len, v[3]]];
         ensure!(*shapes == wanted, "past_key and past_value are {shapes:?}, but K and V are {k:?} and {v:?}");
     }
-    let len_kv = past.checked_add(k[2]).context("there are more than 2^32 keys")?;
+    let len_kv = past_len.checked_add(k[2]).context("there are more than 2^32 keys")?;
     let shape = Shape { batch: q[0], heads_q: q[1], heads_kv: k[1], len_q: q[2], len_kv, dim_qk: q[3], dim_v: v[3] };
     Problem::builder(shape).build()?;
     Ok((shape, Fresh { packed, heads: k[1], len: k[2] }))
@@ -190,12 +206,12 @@ fn valid_keys(lengths: &Tensor<'_>, shape: &Shape) -> Result<Vec<u32>> {
 fn positions(
     problem: ProblemBuilder,
     attributes: &Attributes,
-    cache: Option<&Cache>,
+    past: Option<&Past>,
     has_lengths: bool,
 ) -> Result<ProblemBuilder> {
-    let diagonal = match cache {
+    let diagonal = match past {
         _ if has_lengths => Diagonal::BottomRight,
-        Some(cache) => Diagonal::Offset(i32::try_from(cache.len).context("the cache is longer than 2^31")?),
+        Some(past) => Diagonal::Offset(i32::try_from(past.len).context("the cache is longer than 2^31")?),
         None => Diagonal::TopLeft,
     };
     let side = |name, size: Option<i64>| match size.unwrap_or(-1) {

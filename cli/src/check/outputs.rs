@@ -3,7 +3,8 @@
 //! The library computes `Y`, the weights if `qk_matmul_output_mode` is 3, and the log-sum-exp, which the operator lacks.
 //! Fused attention never writes the scores of modes 0 to 2, so they are computed here, in f64, from the case as it was
 //! read. Comparing them checks that scale, softcap, masks and bias were read as the operator means them. `present_key` and
-//! `present_value` must equal, bit by bit, what was passed to the library.
+//! `present_value` must equal, bit by bit, what was passed to the library. On a GPU the library appends the new rows to the
+//! past ones itself, and the attention reads the cache that this makes.
 
 use anyhow::{Result, bail, ensure};
 use truth::{Case, Visibility};

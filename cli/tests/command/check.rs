@@ -113,3 +113,29 @@ fn an_lse_that_is_off_fails() {
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }
+
+#[test]
+fn new_rows_are_appended_to_past_ones() {
+    let folder = folder();
+    let new = |name| floats(name, &[1, 1, 2, 4]);
+    let past = |name| floats(name, &[1, 1, 3, 4]);
+    let present = |name| {
+        let bytes = [past(name).3, new(name).3].concat();
+        Tensor(name, Dtype::F32, vec![1, 1, 5, 4], bytes)
+    };
+    let mut tensors: Vec<Tensor> = ["in.K", "in.V"].map(new).into();
+    tensors.extend(["in.past_key", "in.past_value"].map(past));
+    tensors.extend(["out.present_key", "out.present_value"].map(present));
+    tensors.push(floats("in.Q", &[1, 1, 1, 4]));
+    write(&folder.path().join("past.safetensors"), &tensors);
+    let manifest = r#"{"cases": [{"name": "past", "file": "past.safetensors"}]}"#;
+    std::fs::write(folder.path().join("manifest.json"), manifest).expect("the folder is writable");
+    for device in devices() {
+        let args = ["check", "--no-built-in", "--selected", "--cases", ".", "--device", &device];
+        let output = command(folder.path(), &args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{device}: {text}");
+        let appended = text.lines().any(|line| line.starts_with("ok     past append."));
+        assert!(appended || device == "cpu", "{device}: {text}");
+    }
+}

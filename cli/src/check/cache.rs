@@ -1,0 +1,86 @@
+//! The operator's cache: its past rows, and the new ones that the library appends to them.
+
+use anyhow::{Result, bail, ensure};
+use truth::Case;
+use wgpu::BufferUsages;
+use wgpu::util::{BufferInitDescriptor, DeviceExt as _};
+use wgpu_attention::{Operand, Operands, Problem, Readback};
+
+use crate::device::Gpu;
+
+/// A cache with room for the new rows, and these rows.
+pub(super) struct Cache {
+    /// Its queries are the new rows.
+    pub(super) problem: Problem,
+    /// The cache of keys and that of values. NaN stands where the new rows belong.
+    pub(super) before: [Vec<f32>; 2],
+    pub(super) new: [Vec<f32>; 2],
+}
+
+/// What was appended, and the name of the kernel that did.
+pub(super) struct Appended {
+    pub(super) variant: String,
+    pub(super) keys: Vec<f32>,
+    pub(super) values: Vec<f32>,
+}
+
+impl Cache {
+    /// Appends the new rows on the device.
+    pub(super) fn append(&self, gpu: &Gpu) -> Result<Appended> {
+        let appended = self.run(gpu);
+        gpu.opened.take_errors()?;
+        appended
+    }
+
+    fn run(&self, gpu: &Gpu) -> Result<Appended> {
+        let (device, problem) = (&gpu.opened.device, &self.problem);
+        let plan = gpu.attention.plan_append(problem)?;
+        let [(keys, k), (values, v)] = [(Operand::K, &self.before[0]), (Operand::V, &self.before[1])];
+        let upload = |operand: Operand, values: &[f32]| {
+            let mut contents = problem.dtype(operand).unwrap_or_default().encode(values);
+            contents.resize(contents.len().next_multiple_of(4), 0);
+            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
+            let buffer = device.create_buffer_init(&BufferInitDescriptor { label: None, contents: &contents, usage });
+            (operand, buffer)
+        };
+        let buffers = [
+            upload(keys, k),
+            upload(values, v),
+            upload(Operand::NewK, &self.new[0]),
+            upload(Operand::NewV, &self.new[1]),
+        ];
+        let operands = buffers
+            .iter()
+            .fold(Operands::default(), |all, (operand, buffer)| all.with(*operand, buffer.as_entire_buffer_binding()));
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        plan.bind(&operands)?.encode(&mut encoder);
+        let [keys, values] = [0, 1].map(|n| {
+            let (operand, buffer) = &buffers[n];
+            let readback = Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding());
+            (problem.dtype(*operand).unwrap_or_default(), self.before[n].len(), readback)
+        });
+        gpu.opened.queue.submit([encoder.finish()]);
+        device.poll(wgpu::PollType::wait_indefinitely())?;
+        let read = |(dtype, len, readback): (_, usize, Result<Readback, _>)| -> Result<Vec<f32>> {
+            let mut values = pollster::block_on(readback?.values(dtype))?;
+            values.truncate(len);
+            Ok(values)
+        };
+        Ok(Appended { variant: plan.variant().to_string(), keys: read(keys)?, values: read(values)? })
+    }
+}
+
+impl Appended {
+    /// Puts the cache into the case that attends to it. Fails if it is not, bit by bit, what the case had.
+    pub(super) fn replace(self, case: &mut Case) -> Result<()> {
+        let Self { keys, values, .. } = self;
+        for (name, got, wanted) in [("keys", &keys, &case.host.k), ("values", &values, &case.host.v)] {
+            ensure!(got.len() == wanted.len(), "the cache has {} {name}, not {}", got.len(), wanted.len());
+            if let Some(at) = got.iter().zip(wanted).position(|(got, wanted)| got.to_bits() != wanted.to_bits()) {
+                bail!("{name}[{at}] of the cache is {} after appending, not {}", got[at], wanted[at]);
+            }
+        }
+        (case.host.k, case.host.v) = (keys, values);
+        Ok(())
+    }
+}
