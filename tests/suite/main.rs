@@ -4,7 +4,7 @@
 //! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]),
 //! also with gradients ([`backward`]).
 //!
-//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`sequences`], [`chosen_weights`], what changes
+//! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`sequences`], [`serving`], [`chosen_weights`], what changes
 //! as a cache grows ([`growing`]), random problems ([`fuzz`]), [`merging`] results, and [`gradients`] with [`gradient_mistakes`] and those
 //! of PyTorch ([`gradients_of_pytorch`]); the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
@@ -51,6 +51,7 @@ mod record;
 mod refused;
 mod semantics;
 mod sequences;
+mod serving;
 mod shaders;
 mod submitting;
 mod tune;
