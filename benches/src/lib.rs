@@ -1,7 +1,7 @@
 //! Measures how fast attention runs on a device, next to limits measured on that device in the same run.
 //!
 //! The data flows through the modules in this order: what to measure (`options`, `workload`, `suites`), on what
-//! ([`device`], `input`), how (`timer`, `samples`, `limits`, `guard`, `measure`, `backward`), and how it is reported (`report`, `row`,
+//! ([`device`], `input`), how (`timer`, `samples`, `limits`, `guard`, `measure`, `backward`, `serving`), and how it is reported (`report`, `row`,
 //! `table`, `plot`).
 
 mod options;
@@ -12,6 +12,7 @@ pub mod device;
 mod input;
 
 mod backward;
+mod serving;
 mod guard;
 mod limits;
 mod measure;
@@ -27,6 +28,7 @@ pub use device::Gpu;
 pub use options::{Options, Suite};
 pub use report::run;
 pub use row::Row;
+pub use serving::Comparison;
 pub use workload::Workload;
 
 /// The features that only the harness uses: timestamps, and 64-bit integers for the widest reads.

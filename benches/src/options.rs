@@ -31,6 +31,10 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub variant: Option<String>,
 
+    /// Of the suite of serving, measure only the rows whose name contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+
     /// Write the figures as a JSON array of rows. With -, they go to the standard output, and the table goes to the
     /// standard error.
     #[arg(id = "rows", long = "json", value_name = "FILE", value_parser = json_path)]
@@ -50,6 +54,8 @@ pub enum Suite {
     Decode,
     /// The gradients of many queries, beside the forward pass.
     Backward,
+    /// Caches in pages, in fewer bits, of unequal lengths and in plans that are too large, each beside the same work without.
+    Serving,
     /// Prefill and decode.
     All,
 }

@@ -3,14 +3,14 @@
 use std::io::{IsTerminal as _, Write};
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use wgpu::DeviceType;
 use wgpu_attention::Dtype;
 
-use crate::device::backend_name;
 use crate::measure::Bench;
 use crate::row::Origin;
 use crate::table::{Line, speed, table};
-use crate::{Gpu, Options, Row, Suite, Workload, plot, suites};
+use crate::{Gpu, Options, Row, Suite, Workload, plot, serving, suites};
 
 /// Measures on `gpu` and writes to `stdout`, and to the files asked for.
 ///
@@ -18,29 +18,37 @@ use crate::{Gpu, Options, Row, Suite, Workload, plot, suites};
 /// If a kernel is wrong, the device fails or a file cannot be written. A shape that the device refuses is not an error but
 /// a line of the table.
 pub fn run(options: &Options, gpu: &Gpu, stdout: &mut dyn Write) -> Result<()> {
+    if options.suite == Some(Suite::Serving) {
+        return serving::run(options, gpu, stdout);
+    }
+    ensure!(options.only.is_none(), "--only chooses rows of --suite serving; shapes are chosen by --shape");
     let bench = Bench::new(gpu)?;
-    let origin = origin(&bench);
+    let origin = Origin::of(gpu, bench.timer.kind());
     let lines = measure(&bench, options, &origin)?;
     let rows: Vec<Row> = lines.iter().filter_map(Line::row).cloned().collect();
+    write_rows(options, &text(&bench, options, &origin, &lines), &rows, stdout)?;
+    if let Some(path) = &options.plot {
+        ensure!(!rows.is_empty(), "nothing was measured, so there is no plot");
+        std::fs::write(path, plot::svg(&rows)).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
 
+/// Writes `text` and the rows to where the options say.
+pub(crate) fn write_rows(options: &Options, text: &str, rows: &[impl Serialize], stdout: &mut dyn Write) -> Result<()> {
     let rows_to_stdout = options.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let text = text(&bench, options, &origin, &lines);
     if rows_to_stdout {
         eprintln!("{text}");
     } else {
         writeln!(stdout, "{text}")?;
     }
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&rows)?;
+        let json = serde_json::to_string_pretty(rows)?;
         if rows_to_stdout {
             writeln!(stdout, "{json}")?;
         } else {
             std::fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
         }
-    }
-    if let Some(path) = &options.plot {
-        ensure!(!rows.is_empty(), "nothing was measured, so there is no plot");
-        std::fs::write(path, plot::svg(&rows)).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -97,29 +105,9 @@ fn dtypes(options: &Options, kind: DeviceType) -> Vec<Dtype> {
     }
 }
 
-fn origin(bench: &Bench<'_>) -> Origin {
-    let gpu = bench.gpu;
-    let mut command: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
-    if let Some(program) = command.first_mut() {
-        *program = "wgpu-attention bench".into();
-    }
-    if command.get(1).is_some_and(|argument| argument == "bench") {
-        command.remove(1);
-    }
-    Origin {
-        device: gpu.info.name.clone(),
-        driver: gpu.driver(),
-        backend: backend_name(gpu.info.backend).into(),
-        timer: bench.timer.kind().into(),
-        date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        command: command.join(" "),
-    }
-}
-
 /// The table, below the limits that it is compared with.
 fn text(bench: &Bench<'_>, options: &Options, origin: &Origin, lines: &[Line]) -> String {
-    let Origin { device, driver, backend, timer, date, .. } = origin;
-    let mut text = format!("{device} · {backend} · {driver} · {date}\ntimer: {timer}; {}\n", bench.probes.describe());
+    let mut text = format!("{}timer: {}; {}\n", origin.heading(), origin.timer, bench.probes.describe());
     let rows: Vec<&Row> = lines.iter().filter_map(Line::row).collect();
     if !rows.is_empty() {
         let has_unit = rows.iter().all(|row| row.matrix_tflops.is_some());

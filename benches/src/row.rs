@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use wgpu_attention::{Operand, Problem, Shape};
 
-use crate::Workload;
+use crate::device::backend_name;
 use crate::limits::Limits;
 use crate::measure::Measurement;
+use crate::{Gpu, Workload};
 
 /// One variant on one problem. Times are in the unit that the field's name ends in; shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,6 +96,33 @@ pub(crate) struct Origin {
     pub(crate) timer: String,
     pub(crate) date: String,
     pub(crate) command: String,
+}
+
+impl Origin {
+    /// A run that begins now.
+    pub(crate) fn of(gpu: &Gpu, timer: &str) -> Self {
+        let mut command: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
+        if let Some(program) = command.first_mut() {
+            *program = "wgpu-attention bench".into();
+        }
+        if command.get(1).is_some_and(|argument| argument == "bench") {
+            command.remove(1);
+        }
+        Self {
+            device: gpu.info.name.clone(),
+            driver: gpu.driver(),
+            backend: backend_name(gpu.info.backend).into(),
+            timer: timer.into(),
+            date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            command: command.join(" "),
+        }
+    }
+
+    /// The first line of a report.
+    pub(crate) fn heading(&self) -> String {
+        let Self { device, driver, backend, date, .. } = self;
+        format!("{device} · {backend} · {driver} · {date}\n")
+    }
 }
 
 /// The type of q and the output, and that of k and v if it is another one: `f32/f16`.

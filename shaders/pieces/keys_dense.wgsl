@@ -1,6 +1,5 @@
 // Key n of a sequence is row n of its batch.
 fn oldest_key(valid: u32) -> u32 { return 0u; }
-fn oldest_part(valid: u32) -> u32 { return 0u; }
 fn keys_at(batch: u32, valid: u32) -> u32 { return 0u; }
 fn place_of(batch: u32, keys_at: u32, key: u32) -> Place { return Place(batch, key); }
 

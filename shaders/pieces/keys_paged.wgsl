@@ -2,7 +2,6 @@
 
 // From the host: PAGE.
 fn oldest_key(valid: u32) -> u32 { return 0u; }
-fn oldest_part(valid: u32) -> u32 { return 0u; }
 fn keys_at(batch: u32, valid: u32) -> u32 { return (params.first_batch + batch) * params.table_row; }
 fn place_of(batch: u32, keys_at: u32, key: u32) -> Place { return Place(block_table[keys_at + key / PAGE], key % PAGE); }
 

@@ -1,6 +1,5 @@
 // The keys of all sequences follow one another: key n of a sequence is row `keys_at` + n of the only batch.
 fn oldest_key(valid: u32) -> u32 { return 0u; }
-fn oldest_part(valid: u32) -> u32 { return 0u; }
 fn keys_at(batch: u32, valid: u32) -> u32 { return cu_seqlens_k[params.first_batch + batch]; }
 fn place_of(batch: u32, keys_at: u32, key: u32) -> Place { return Place(0u, keys_at + key); }
 

@@ -1,7 +1,6 @@
 // Key n of a sequence is row n mod capacity of its batch: of all keys, the last ones are kept. `keys_at` is the last key at or
 // before the oldest that lies in row 0.
 fn oldest_key(valid: u32) -> u32 { return max(valid, params.capacity) - params.capacity; }
-fn oldest_part(valid: u32) -> u32 { return oldest_key(valid) / params.part_keys; }
 fn keys_at(batch: u32, valid: u32) -> u32 { return oldest_key(valid) / params.capacity * params.capacity; }
 fn place_of(batch: u32, keys_at: u32, key: u32) -> Place {
     let row = key - keys_at;

@@ -19,8 +19,9 @@ struct Site {
     queries: u32,   // the queries of this dispatch
     at: u32,        // the row of `q` where they begin
     part: u32,      // of the keys
+    parts: u32,     // how many parts have keys
     begin: u32,     // the first key of the part
-    end: u32,       // one past its last key that is valid
+    end: u32,       // one past its last key
     oldest: u32,    // the first key that is kept
     keys_at: u32,   // where its keys begin: see keys_*.wgsl
     diagonal: i32,  // query i stands at key i + diagonal
@@ -42,11 +43,31 @@ fn site_in(sequence: Sequence, n: u32, part: u32) -> Site {
     let rows = sequence.rows * select(1u, params.group, GROUPED);
     let queries = min(max(sequence.queries, params.first_row) - params.first_row, sequence.rows);
     let valid = valid_keys(sequence.batch);
-    let begin = (oldest_part(valid) + part) * params.part_keys;
-    let end = min(valid, begin + params.part_keys);
+    let span = span_of(sequence, valid);
+    let begin = span.begin + part * span.part;
+    let end = min(span.end, begin + span.part);
+    let parts = (span.end - span.begin + span.part - 1u) / span.part;
     let diagonal = i32(params.first_row) + (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
     return Site(sequence.batch, head, kv_head, sequence.block * BLOCK_ROWS, rows, queries, sequence.at,
-                part, begin, end, oldest_key(valid), keys_at(sequence.batch, valid), diagonal);
+                part, parts, begin, end, oldest_key(valid), keys_at(sequence.batch, valid), diagonal);
+}
+
+// The keys that all queries of a sequence together may see by position, and the number of them that each part has: with as
+// few keys as `parts` parts can have, in whole steps, so that a short sequence keeps many workgroups busy. It does not depend
+// on the dispatch, which may have some of the queries only.
+struct Span {
+    begin: u32,     // a multiple of the step, and so of every tile
+    end: u32,
+    part: u32,
+}
+
+fn span_of(sequence: Sequence, valid: u32) -> Span {
+    let diagonal = (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
+    let first = max(diagonal + params.band_first, i32(oldest_key(valid)));
+    let begin = u32(clamp(first, 0, i32(valid))) / params.part_step * params.part_step;
+    let end = u32(clamp(diagonal + i32(sequence.queries) + params.band_last, i32(begin), i32(valid)));
+    let steps = (end - begin + params.part_step - 1u) / params.part_step;
+    return Span(begin, end, max((steps + params.parts - 1u) / params.parts, 1u) * params.part_step);
 }
 
 // Whether a workgroup has nothing to do: no rows, or no queries or keys whose results the merge would read.
@@ -56,12 +77,9 @@ fn is_idle(site: Site) -> bool {
         || (HAS_LENGTHS && !WHOLE && site.begin >= site.end);
 }
 
-// The number of parts that hold keys of a row, and so have results to merge.
+// The number of parts that have results of a row to merge. Without lengths, parts without keys have results too.
 fn parts_of(site: Site, row: Row) -> u32 {
-    if (!HAS_LENGTHS && !PADDED) { return params.parts; }
-    let valid = valid_keys(site.batch);
-    let parts = (valid + params.part_keys - 1u) / params.part_keys - oldest_part(valid);
-    return select(0u, parts, row.is_query);
+    return select(0u, select(params.parts, site.parts, HAS_LENGTHS), row.is_query);
 }
 
 fn row_of(site: Site, n: u32) -> Row {

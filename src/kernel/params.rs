@@ -111,10 +111,10 @@ params! {
     /// WGSL has no literals for these.
     negative_infinity: f32 = "f32",
     nan: f32 = "f32",
-    /// Number of workgroups that share the keys of a row, or number of pairs to merge; and number of keys that each
-    /// workgroup processes.
+    /// Number of workgroups that share the keys of a row, or number of pairs to merge; and the step in which each workgroup's keys
+    /// are counted.
     parts: u32 = "u32",
-    part_keys: u32 = "u32",
+    part_step: u32 = "u32",
     /// Strides from pair to pair.
     pair_out_stride: u32 = "u32",
     pair_lse_stride: u32 = "u32",

@@ -181,6 +181,7 @@ mod tests {
     use crate::kernel::record::TILE_KEYS;
     use crate::kernel::select::candidates;
     use crate::problem::layout::{Layout, ScoreLayout};
+    use crate::problem::positions::{Diagonal, Window};
     use crate::problem::shape::Shape;
 
     fn caps() -> Caps {
@@ -265,14 +266,35 @@ mod tests {
             with_job(&problem, &caps, |job| job.split)
         };
         let wide = Caps { workgroups_to_fill: 64, ..caps() };
-        assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { keys: 4096, parts: 1 });
-        assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { keys: 1024, parts: 8 });
-        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { keys: 512, parts: 2 });
-        // Half of the keys are 513, and a part is a whole number of tiles.
-        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1025), wide), Split { keys: 576, parts: 2 });
+        assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { step: 4096, parts: 1 });
+        assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { step: 64, parts: 8 });
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { step: 64, parts: 2 });
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1025), wide), Split { step: 64, parts: 2 });
         let impatient = Caps { loop_iterations: 65_535, workgroups_to_fill: 1, ..caps() };
-        let long = split(Shape::new(1, 1, 1, 64).kv_len(1 << 20), impatient);
-        assert!(long.parts > 1 && long.keys * long.parts >= 1 << 20, "{long:?}");
+        let problem = Problem::builder(Shape::new(1, 1, 1, 64).kv_len(1 << 20)).build().expect("valid");
+        let (Split { step, parts }, reached) = with_job(&problem, &impatient, |job| {
+            let Keys::InParts(rounds) = job.kernel.work.keys else { panic!("it is not split") };
+            (job.split, rounds.most_keys(impatient.loop_iterations))
+        });
+        let a_part = (1_u32 << 20).div_ceil(step).div_ceil(parts) * step;
+        assert!(parts > 1 && a_part <= reached, "{parts} parts of {a_part}, and {reached} are reached");
+    }
+
+    /// A window needs parts for the keys in it, not for all keys of the cache.
+    #[test]
+    fn only_keys_in_sight_are_split() {
+        let window = |left, len_q| {
+            let shape = Shape::new(1, 1, len_q, 64).kv_len(1 << 20);
+            let window = Window { left: Some(left), right: Some(0) };
+            let problem =
+                Problem::builder(shape).window(window).diagonal(Diagonal::BottomRight).build().expect("valid");
+            let wide = Caps { workgroups_to_fill: 64, ..caps() };
+            with_job(&problem, &wide, |job| job.split)
+        };
+        assert_eq!(window(2047, 1), Split { step: 64, parts: 4 });
+        assert_eq!(window(2045, 3), Split { step: 64, parts: 4 });
+        // The first of them may lie at the end of a tile.
+        assert_eq!([470, 980, 1600].map(|left| window(left, 1).parts), [1, 2, 3]);
     }
 
     #[test]

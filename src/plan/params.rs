@@ -51,7 +51,7 @@ pub(super) fn params(job: &Job<'_>, piece: &Piece, slices: &[Slice]) -> Params {
         negative_infinity: f32::NEG_INFINITY,
         nan: f32::NAN,
         parts: job.split.parts,
-        part_keys: job.split.keys,
+        part_step: job.split.step,
         shared_by: [batches, heads, rows.div_ceil(block.rows), tiles],
         gradient_begin: piece.rows.start,
         columns: count(&piece.columns),

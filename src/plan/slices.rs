@@ -247,7 +247,7 @@ mod tests {
         let caps = Caps::from_limits(&wgpu::Limits { max_storage_buffers_per_shader_stage: 16, ..Default::default() });
         let kernel = candidates(problem, &caps).expect("runs everywhere")[0].kernel();
         assert_eq!(kernel.block.counts, Counts::Rows, "many rows");
-        let split = Split { keys: 64, parts: 1 };
+        let split = Split { step: 64, parts: 1 };
         let slice = slices(&kernel, problem, split, piece, 16)
             .find(|slice| slice.resource == Resource::Operand(operand))
             .expect("it is bound");

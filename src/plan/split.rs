@@ -9,16 +9,17 @@ use crate::plan::piece::{Piece, count};
 use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
-use crate::problem::sequences;
 
-/// How the keys are split: each workgroup processes `keys` of them, and `parts` workgroups process them all.
+/// How the keys are split: `parts` workgroups process those of a sequence, each as many, in whole steps. How many steps a part
+/// has depends on how many keys the sequence has: see `span_of` in `shaders/pieces/site.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Split {
-    pub(crate) keys: u32,
+    pub(crate) step: u32,
     pub(crate) parts: u32,
 }
 
-/// With fewer keys in a part, merging costs more than splitting gains.
+/// With fewer keys in a part, merging costs more than splitting gains. Sequences that are shorter than a plan is made for have
+/// shorter parts.
 const SHORTEST_PART: u32 = 512;
 /// The number of statistics that precede each part of the output in a row of
 /// [`Space::Partial`](crate::kernel::slots::Space::Partial).
@@ -28,29 +29,23 @@ impl Split {
     /// Splits the keys into as many parts as fill the device, but no more than a grid can count. There are more parts
     /// if the driver ends long loops.
     pub(super) fn of(kernel: &Kernel, problem: &Problem, caps: &Caps) -> Self {
-        let len_kv = problem.most_keys();
-        let Keys::InParts(rounds) = kernel.work.keys else { return Self { keys: len_kv, parts: 1 } };
+        let len_kv = problem.shape().len_kv.max(1);
+        let Keys::InParts(rounds) = kernel.work.keys else { return Self { step: len_kv, parts: 1 } };
+        let (tile, longest) = (rounds.tile, rounds.most_keys(caps.loop_iterations).max(rounds.tile));
         let whole = Piece::whole(problem, kernel.block);
         let [x, y, z] = whole.workgroups(problem, kernel.block).map(u64::from);
         // Each has a row of the output, whose elements 63 bits can count.
         let busy = (x * y * z).max(1);
         let idle = u32::try_from(u64::from(caps.workgroups_to_fill) / busy).unwrap_or(u32::MAX);
-        // What a ring holds may begin within a part, and so lie in one part more.
-        let is_ring = problem.ring().is_some();
-        let most = if is_ring { caps.workgroups.saturating_sub(1) } else { caps.workgroups };
-        let wanted = idle.min(len_kv / SHORTEST_PART).min(most).max(1);
-        let longest = rounds.most_keys(caps.loop_iterations).max(rounds.tile);
-        let keys = len_kv.div_ceil(wanted).next_multiple_of(rounds.tile).clamp(rounds.tile, longest);
-        let parts = len_kv.div_ceil(keys).max(1);
-        match problem.keys() {
-            sequences::Keys::Ring { .. } if parts == 1 && len_kv.saturating_add(rounds.tile) <= longest => {
-                // One part has every key, whichever the ring holds.
-                Self { keys: problem.shape().len_kv.next_multiple_of(rounds.tile).max(rounds.tile), parts: 1 }
-            }
-            // What a ring holds may begin within a part.
-            sequences::Keys::Ring { .. } => Self { keys, parts: parts.saturating_add(1) },
-            _ => Self { keys, parts },
+        // Keys that begin within a tile may end in one tile more.
+        let before = if problem.may_hide_first_keys() { tile - 1 } else { 0 };
+        let span = problem.most_keys_in_sight().saturating_add(before);
+        let wanted = idle.min(span / SHORTEST_PART).min(caps.workgroups).max(1);
+        if wanted == 1 && span <= longest {
+            return Self { step: len_kv.next_multiple_of(tile), parts: 1 };
         }
+        let keys = span.div_ceil(wanted).next_multiple_of(tile).clamp(tile, longest);
+        Self { step: tile, parts: span.div_ceil(keys).max(1) }
     }
 
     /// The layout of the partial results. A row has the parts of one piece's columns after those of another's.
@@ -88,7 +83,7 @@ mod tests {
     fn parts_that_64_bits_cannot_count_do_not_wrap() {
         let of = |shape: Shape, parts| {
             let problem = Problem::builder(shape).build().expect("it fits 64 bits without parts");
-            Split { keys: 32, parts }.view(&problem)
+            Split { step: 32, parts }.view(&problem)
         };
         // A row has 2²³ parts of 260 numbers, and all rows of a batch have more than 2⁶³.
         let view = of(Shape::new(2, 16, 1 << 29, 256).kv_heads(1), 1 << 23);
@@ -98,7 +93,7 @@ mod tests {
             ([2, 16, 1 << 29, row], [i64::MAX, i64::from(row) << 29, row.into(), 1])
         );
         // The second range of columns begins past 32 bits.
-        let many = Split { keys: 32, parts: 1 << 24 };
+        let many = Split { step: 32, parts: 1 << 24 };
         assert_eq!(many.columns(&(256..300)), u32::MAX..u32::MAX);
         assert_eq!(of(Shape::new(1, 1, 1, 300), 1 << 24).extent[3], u32::MAX);
     }

@@ -406,6 +406,16 @@ impl Problem {
         }
     }
 
+    /// The most keys of a sequence that its queries together see by position.
+    pub(crate) fn most_keys_in_sight(&self) -> u32 {
+        self.most_keys().min(self.band().width(self.spec.shape.len_q)).max(1)
+    }
+
+    /// Whether the first keys of a sequence may be out of sight of all its queries.
+    pub(crate) fn may_hide_first_keys(&self) -> bool {
+        self.ring().is_some() || self.band().has_first()
+    }
+
     /// The most keys that a sequence has at a time.
     pub(crate) fn most_keys(&self) -> u32 {
         match self.spec.keys {

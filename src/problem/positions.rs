@@ -37,6 +37,22 @@ pub(crate) struct Band {
     pub(crate) offset: i32,
 }
 
+impl Band {
+    /// Whether there may be keys before those that any row sees.
+    pub(crate) fn has_first(&self) -> bool {
+        i64::from(self.first) > FIRST_OF_ALL
+    }
+
+    /// The number of keys from the first that the first of `rows` rows sees to the last that the last one sees.
+    pub(crate) fn width(&self, rows: u32) -> u32 {
+        let width = i64::from(self.last) - i64::from(self.first) + i64::from(rows);
+        u32::try_from(width.max(0)).unwrap_or(u32::MAX)
+    }
+}
+
+/// No row is so far down, and no key so far on, that this edge of a band hides a key.
+const FIRST_OF_ALL: i64 = -2 * LONGEST as i64;
+
 /// Computes the [`Band`]. It does not depend on the lengths of a sequence: if `from_end`, the shader adds how many more
 /// keys than queries there are.
 pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window) -> Band {
@@ -50,7 +66,7 @@ pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window) -> Band {
     let last = right.map_or(i64::MAX, |right| offset + i64::from(right));
     // Rows, keys and lengths are below LONGEST, so clamping an edge to these bounds does not change which keys are
     // seen.
-    let clamp = |edge: i64| i32::try_from(edge.clamp(-2 * i64::from(LONGEST), i64::from(LONGEST))).unwrap_or(0);
+    let clamp = |edge: i64| i32::try_from(edge.clamp(FIRST_OF_ALL, i64::from(LONGEST))).unwrap_or(0);
     Band { first: clamp(first), last: clamp(last), from_end, offset: clamp(offset) }
 }
 

@@ -11,10 +11,11 @@ use crate::questions::{
     all_features, all_weights, biased, bottom_right, causal, deep_bias, deep_weights, dropped, dropped_in_parts,
     dropped_weights, empty_rows, empty_tiles, even_f16, forty_columns, gappy, hidden_by_bias, huge_behind_band,
     huge_first, infinite_key, large, large_q, left_window, lengths_past_the_end, long, long_and_mostly_hidden,
-    long_causal, long_masked, long_nan_behind_bias, long_staircase, lowest_bias, mask_keys_outermost, masked,
-    masked_by_bytes, masked_by_hiding_words, nan_behind_band, nan_behind_bias, nearly_full, odd_bf16, odd_f16, odd_f32,
-    padded, paged, plain, ragged, ring, softcapped, some_lengths, staircase, tall, tall_causal, tall_window, tiles,
-    upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide, windowed,
+    long_causal, long_masked, long_nan_behind_bias, long_staircase, long_window, lowest_bias, mask_keys_outermost,
+    masked, masked_by_bytes, masked_by_hiding_words, nan_behind_band, nan_behind_bias, nearly_full, odd_bf16, odd_f16,
+    odd_f32, padded, paged, plain, ragged, ring, softcapped, some_lengths, staircase, tall, tall_causal, tall_window,
+    tiles, upside_down, weights_of_empty_rows, weights_of_stairs, weights_of_the_first, weights_of_the_last, wide,
+    windowed,
 };
 
 /// A planted mistake: in the text, the first string of each pair is replaced by the second.
@@ -405,18 +406,21 @@ pub const STREAMS: &[Mutation] = &[
     mutation(&[("sum += subgroupShuffleXor(sum, 2u);", "")], plain),
     mutation(&[("lane == 2u", "lane == 3u")], plain),
     mutation(&[("let first = site.first;", "let first = 0u;")], plain),
-    split(&[("(oldest_part(valid) + part) * params.part_keys", "oldest_part(valid) * params.part_keys")], long),
-    split(&[("min(valid, begin + params.part_keys);", "min(valid, begin + params.part_keys + 9u);")], long),
+    split(&[("span.begin + part * span.part;", "span.begin;")], long),
+    split(&[("min(span.end, begin + span.part);", "min(span.end, begin + span.part + 9u);")], long),
 ];
 
 /// Mistakes in what `tiled.wgsl` does with a part of the keys.
 pub const PARTS: &[Mutation] = &[
-    split(&[("(oldest_part(valid) + part) * params.part_keys", "oldest_part(valid) * params.part_keys")], long),
-    split(&[("min(valid, begin + params.part_keys)", "min(valid, begin + params.part_keys + 32u)")], long),
+    split(&[("span.begin + part * span.part;", "span.begin;")], long),
+    split(&[("min(span.end, begin + span.part)", "min(span.end, begin + span.part + 32u)")], long),
     split(&[("row.part * (1u +", "row.part * (0u +")], long),
     split(&[("parts[part_at(row)] = vec4(m, l,", "parts[part_at(row)] = vec4(m, 1.0,")], long),
     split(&[("select(0.0, 1.0, saw_any)", "1.0")], long_and_mostly_hidden),
     split(&[("workgroup.z / params.parts)", "workgroup.z)")], long),
+    split(&[("(steps + params.parts - 1u) / params.parts", "steps / params.parts")], long_window),
+    split(&[("+ i32(sequence.queries) + params.band_last", "+ params.band_last")], long_window),
+    split(&[("clamp(first, 0, i32(valid))", "clamp(first + 4, 0, i32(valid))")], long_window),
 ];
 
 /// Mistakes in `merge.wgsl`.
@@ -516,7 +520,7 @@ pub const MATRIX: &[Mutation] = &[
         || in_f16(plain()),
     ),
     split(&[("vec2(max(begin, site.begin),", "vec2(begin,")], || in_f16(long())),
-    split(&[("begin + params.part_keys)", "valid)")], || in_f16(long())),
+    split(&[("begin + span.part)", "span.end)")], || in_f16(long())),
     // The barriers.
     mutation(&[("multiply_keys(subgroup, &q);\n        workgroupBarrier();", "multiply_keys(subgroup, &q);")], || {
         in_f16(tall())

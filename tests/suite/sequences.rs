@@ -8,6 +8,7 @@ use wgpu_attention::{
 
 use crate::case::drawn;
 use crate::device::{Device, all, each_variant_once, verify_once};
+use crate::programs::verify_within;
 use crate::questions::with_poisoned_rest;
 use crate::record::{buffers, noop, operands, without_error};
 
@@ -179,6 +180,25 @@ fn quantized_keys_are_right_in_every_kernel() {
     verify_once(&drawn(paged.kv_quantized(Quantization::Int8), Fill::Normal, 10));
 }
 
+/// Parts are as many of the keys that a sequence's queries see as there are, wherever these begin and however many there are.
+#[test]
+fn keys_in_sight_are_split_evenly() {
+    let windows =
+        [(Some(1500), Some(0)), (Some(600), Some(700)), (None, Some(0))].map(|(left, right)| Window { left, right });
+    let shape = Shape::new(3, 4, 5, 16).kv_heads(2).kv_len(6000);
+    let lengths = |case: Case| case.lengths(&[6000, 1700, 3]);
+    for window in windows {
+        for diagonal in [Diagonal::BottomRight, Diagonal::Offset(900)] {
+            let problem = Problem::builder(shape).window(window).diagonal(diagonal).kv_lengths().lse();
+            verify_within(&lengths(drawn(problem, Fill::Normal, 6)), |caps| caps.workgroups_to_fill = 1 << 20);
+        }
+    }
+    let ring = Problem::builder(shape).window(windows[0]).diagonal(Diagonal::BottomRight).ring_kv(1600).q_lengths();
+    let mut case = lengths(drawn(ring, Fill::Normal, 7));
+    case.host.q_lengths = Some(vec![5, 2, 0]);
+    verify_within(&case, |caps| caps.workgroups_to_fill = 1 << 20);
+}
+
 /// A step in which no sequence has a token, on a device that splits keys. There is no scratch for it.
 #[test]
 fn a_ragged_step_may_be_empty() {
@@ -203,11 +223,10 @@ fn the_parts_of_a_ring_fit_the_grid() {
     let (device, _queue) = noop();
     let mut caps = Caps::of(&device);
     caps.workgroups_to_fill = 1 << 20;
-    for (workgroups, parts) in [(1, 1), (2, 1), (4, 4)] {
+    for (workgroups, parts) in [(1, 1), (2, 2), (4, 4)] {
         caps.workgroups = workgroups;
         let problem = Problem::builder(Shape::new(1, 1, 1, 32).kv_len(1 << 20)).ring_kv(100_000).build().unwrap();
         let plan = Attention::with_caps(&device, caps).plan(&problem).unwrap();
-        // The last one holds what begins within a part.
         assert_eq!(plan.parts(), parts, "{workgroups}");
     }
 }

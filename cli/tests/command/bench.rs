@@ -27,6 +27,24 @@ fn bench_writes_a_row_for_each_shape_and_a_plot() {
 }
 
 #[test]
+fn bench_compares_what_serving_costs() {
+    let folder = folder();
+    let output = command(folder.path(), &["bench", "--suite", "serving", "--only", "append", "--json", "-"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("an array");
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    for figure in ["ratio", "this_ms", "other_ms", "record_us", "rebind_us"] {
+        assert!(row[figure].as_f64().is_some_and(|value| value > 0.0), "{figure} of {row}");
+    }
+    assert_eq!(row["suite"], "serving");
+    assert!(row["variants"][0].as_str().is_some_and(|name| name.starts_with("append.")), "{row}");
+    let serving = ["bench", "--suite", "serving"];
+    refused(folder.path(), &[&serving[..], &["--dtype", "f16"]].concat(), "leave out --shape, --dtype");
+    refused(folder.path(), &[&serving[..], &["--only", "nothing"]].concat(), "no row of --suite serving");
+    refused(folder.path(), &["bench", "--only", "append"], "rows of --suite serving");
+}
+
+#[test]
 fn bench_refuses_what_it_cannot_measure() {
     let folder = folder();
     refused(folder.path(), &["bench", "--device", "cpu"], "measures kernels");
