@@ -104,10 +104,6 @@ impl Gpu {
 
 /// The operands that a block mask is computed from, and the block mask itself.
 fn masks_of(buffers: &Buffers) -> Operands<'_> {
-    [Operand::Mask, Operand::Aux, Operand::BlockMask].into_iter().fold(Operands::default(), |operands, operand| {
-        match buffers.get(operand) {
-            Some(buffer) => operands.with(operand, buffer.as_entire_buffer_binding()),
-            None => operands,
-        }
-    })
+    let binding = |operand| Some((operand, buffers.get(operand)?.as_entire_buffer_binding()));
+    [Operand::Mask, Operand::Aux, Operand::BlockMask].into_iter().filter_map(binding).collect()
 }

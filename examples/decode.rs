@@ -32,9 +32,8 @@ impl Layer {
         };
         let buffers: Vec<_> =
             problem.views().map(|view| (view.operand, buffer(view.operand.name(), view.size_bytes()))).collect();
-        let operands = buffers.iter().fold(Operands::default(), |operands, (operand, buffer)| {
-            operands.with(*operand, buffer.as_entire_buffer_binding())
-        });
+        let operands: Operands<'_> =
+            buffers.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())).collect();
         let (append, attend) =
             (attention.plan_append(problem)?.bind(&operands)?, attention.plan(problem)?.bind(&operands)?);
         Ok(Self { append, attend, buffers })

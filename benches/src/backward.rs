@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use truth::Case;
 use wgpu::util::{BufferInitDescriptor, DeviceExt as _};
 use wgpu::{BufferUsages, CommandEncoderDescriptor};
-use wgpu_attention::{Gradients, Operand, Operands, Problem, Readback, Variant, reference};
+use wgpu_attention::{Gradients, Operand, Problem, Readback, Variant, reference};
 
 use crate::guard::{allowed, excess};
 use crate::measure::{Bench, Measurement};
@@ -33,9 +33,8 @@ impl Bench<'_> {
             .map(|operand| Ok((operand, self.buffer(&gradients, &case, operand)?)))
             .into_iter()
             .collect::<Result<_>>()?;
-        let operands = own.iter().fold(buffers.operands(), |operands: Operands<'_>, (operand, buffer)| {
-            operands.with(*operand, buffer.as_entire_buffer_binding())
-        });
+        let mut operands = buffers.operands();
+        operands.extend(own.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())));
         let forward = self.attention.plan(problem)?.bind(&buffers.operands())?;
         let plan = self.attention.plan_gradients(&gradients)?;
         let call = plan.bind(&operands)?;

@@ -12,8 +12,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 use wgpu::DeviceType;
 use wgpu_attention::{
-    Append, Attention, Call, Diagonal, Dtype, Inputs, Layout, Operand, Operands, Pages, Problem, ProblemBuilder,
-    Quantization, Rotary, RotaryPairs, Shape,
+    Append, Attention, Call, Diagonal, Dtype, Inputs, Layout, Operand, Pages, Problem, ProblemBuilder, Quantization,
+    Rotary, RotaryPairs, Shape,
 };
 
 use crate::report::write_rows;
@@ -243,10 +243,9 @@ impl Ready<'_> {
             let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
             (operand, attention.device().create_buffer(&descriptor))
         });
-        let mut operands: Operands<'_> = buffers.operands();
-        for (operand, buffer) in appended.iter().filter(|(operand, _)| problem.uses(*operand)) {
-            operands = operands.with(*operand, buffer.as_entire_buffer_binding());
-        }
+        let mut operands = buffers.operands();
+        let appended = appended.iter().filter(|(operand, _)| problem.uses(*operand));
+        operands.extend(appended.map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())));
         let plan = if work.appends { attention.plan_append(&problem)? } else { attention.plan(&problem)? };
         let call = plan.bind(&operands)?;
         let operand = if work.appends { Operand::NewK } else { Operand::Q };

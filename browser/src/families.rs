@@ -43,9 +43,8 @@ pub(crate) async fn append(attention: &Attention, queue: &Queue) -> Result<Strin
     let appended: Vec<(Operand, wgpu::Buffer)> = [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable]
         .map(|operand| (operand, upload(device, queue, &problem.dtype(operand).unwrap().encode(new.values(operand)))))
         .into();
-    let operands = appended.iter().fold(held.operands(), |operands, (operand, buffer)| {
-        operands.with(*operand, buffer.as_entire_buffer_binding())
-    });
+    let mut operands = held.operands();
+    operands.extend(appended.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())));
     let calls = [
         attention.plan_append(&problem).map_err(text)?.bind(&operands).map_err(text)?,
         attention.plan(&problem).map_err(text)?.bind(&operands).map_err(text)?,

@@ -243,16 +243,15 @@ impl Buffers {
 
     /// The buffers of the operands that a problem uses, as operands to bind.
     pub(crate) fn operands_of(&self, problem: &Problem) -> Operands<'_> {
-        let used = self.buffers.iter().filter(|(operand, _)| problem.uses(*operand));
-        used.fold(Operands::default(), |operands, (operand, buffer)| {
-            operands.with(*operand, buffer.as_entire_buffer_binding())
-        })
+        self.bindings().filter(|(operand, _)| problem.uses(*operand)).collect()
     }
 
     /// All buffers, as operands to bind.
     pub fn operands(&self) -> Operands<'_> {
-        self.buffers.iter().fold(Operands::default(), |operands, (operand, buffer)| {
-            operands.with(*operand, buffer.as_entire_buffer_binding())
-        })
+        self.bindings().collect()
+    }
+
+    fn bindings(&self) -> impl Iterator<Item = (Operand, wgpu::BufferBinding<'_>)> {
+        self.buffers.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding()))
     }
 }

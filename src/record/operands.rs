@@ -102,6 +102,24 @@ impl<'a> Operands<'a> {
     }
 }
 
+/// Later bindings of an operand replace earlier ones.
+impl<'a> Extend<(Operand, BufferBinding<'a>)> for Operands<'a> {
+    fn extend<T: IntoIterator<Item = (Operand, BufferBinding<'a>)>>(&mut self, bindings: T) {
+        for (operand, binding) in bindings {
+            self.given[operand as usize] = Some(binding);
+        }
+    }
+}
+
+/// Operands from a list, such as a buffer for each of [`Problem::views`](crate::Problem::views).
+impl<'a> FromIterator<(Operand, BufferBinding<'a>)> for Operands<'a> {
+    fn from_iter<T: IntoIterator<Item = (Operand, BufferBinding<'a>)>>(bindings: T) -> Self {
+        let mut operands = Self::default();
+        operands.extend(bindings);
+        operands
+    }
+}
+
 /// [`Operands`] that keep their buffers.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedOperands {

@@ -34,9 +34,8 @@ fn run(device: &Device, case: &Case, new: &New) -> [Vec<u8>; 4] {
             (view.operand, device.upload(&bytes))
         })
         .collect();
-    let operands = buffers
-        .iter()
-        .fold(Operands::default(), |all, (operand, buffer)| all.with(*operand, buffer.as_entire_buffer_binding()));
+    let operands: Operands<'_> =
+        buffers.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())).collect();
     let calls = [append.bind(&operands).unwrap(), attend.bind(&operands).unwrap()];
     let read = [Operand::Q, Operand::K, Operand::V, Operand::Out].map(|operand| &buffers[&operand]);
     let bytes = device.finish_all(&calls, read.into_iter());

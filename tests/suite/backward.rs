@@ -85,11 +85,9 @@ impl Backward {
         let before: Vec<(View, Vec<u8>)> = self.views().map(|view| (view, self.contents(&view))).collect();
         let buffers: Vec<(View, wgpu::Buffer)> =
             before.iter().map(|(view, bytes)| (*view, device.upload(bytes))).collect();
-        let operands = |uses: &dyn Fn(Operand) -> bool| {
+        let operands = |uses: &dyn Fn(Operand) -> bool| -> Operands<'_> {
             let used = buffers.iter().filter(|(view, _)| uses(view.operand));
-            used.fold(Operands::default(), |operands, (view, buffer)| {
-                operands.with(view.operand, buffer.as_entire_buffer_binding())
-            })
+            used.map(|(view, buffer)| (view.operand, buffer.as_entire_buffer_binding())).collect()
         };
         let calls = [
             forward.bind(&operands(&|operand| self.case.problem.uses(operand))).unwrap(),

@@ -261,11 +261,11 @@ impl Device {
             let own = |operand| Place { buffer: self.upload(&contents(case, operand)), offset: 0 };
             case.problem.views().map(|view| (view.operand, own(view.operand))).collect()
         };
-        let mut operands = Operands::default();
-        for (operand, Place { buffer, offset }) in &buffers {
+        let bindings = buffers.iter().map(|(operand, Place { buffer, offset })| {
             let size = NonZeroU64::new(case.view(*operand).size_bytes());
-            operands = operands.with(*operand, wgpu::BufferBinding { buffer, offset: *offset, size });
-        }
+            (*operand, wgpu::BufferBinding { buffer, offset: *offset, size })
+        });
+        let operands: Operands<'_> = bindings.collect();
         let call = plan.bind(&operands).unwrap();
         let outputs: Vec<_> = buffers.iter().filter(|(operand, _)| operand.is_output()).collect();
         let bytes = self.finish(&call, outputs.iter().map(|(_, place)| &place.buffer));

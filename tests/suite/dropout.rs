@@ -2,8 +2,8 @@
 
 use truth::{Expected, Fill};
 use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Inputs, Operand, Operands, Pages, Philox, Problem, ProblemBuilder, RngState, Shape,
-    Slopes, Window, blocking,
+    BlockMask, Diagonal, Dtype, Inputs, Operand, Pages, Philox, Problem, ProblemBuilder, RngState, Shape, Slopes,
+    Window, blocking,
 };
 
 use crate::backward::{Backward, devices, shape};
@@ -11,6 +11,7 @@ use crate::case::{drawn, full};
 use crate::device::{all, verify_once, verify_variant, with_matrix_units};
 use crate::matrix::{in_f16, verify_in_turn};
 use crate::questions::{dropped, dropped_in_parts};
+use crate::record::operands;
 
 const STATE: Philox = Philox::new(0x0123_4567_89ab_cdef, 7);
 const FIXED: RngState = RngState::Fixed(STATE);
@@ -203,10 +204,7 @@ fn the_state_is_given_if_it_is_asked_for() {
         .views()
         .map(|view| (view.operand, device.upload(&vec![0; view.size_bytes().next_multiple_of(4) as usize])))
         .collect();
-    let operands = buffers.iter().fold(Operands::default(), |operands, (operand, buffer)| {
-        operands.with(*operand, buffer.as_entire_buffer_binding())
-    });
-    let error = plan.bind(&operands.with(Operand::RngState, short.as_entire_buffer_binding())).unwrap_err();
+    let error = plan.bind(&operands(&buffers).with(Operand::RngState, short.as_entire_buffer_binding())).unwrap_err();
     assert!(matches!(error, E::TooSmall { operand: Operand::RngState, .. }), "{error:?}");
 }
 

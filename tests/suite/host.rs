@@ -6,6 +6,7 @@
 
 mod binding;
 mod describing;
+mod inputs;
 mod kernels;
 mod limits;
 mod matrices;

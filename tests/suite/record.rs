@@ -35,11 +35,7 @@ pub fn buffers(device: &Device, problem: &Problem) -> Vec<(Operand, wgpu::Buffer
 }
 
 pub fn operands(buffers: &[(Operand, wgpu::Buffer)]) -> Operands<'_> {
-    let mut operands = Operands::default();
-    for (operand, buffer) in buffers {
-        operands = operands.with(*operand, buffer.as_entire_buffer_binding());
-    }
-    operands
+    buffers.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())).collect()
 }
 
 /// Calls `act`, in which wgpu must find no error.

@@ -49,9 +49,8 @@ impl Cache {
             upload(Operand::NewK, &self.new[0]),
             upload(Operand::NewV, &self.new[1]),
         ];
-        let operands = buffers
-            .iter()
-            .fold(Operands::default(), |all, (operand, buffer)| all.with(*operand, buffer.as_entire_buffer_binding()));
+        let operands: Operands<'_> =
+            buffers.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())).collect();
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         plan.bind(&operands)?.encode(&mut encoder);
         let [keys, values] = [0, 1].map(|n| {

@@ -2,7 +2,7 @@
 
 use wgpu::{Device, DeviceDescriptor, Limits};
 use wgpu_attention::blocking::{self, RunError};
-use wgpu_attention::{Attention, BlockMask, Dtype, Operand, Problem, Shape, Slopes};
+use wgpu_attention::{Attention, BlockMask, Dtype, Operand, Pages, Problem, Quantization, RngState, Shape, Slopes};
 
 use super::build;
 use crate::case::everything;
@@ -27,6 +27,13 @@ fn every_operand_is_made_up_and_no_other() {
         Problem::builder(shape).alibi(Slopes::PerBatchAndHead).sinks(),
         everything(shape, Dtype::F32),
         Problem::builder(shape).block_mask(BlockMask::new(2, 32).per_batch().per_head()),
+        Problem::builder(shape).q_lengths(),
+        Problem::builder(shape).ragged_q(5).kv_lengths(),
+        Problem::builder(shape).ragged_kv(7),
+        Problem::builder(shape).paged_kv(Pages { count: 3, size: 2 }).kv_lengths(),
+        Problem::builder(Shape::new(1, 1, 1, 3).kv_len(7).value_dim(1)).kv_quantized(Quantization::Int8),
+        Problem::builder(Shape::new(1, 1, 1, 1).kv_len(7).value_dim(9)).kv_quantized(Quantization::Int4),
+        Problem::builder(shape).dropout(0.5, RngState::Buffer),
     ] {
         let tuned = blocking::tune(&attention, &queue, &build(problem.clone()));
         assert!(tuned.is_ok(), "{problem:?}: {tuned:?}");

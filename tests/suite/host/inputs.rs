@@ -1,0 +1,85 @@
+//! The host's inputs: each bound, page and length that is refused, met exactly and missed by one.
+
+use wgpu_attention::{BindError, Inputs, Operand, Pages, Philox, Problem, RngState, Shape};
+
+use super::build;
+
+const SHAPE: Shape = Shape { batch: 3, heads_q: 2, heads_kv: 1, len_q: 5, len_kv: 7, dim_qk: 3, dim_v: 2 };
+
+fn with_enough<T>(act: impl FnOnce(Inputs<'_>) -> T) -> T {
+    let zeros = vec![0.0; 1000];
+    act(Inputs { q: &zeros, k: &zeros, v: &zeros, ..Inputs::default() })
+}
+
+#[test]
+fn bounds_do_not_fall_and_end_with_the_rows() {
+    let ragged = build(Problem::builder(SHAPE).ragged_q(11).ragged_kv(13));
+    let check = |q: &[u32], k: &[u32]| {
+        with_enough(|all| Inputs { cu_seqlens_q: Some(q), cu_seqlens_k: Some(k), ..all }.check(&ragged))
+    };
+    let right = [0, 4, 4, 9];
+    for bounds in [right, [0, 0, 0, 0], [11, 11, 11, 11]] {
+        assert_eq!(check(&bounds, &right), Ok(()), "{bounds:?}");
+        assert_eq!(check(&right, &bounds), Ok(()), "{bounds:?}");
+    }
+    // What lies past the last sequence's end is not read.
+    assert_eq!(check(&[0, 4, 4, 9, 99], &[0, 4, 4, 13, 0]), Ok(()));
+    let refused = |operand, at, bound, total| Err(BindError::Bound { operand, at, bound, total });
+    assert_eq!(check(&[0, 4, 4, 12], &right), refused(Operand::CuSeqlensQ, 3, 12, 11));
+    assert_eq!(check(&[0, 4, 3, 11], &right), refused(Operand::CuSeqlensQ, 2, 3, 11));
+    assert_eq!(check(&right, &[0, 4, 4, 14]), refused(Operand::CuSeqlensK, 3, 14, 13));
+    assert_eq!(check(&right, &[14, 14, 14, 14]), refused(Operand::CuSeqlensK, 0, 14, 13));
+    let short = |operand| Err(BindError::TooShort { operand, need: 4, got: 3 });
+    assert_eq!(check(&right[..3], &right), short(Operand::CuSeqlensQ));
+    assert_eq!(check(&right, &right[..3]), short(Operand::CuSeqlensK));
+}
+
+#[test]
+fn pages_exist_as_far_as_a_sequence_reaches() {
+    // Seven keys in pages of two: four pages per sequence.
+    let problem = |lengths| {
+        let paged = Problem::builder(SHAPE).paged_kv(Pages { count: 5, size: 2 });
+        build(if lengths { paged.kv_lengths() } else { paged })
+    };
+    let check = |table: &[u32], lengths: Option<&[u32]>| {
+        let problem = problem(lengths.is_some());
+        with_enough(|all| Inputs { block_table: Some(table), kv_lengths: lengths, ..all }.check(&problem))
+    };
+    let refused = |sequence, nth| Err(BindError::NoSuchPage { sequence, nth, page: 5, pages: 5 });
+    let of = |at: usize| -> Vec<u32> { (0..12).map(|n| if n == at { 5 } else { 4 }).collect() };
+    for at in 0..12 {
+        let place = [at as u32 / 4, at as u32 % 4];
+        assert_eq!(check(&of(at), None), refused(place[0], place[1]));
+        // Five keys reach three pages, and four keys two.
+        let reached = [4, 3, 2][at / 4];
+        let with_lengths = check(&of(at), Some(&[9, 5, 4]));
+        assert_eq!(with_lengths, if place[1] < reached { refused(place[0], place[1]) } else { Ok(()) }, "{at}");
+    }
+    assert_eq!(check(&of(12), None), Ok(()));
+}
+
+#[test]
+fn what_is_not_given_is_missing() {
+    let problem = build(Problem::builder(SHAPE).q_lengths().kv_lengths().dropout(0.5, RngState::Buffer));
+    with_enough(|all| {
+        let right = Inputs {
+            q_lengths: Some(&[5, 5, 5]),
+            kv_lengths: Some(&[7, 7, 7]),
+            rng_state: Some(Philox::default()),
+            ..all
+        };
+        assert_eq!(right.check(&problem), Ok(()));
+        let missing = |operand| Err(BindError::Missing { operand });
+        assert_eq!(Inputs { q_lengths: None, ..right }.check(&problem), missing(Operand::QLengths));
+        assert_eq!(Inputs { kv_lengths: None, ..right }.check(&problem), missing(Operand::KvLengths));
+        assert_eq!(Inputs { rng_state: None, ..right }.check(&problem), missing(Operand::RngState));
+        let short = BindError::TooShort { operand: Operand::QLengths, need: 3, got: 2 };
+        assert_eq!(Inputs { q_lengths: Some(&[5, 5]), ..right }.check(&problem), Err(short));
+        let plain = build(Problem::builder(SHAPE));
+        assert_eq!(all.check(&plain), Ok(()));
+        let unused = |operand| Err(BindError::Unused { operand });
+        assert_eq!(Inputs { rng_state: Some(Philox::default()), ..all }.check(&plain), unused(Operand::RngState));
+        assert_eq!(Inputs { block_table: Some(&[0]), ..all }.check(&plain), unused(Operand::BlockTable));
+        assert_eq!(Inputs { dout: Some(&[0.0]), ..all }.check(&plain), unused(Operand::Dout));
+    });
+}
