@@ -1,7 +1,7 @@
 //! Times this crate's attention beside burn's two: its fused one, which burn chooses by trial, and its composition of
 //! several kernels. Each round measures all of them in turn, so that they meet the same machine.
 //!
-//!     cargo run --release --features autotune --example compare
+//!     cargo run --release --example compare [PART OF A NAME]
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Distribution, Tensor};
 use wgpu_attention_burn::{attention as ours, init};
 
-const ROUNDS: usize = 11;
+const ROUNDS: usize = 9;
 
 type Attend = fn(
     Tensor<4>,
@@ -22,57 +22,60 @@ type Attend = fn(
     AttentionModuleOptions,
 ) -> Tensor<4>;
 
-const CONTENDERS: [(&str, Attend); 3] = [("ours", ours), ("burn's fused", burns), ("burn's composed", composed)];
+const CONTENDERS: [Attend; 3] = [ours, burns, composed];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = init(Device::wgpu_options())?;
     println!("{}; medians of {ROUNDS} rounds\n", device.identity().map_or_else(String::new, |identity| identity.name));
     println!("{:<42}{:>12}{:>16}{:>18}{:>22}", "", "ours", "burn's fused", "burn's composed", "ours returns after");
 
-    for (name, [heads, len_q, len_k, dim], causal) in [
-        ("L 128", [8, 128, 128, 64], false),
-        ("L 512", [8, 512, 512, 64], false),
-        ("L 1024", [8, 1024, 1024, 64], false),
-        ("L 1024 causal", [8, 1024, 1024, 64], true),
-        ("decode, 4096 keys", [8, 1, 4096, 64], false),
+    for (name, [len_q, len_k], causal, calls) in [
+        ("L 128", [128, 128], false, 1),
+        ("L 128, 16 calls in a row", [128, 128], false, 16),
+        ("L 512", [512, 512], false, 1),
+        ("L 1024", [1024, 1024], false, 1),
+        ("L 1024, causal", [1024, 1024], true, 1),
+        ("one query, 4096 keys", [1, 4096], false, 1),
+        ("one query, 4096 keys, 16 calls in a row", [1, 4096], false, 16),
     ] {
-        let random = |length| Tensor::<4>::random([1, heads, length, dim], Distribution::Default, &device);
+        let random = |length| Tensor::<4>::random([1, 8, length, 64], Distribution::Default, &device);
         let (q, k, v) = (random(len_q), random(len_k), random(len_k));
         let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
-        for calls in [1, 16] {
-            let name = format!("{name}, {calls} call{}", if calls == 1 { "" } else { "s in a row" });
-            compare(&device, &name, calls, |attend| {
-                for _ in 0..calls {
-                    drop(attend(q.clone(), k.clone(), v.clone(), None, None, options));
-                }
-            })?;
-        }
+        compare(&device, name, calls, |attend| {
+            for _ in 0..calls {
+                drop(attend(q.clone(), k.clone(), v.clone(), None, None, options));
+            }
+        })?;
     }
+    let [q, k, v] = [(); 3].map(|()| {
+        let parameter = Tensor::<4>::random([1, 8, 512, 64], Distribution::Default, &device);
+        parameter.autodiff().require_grad()
+    });
+    compare(&device, "L 512, and its gradients", 1, |attend| {
+        drop(attend(q.clone(), k.clone(), v.clone(), None, None, AttentionModuleOptions::default()).sum().backward());
+    })?;
     for length in [128, 1024] {
         let block = Block::new(512, &device);
         let x = Tensor::<3>::random([1, length, 512], Distribution::Default, &device);
-        compare(&device, &format!("six encoder blocks, width 512, L {length}"), 1, |attend| {
-            let mut x = x.clone();
-            for _ in 0..6 {
-                x = block.forward(x, attend);
-            }
+        compare(&device, &format!("an encoder block, width 512, L {length}"), 1, |attend| {
+            drop(block.forward(x.clone(), attend));
         })?;
     }
     Ok(())
 }
 
 /// The time per call of each contender, its ratio to ours, and how long ours keeps the caller.
-fn compare(
-    device: &Device,
-    name: &str,
-    calls: u32,
-    run: impl Fn(Attend),
-) -> Result<(), Box<dyn std::error::Error>> {
+fn compare(device: &Device, name: &str, calls: u32, run: impl Fn(Attend)) -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::args().nth(1).is_some_and(|part| !name.contains(&part)) {
+        return Ok(());
+    }
     let mut times = [const { Vec::new() }; CONTENDERS.len()];
     let mut host = Vec::new();
     // Two rounds to compile, and for burn to choose.
     for round in 0..ROUNDS + 2 {
-        for (n, (_, attend)) in CONTENDERS.into_iter().enumerate() {
+        for turn in 0..CONTENDERS.len() {
+            let n = (round + turn) % CONTENDERS.len();
+            let attend = CONTENDERS[n];
             let start = Instant::now();
             run(attend);
             let returned = start.elapsed();

@@ -1,12 +1,14 @@
 //! What burn would refuse, and what this crate leaves to burn.
 
+use std::sync::Arc;
+
 use burn::backend::DispatchDevice;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, BoolStore, DType, Tensor};
 use burn_cubecl::CubeDevice;
 use wgpu_attention::{Dtype, MaskFormat, ScoreLayout};
 
-use crate::describe::{Forward, Tensors};
+use crate::describe::{Forward, shape};
 use crate::device::{self, Attached};
 
 /// Why a call is left to burn.
@@ -32,7 +34,9 @@ impl std::fmt::Display for Reason {
         match self {
             Self::NotWgpu => write!(f, "the tensors are not on a wgpu device"),
             Self::NotAttached => write!(f, "the device was not made by `init`, nor given to `attach`"),
-            Self::Dtype(dtype) => write!(f, "elements are {dtype:?}, or not all of one type; f32, f16 and bf16 are fused"),
+            Self::Dtype(dtype) => {
+                write!(f, "elements are {dtype:?}, or not all of one type; f32, f16 and bf16 are fused")
+            }
             Self::MaskStore(store) => write!(f, "the mask is stored as {store:?}; bytes and words are fused"),
             Self::TooLong(length) => write!(f, "a length of {length} does not fit 32 bits"),
             Self::Refused(message) => write!(f, "{message}"),
@@ -74,36 +78,27 @@ pub(crate) fn shapes(
     }
 }
 
-/// The device that computes the call, or why burn does.
+/// Whether this crate computes the call, or why burn does.
 pub(crate) fn accepts(
     [q, k, v]: [&Tensor<4>; 3],
     mask: Option<&Tensor<4, Bool>>,
     bias: Option<&Tensor<4>>,
     options: &AttentionModuleOptions,
 ) -> Result<(), Reason> {
-    let device = q.device();
-    let attached = attached(device.clone().inner().as_dispatch())?;
-    let store = q.dtype();
-    let dtype = dtype(store)?;
-    for other in [Some(k), Some(v), bias].into_iter().flatten() {
-        if other.dtype() != store {
-            return Err(Reason::Dtype(other.dtype()));
-        }
+    let attached = attached(q.device().inner().as_dispatch())?;
+    let dtype = dtype(q.dtype())?;
+    let floats = || [Some(q), Some(k), Some(v), bias].into_iter().flatten();
+    if let Some(other) = floats().find(|other| other.dtype() != q.dtype()) {
+        return Err(Reason::Dtype(other.dtype()));
     }
     let mask = mask.map(|mask| Ok((mask_format(mask.dtype())?, broadcast(mask.dims())?))).transpose()?;
     let bias = bias.map(|bias| broadcast(bias.dims())).transpose()?;
-    let forward = Forward {
-        shape: Tensors { q: q.dims(), k: k.dims(), v: v.dims() }.shape()?,
-        dtype,
-        layouts: None,
-        mask,
-        bias,
-        options: *options,
-    };
-    if device.is_autodiff() { attached.accepts_training(&forward) } else { attached.accepts(&forward) }
+    let forward = Forward { shape: shape(q.dims(), v.dims())?, dtype, layouts: None, mask, bias, options: *options };
+    let trains = floats().any(|tensor| tensor.device().is_autodiff());
+    if trains { attached.accepts_training(&forward) } else { attached.accepts(&forward) }
 }
 
-fn attached(device: &DispatchDevice) -> Result<std::sync::Arc<Attached>, Reason> {
+fn attached(device: &DispatchDevice) -> Result<Arc<Attached>, Reason> {
     match device {
         DispatchDevice::Cube(CubeDevice::Wgpu(device)) => device::find(device).ok_or(Reason::NotAttached),
         _ => Err(Reason::NotWgpu),

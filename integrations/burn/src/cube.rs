@@ -12,7 +12,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use wgpu_attention::{Layout, Operand, Plan, ScoreLayout};
 
 use crate::check::{Reason, dtype, mask_format};
-use crate::describe::{Forward, Layouts, Tensors, refused};
+use crate::describe::{Forward, Layouts, refused, shape};
 use crate::device::{self, Attached};
 use crate::launch::{Bound, first_element, launch};
 use crate::ops::{Attend, Bias, Inputs, Kept, Mask, OfBias, Slopes, Train};
@@ -72,11 +72,8 @@ impl Train for CubeBackend {
         for (operand, tensor) in [(Operand::Out, &out), (Operand::Lse, &lse), (Operand::Dout, &dout)] {
             reads.push(place.bind(operand, tensor));
         }
-        let mut writes = vec![
-            place.bind(Operand::Dq, &query),
-            place.bind(Operand::Dk, &key),
-            place.bind(Operand::Dv, &value),
-        ];
+        let mut writes =
+            vec![place.bind(Operand::Dq, &query), place.bind(Operand::Dk, &key), place.bind(Operand::Dv, &value)];
         if let Bias::Adds(bias) = &bias {
             writes.push(place.bind(Operand::Dbias, bias));
         }
@@ -118,8 +115,7 @@ impl Place {
 
     fn forward(&self, inputs: &CubeInputs) -> Result<Forward, Reason> {
         let Inputs { query, key, value, mask, bias, options } = inputs;
-        let [q, k, v] = [query, key, value].map(|tensor| tensor.shape().dims());
-        let shape = Tensors { q, k, v }.shape()?;
+        let shape = shape(query.shape().dims(), value.shape().dims())?;
         let [q, k, v] = [query, key, value].map(|tensor| self.rows(tensor));
         let mask = match mask {
             Mask::Hides(mask) => Some((mask_format(mask.dtype)?, self.scores(mask))),

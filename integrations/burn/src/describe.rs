@@ -5,22 +5,12 @@ use wgpu_attention::{Diagonal, Dtype, Layout, MaskFormat, Problem, ProblemBuilde
 
 use crate::check::Reason;
 
-/// The shapes of burn's tensors: (batch, heads, length, head size).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tensors {
-    pub(crate) q: [usize; 4],
-    pub(crate) k: [usize; 4],
-    pub(crate) v: [usize; 4],
-}
-
-impl Tensors {
-    pub(crate) fn shape(self) -> Result<Shape, Reason> {
-        let size = |n: usize| u32::try_from(n).map_err(|_| Reason::TooLong(n));
-        let [batch, heads_q, len_q, dim_qk] = self.q;
-        let [_, heads_kv, len_kv, dim_v] = self.v;
-        let shape = Shape::new(size(batch)?, size(heads_q)?, size(len_q)?, size(dim_qk)?);
-        Ok(shape.kv_heads(size(heads_kv)?).kv_len(size(len_kv)?).value_dim(size(dim_v)?))
-    }
+/// The sizes, from burn's shapes of the queries and the values: (batch, heads, length, head size).
+pub(crate) fn shape([batch, heads_q, len_q, dim_qk]: [usize; 4], v: [usize; 4]) -> Result<Shape, Reason> {
+    let size = |n: usize| u32::try_from(n).map_err(|_| Reason::TooLong(n));
+    let [_, heads_kv, len_kv, dim_v] = v;
+    let shape = Shape::new(size(batch)?, size(heads_q)?, size(len_q)?, size(dim_qk)?);
+    Ok(shape.kv_heads(size(heads_kv)?).kv_len(size(len_kv)?).value_dim(size(dim_v)?))
 }
 
 /// Where queries, keys and values lie in their bindings.

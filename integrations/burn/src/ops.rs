@@ -76,7 +76,11 @@ pub(crate) trait Train: Backend {
     fn attend_keeping_lse(#[extension_type] inputs: Inputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     #[fusion(meta = slopes)]
-    fn slopes(#[extension_type] inputs: Inputs<Self>, #[extension_type] kept: Kept<Self>, of_bias: OfBias) -> Slopes<Self>;
+    fn slopes(
+        #[extension_type] inputs: Inputs<Self>,
+        #[extension_type] kept: Kept<Self>,
+        of_bias: OfBias,
+    ) -> Slopes<Self>;
 }
 
 fn output(inputs: &InputsMetadata) -> Shape {

@@ -89,9 +89,9 @@ fn half_precision() {
 fn grouped_queries() {
     let mut call = Call::new([2, 6, 40, 32], 50).masked().biased();
     let shared = [8, 9].map(|seed| numbers([2, 2, 50, 32], seed));
-    let repeated = shared.clone().map(|tensor| {
-        tensor.reshape([2, 2, 1, 50, 32]).expand([2, 2, 3, 50, 32]).reshape([2, 6, 50, 32])
-    });
+    let repeated = shared
+        .clone()
+        .map(|tensor| tensor.reshape([2, 2, 1, 50, 32]).expand([2, 2, 3, 50, 32]).reshape([2, 6, 50, 32]));
     [call.k, call.v] = shared;
     let fused = call.fused();
     [call.k, call.v] = repeated;

@@ -6,10 +6,7 @@ use crate::{Call, assert_close, numbers};
 
 /// Queries, keys, values and perhaps the bias, as parameters.
 fn gradients(call: &Call, attend: fn(&Call) -> Tensor<4>) -> Vec<Tensor<4>> {
-    let tracked = |tensor: &Tensor<4>| {
-        let device = tensor.device().autodiff();
-        tensor.clone().to_device(&device).require_grad()
-    };
+    let tracked = |tensor: &Tensor<4>| tensor.clone().autodiff().require_grad();
     let call = Call {
         q: tracked(&call.q),
         k: tracked(&call.k),
@@ -20,7 +17,7 @@ fn gradients(call: &Call, attend: fn(&Call) -> Tensor<4>) -> Vec<Tensor<4>> {
     };
     // So that the gradient of the output is another tensor than ones, and computed late.
     let out = attend(&call);
-    let weights: Tensor<4> = numbers(out.dims(), 20).to_device(&out.device());
+    let weights: Tensor<4> = numbers(out.dims(), 20);
     let grads = (out.clone() * out * weights).sum().backward();
     let tensors = [Some(&call.q), Some(&call.k), Some(&call.v), call.bias.as_ref()];
     tensors.into_iter().flatten().map(|tensor| tensor.grad(&grads).unwrap()).collect()
@@ -69,7 +66,8 @@ fn broadcast_bias() {
     let fused = gradients(&call, Call::fused);
     let composed = gradients(&call, |call| {
         let bias = call.bias.clone().map(|bias| bias.expand(call.scores()));
-        Call { q: call.q.clone(), k: call.k.clone(), v: call.v.clone(), mask: None, bias, options: call.options }.composed()
+        Call { q: call.q.clone(), k: call.k.clone(), v: call.v.clone(), mask: None, bias, options: call.options }
+            .composed()
     });
     for (got, wanted) in fused.into_iter().zip(composed) {
         assert_close(got, wanted, 5e-5);
@@ -80,16 +78,12 @@ fn broadcast_bias() {
 #[test]
 fn through_views() {
     let parameters = |attend: fn(&Call) -> Tensor<4>| {
-        let tracked = |tensor: Tensor<3>| {
-            let device = tensor.device().autodiff();
-            tensor.to_device(&device).require_grad()
-        };
+        let tracked = |tensor: Tensor<3>| tensor.autodiff().require_grad();
         let packed = tracked(numbers([2, 40, 3 * 64], 1));
         let bias = tracked(numbers([1, 40, 40], 2));
         let mut call = Call::new([1, 1, 1, 1], 1);
-        [call.q, call.k, call.v] = [0, 1, 2].map(|n| {
-            packed.clone().slice([0..2, 0..40, n * 64..(n + 1) * 64]).reshape([2, 40, 2, 32]).swap_dims(1, 2)
-        });
+        [call.q, call.k, call.v] = [0, 1, 2]
+            .map(|n| packed.clone().slice([0..2, 0..40, n * 64..(n + 1) * 64]).reshape([2, 40, 2, 32]).swap_dims(1, 2));
         call.bias = Some(bias.clone().reshape([1, 1, 40, 40]).expand([2, 2, 40, 40]));
         let out = attend(&call.causal());
         let grads = (out.swap_dims(1, 2).reshape([2, 40, 64]).tanh()).sum().backward();
@@ -105,8 +99,7 @@ fn through_views() {
 fn of_some() {
     let values = |attend: fn(&Call) -> Tensor<4>| {
         let mut call = Call::new([1, 2, 20, 32], 30).biased();
-        let device = call.q.device().autodiff();
-        call.v = call.v.to_device(&device).require_grad();
+        call.v = call.v.autodiff().require_grad();
         let grads = attend(&call).powi_scalar(2).sum().backward();
         call.v.grad(&grads).unwrap()
     };

@@ -63,7 +63,7 @@ fn chained() {
         let mut call = Call::new([1, 4, 48, 32], 48).causal();
         for _ in 0..12 {
             let out = attend(&call);
-            [call.q, call.k, call.v] = [out.clone() * 1.5, out.clone().sin(), out.exp() - 1.0];
+            [call.q, call.k, call.v] = [out.clone() * 3.0, (out.clone() * 2.0).sin(), (out * 5.0).tanh()];
         }
         call.v
     };
