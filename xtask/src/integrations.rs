@@ -26,7 +26,7 @@ pub(crate) fn test() -> Result<()> {
     steps.run("adapter", adapter::ensure);
     for name in NAMES {
         for (step, command) in [("format", "fmt --check"), ("lints", LINTS), ("tests", TESTS), ("doc tests", DOCS)] {
-            steps.run(&format!("{name}: {step}"), || run(&mut in_folder(name, command)));
+            steps.run(format!("{name}: {step}"), || run(&mut in_folder(name, command)));
         }
     }
     steps.finish()
