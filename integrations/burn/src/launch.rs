@@ -74,6 +74,7 @@ pub(crate) fn launch(
                 return Err(invalid(&"a graph of burn cannot record it"));
             }
             let read = resolve(server, stream, &inputs)?;
+            // In cubecl 0.11, resolving has submitted all this already, but it does not promise to.
             for stream in streams(&inputs, &outputs) {
                 server.flush(stream)?;
             }
