@@ -7,6 +7,7 @@ mod command;
 mod compilers;
 mod coverage;
 mod debian;
+mod integrations;
 mod matrix;
 mod mesa;
 mod mutants;
@@ -55,6 +56,8 @@ enum Task {
         /// Run only tests whose names contain one of these
         names: Vec<String>,
     },
+    /// Check and test the crates in `integrations`, which adapt this one to frameworks; the first build takes half an hour
+    Integrations,
     /// Compile every shader with Tint, as Chrome does; needs Node.js and npm
     Tint,
     /// Pack the tests, benchmarks and conformance cases for a Linux machine with nothing but a GPU driver
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Task::Matrix { full } => matrix::test(if full { &[] } else { &[matrix::TESTS] }),
         Task::Compilers(options) => compilers::ask(&options),
         Task::Mutants { only } => mutants::plant_and_test(only.as_deref()),
+        Task::Integrations => integrations::test(),
         Task::Tint => tint::compile_all(),
         Task::Validate => validation::validate(),
     };
