@@ -360,7 +360,7 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("stands_at + params.band_first,", "stands_at + params.band_first + 1,")], windowed),
     mutation(&[("site.diagonal + params.band_last,", "site.diagonal + params.band_last + 1,")], causal),
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
-    mutation(&[("min(valid, begin + ", "min(valid + 1u, begin + ")], some_lengths),
+    mutation(&[("min(span.end, begin + ", "min(span.end + 1u, begin + ")], some_lengths),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
     mutation(&[("tops[2u].y > 0.0", "true")], empty_rows),
     mutation(&[("seen_value(m[1], p.y)", "m[1]")], nan_behind_bias),

@@ -33,7 +33,7 @@ pub fn long() -> Case {
 
 /// A window behind which keys are out of sight, and before which, of rows that end before the last key.
 pub fn long_window() -> Case {
-    let window = Window { left: Some(700), right: None };
+    let window = Window { left: Some(1450), right: None };
     let problem = Problem::builder(Shape::new(2, 2, 5, 32).kv_len(2500)).kv_lengths().causal(Diagonal::Offset(1800));
     filled(problem.window(window), Fill::Normal).lengths(&[2500, 1801])
 }
