@@ -7,7 +7,8 @@
 // memory      none
 // barriers    none
 //
-// Parts without keys, and rows that are no queries, have no results and are not read: parts_of in pieces/site.wgsl.
+// Rows that are no queries have no results and are not read. Nor are parts without keys, if there are lengths: parts_of in
+// pieces/site.wgsl.
 //
 // The algebra is that of tiled.wgsl from tile to tile. Rabe & Staats 2021, Dao et al., Flash-Decoding, 2023.
 

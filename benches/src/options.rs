@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub variant: Option<String>,
 
-    /// Of the suite of serving, measure only the rows whose name contains this text.
+    /// With --suite serving, measure only the rows whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
 

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use wgpu::DeviceType;
 use wgpu_attention::{
     Append, Attention, Call, Diagonal, Dtype, Inputs, Layout, Operand, Pages, Problem, ProblemBuilder, Quantization,
-    Rotary, RotaryPairs, Shape,
+    Rotary, RotaryPairs, Shape, reference,
 };
 
+use crate::guard;
 use crate::report::write_rows;
 use crate::row::Origin;
 use crate::samples::{Effort, Samples};
@@ -37,7 +38,7 @@ pub struct Comparison {
     pub name: String,
     /// The speed relative to the other, the median of several rounds.
     pub ratio: f64,
-    /// The time of a call, from its submission to its end, the median of several rounds.
+    /// The time of a call, from its recording to its end, the median of several rounds of many calls.
     pub this_ms: f64,
     /// The same of the other.
     pub other_ms: f64,
@@ -248,6 +249,9 @@ impl Ready<'_> {
         operands.extend(appended.map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())));
         let plan = if work.appends { attention.plan_append(&problem)? } else { attention.plan(&problem)? };
         let call = plan.bind(&operands)?;
+        if let (Some(out), false) = (buffers.get(Operand::Out), work.appends) {
+            check(gpu, &call, out, &inputs, &problem)?;
+        }
         let operand = if work.appends { Operand::NewK } else { Operand::Q };
         let buffer = operands.get(operand).context("every call reads it")?.buffer.clone();
         Ok(Ready { gpu, call, variant: plan.variant().to_string(), rebound: (operand, buffer) })
@@ -274,6 +278,28 @@ impl Ready<'_> {
         self.gpu.device.poll(wgpu::PollType::wait_indefinitely())?;
         Ok(start.elapsed())
     }
+}
+
+/// Compares the last query of the last sequence with the reference.
+fn check(gpu: &Gpu, call: &Call, out: &wgpu::Buffer, inputs: &Inputs<'_>, problem: &Problem) -> Result<()> {
+    let shape = problem.shape();
+    let (sequence, head) = (shape.batch - 1, shape.heads_q - 1);
+    let ends = inputs.cu_seqlens_q.map(|bounds| [bounds[sequence as usize], bounds[sequence as usize + 1]]);
+    let queries = inputs.q_lengths.map_or(shape.len_q, |lengths| lengths[sequence as usize]);
+    let (query, place) = match ends {
+        Some([begin, end]) => (end - begin - 1, [0, head, end - 1, 0]),
+        None => (queries - 1, [sequence, head, queries - 1, 0]),
+    };
+    let exact = reference::row(problem, inputs, [sequence, head, query])?.out;
+    let dtype = problem.dtype(Operand::Out).unwrap_or_default();
+    let values = guard::output(gpu, call, out, dtype)?;
+    let first = usize::try_from(problem.view(Operand::Out).context("it has an output")?.index(place))?;
+    let (error, allowed) = (guard::excess(&values[first..first + exact.len()], &exact), guard::allowed(dtype));
+    ensure!(
+        error <= allowed,
+        "the last row of {problem:?} is wrong: off by {error:.1e} of its largest value, allowed {allowed:.1e}"
+    );
+    Ok(())
 }
 
 /// The shortest time that is measured at once.

@@ -52,22 +52,23 @@ fn site_in(sequence: Sequence, n: u32, part: u32) -> Site {
                 part, parts, begin, end, oldest_key(valid), keys_at(sequence.batch, valid), diagonal);
 }
 
-// The keys that all queries of a sequence together may see by position, and the number of them that each part has: with as
-// few keys as `parts` parts can have, in whole steps, so that a short sequence keeps many workgroups busy. It does not depend
-// on the dispatch, which may have some of the queries only.
+// The keys that all queries of a sequence together may see by position, from the first to the last. Each part has ⌈steps / parts⌉
+// steps of them, so that a short sequence keeps as many workgroups busy as it can. This does not depend on the dispatch, which
+// may have only some of the queries.
 struct Span {
-    begin: u32,     // a multiple of the step, and so of every tile
+    begin: u32,     // a multiple of the step
     end: u32,
-    part: u32,
+    part: u32,      // the number of keys of a part
 }
 
 fn span_of(sequence: Sequence, valid: u32) -> Span {
     let diagonal = (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
-    let first = max(diagonal + params.band_first, i32(oldest_key(valid)));
-    let begin = u32(clamp(first, 0, i32(valid))) / params.part_step * params.part_step;
-    let end = u32(clamp(diagonal + i32(sequence.queries) + params.band_last, i32(begin), i32(valid)));
-    let steps = (end - begin + params.part_step - 1u) / params.part_step;
-    return Span(begin, end, max((steps + params.parts - 1u) / params.parts, 1u) * params.part_step);
+    let first = u32(clamp(max(diagonal + params.band_first, i32(oldest_key(valid))), 0, i32(valid)));
+    let end = u32(clamp(diagonal + i32(sequence.queries) + params.band_last, 0, i32(valid)));
+    let begin = first / params.part_step * params.part_step;
+    let keys = select(0u, end - begin, end > first);
+    let steps = (keys + params.part_step - 1u) / params.part_step;
+    return Span(begin, begin + keys, max((steps + params.parts - 1u) / params.parts, 1u) * params.part_step);
 }
 
 // Whether a workgroup has nothing to do: no rows, or no queries or keys whose results the merge would read.

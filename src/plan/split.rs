@@ -10,8 +10,8 @@ use crate::problem::Problem;
 use crate::problem::layout::View;
 use crate::problem::operand::Operand;
 
-/// How the keys are split: `parts` workgroups process those of a sequence, each as many, in whole steps. How many steps a part
-/// has depends on how many keys the sequence has: see `span_of` in `shaders/pieces/site.wgsl`.
+/// How the keys are split: `parts` workgroups process those of a sequence. Each has the same number of whole steps, except the last
+/// ones. That number depends on how many keys the sequence has: see `span_of` in `shaders/pieces/site.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Split {
     pub(crate) step: u32,

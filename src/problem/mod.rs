@@ -413,7 +413,8 @@ impl Problem {
 
     /// Whether the first keys of a sequence may be out of sight of all its queries.
     pub(crate) fn may_hide_first_keys(&self) -> bool {
-        self.ring().is_some() || self.band().has_first()
+        let len_kv = self.spec.shape.len_kv;
+        self.ring().is_some_and(|capacity| capacity < len_kv) || self.band().may_hide_first(len_kv)
     }
 
     /// The most keys that a sequence has at a time.

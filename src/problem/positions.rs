@@ -38,20 +38,20 @@ pub(crate) struct Band {
 }
 
 impl Band {
-    /// Whether there may be keys before those that any row sees.
-    pub(crate) fn has_first(&self) -> bool {
-        i64::from(self.first) > FIRST_OF_ALL
+    /// Whether the first of `len_kv` keys may be out of sight of all rows.
+    pub(crate) fn may_hide_first(&self, len_kv: u32) -> bool {
+        // The first row of at least one stands `len_kv - 1` keys further on at most.
+        let moved = if self.from_end { i64::from(len_kv) - 1 } else { 0 };
+        i64::from(self.first) + moved > 0
     }
 
-    /// The number of keys from the first that the first of `rows` rows sees to the last that the last one sees.
+    /// The most keys from the first that the first of `rows` rows sees to the last that the last one sees.
     pub(crate) fn width(&self, rows: u32) -> u32 {
-        let width = i64::from(self.last) - i64::from(self.first) + i64::from(rows);
+        let end = i64::from(self.last) + i64::from(rows);
+        let width = if self.from_end { end - i64::from(self.first) } else { end.min(end - i64::from(self.first)) };
         u32::try_from(width.max(0)).unwrap_or(u32::MAX)
     }
 }
-
-/// No row is so far down, and no key so far on, that this edge of a band hides a key.
-const FIRST_OF_ALL: i64 = -2 * LONGEST as i64;
 
 /// Computes the [`Band`]. It does not depend on the lengths of a sequence: if `from_end`, the shader adds how many more
 /// keys than queries there are.
@@ -66,7 +66,7 @@ pub(crate) fn band(diagonal: Diagonal, causal: bool, window: Window) -> Band {
     let last = right.map_or(i64::MAX, |right| offset + i64::from(right));
     // Rows, keys and lengths are below LONGEST, so clamping an edge to these bounds does not change which keys are
     // seen.
-    let clamp = |edge: i64| i32::try_from(edge.clamp(FIRST_OF_ALL, i64::from(LONGEST))).unwrap_or(0);
+    let clamp = |edge: i64| i32::try_from(edge.clamp(-2 * i64::from(LONGEST), i64::from(LONGEST))).unwrap_or(0);
     Band { first: clamp(first), last: clamp(last), from_end, offset: clamp(offset) }
 }
 
@@ -84,6 +84,29 @@ mod tests {
         assert_eq!(edges(Diagonal::Offset(5), true, Some(2)), (2, 5, false, 5));
         assert_eq!(edges(Diagonal::Offset(5), false, Some(2)), (2, 7, false, 5));
         assert_eq!(edges(Diagonal::BottomRight, false, Some(2)), (-3, 2, true, 0));
+    }
+
+    #[test]
+    fn keys_in_sight_are_counted_from_the_first_to_the_last() {
+        let of = |diagonal, left, right| band(diagonal, false, Window { left, right });
+        let end = Diagonal::BottomRight;
+        for (band, rows, width) in [
+            (of(end, Some(4), Some(0)), 1, 5),
+            (of(end, Some(4), Some(2)), 3, 9),
+            (of(Diagonal::TopLeft, None, Some(0)), 3, 3),
+            (of(Diagonal::Offset(7), Some(2), Some(0)), 3, 5),
+            (of(Diagonal::Offset(7), Some(20), Some(0)), 3, 10),
+            (of(Diagonal::Offset(-7), None, Some(0)), 3, 0),
+        ] {
+            assert_eq!(band.width(rows), width, "{band:?}, {rows} rows");
+        }
+        assert!(of(end, None, Some(0)).width(3) > LONGEST);
+        for (band, keys) in [(of(end, Some(4), None), 5), (of(Diagonal::Offset(7), Some(7), None), 1 << 20)] {
+            assert!(!band.may_hide_first(keys), "{band:?}, {keys} keys");
+        }
+        for (band, keys) in [(of(end, Some(4), None), 6), (of(Diagonal::Offset(8), Some(7), None), 1)] {
+            assert!(band.may_hide_first(keys), "{band:?}, {keys} keys");
+        }
     }
 
     #[test]

@@ -420,7 +420,7 @@ pub const PARTS: &[Mutation] = &[
     split(&[("workgroup.z / params.parts)", "workgroup.z)")], long),
     split(&[("(steps + params.parts - 1u) / params.parts", "steps / params.parts")], long_window),
     split(&[("+ i32(sequence.queries) + params.band_last", "+ params.band_last")], long_window),
-    split(&[("clamp(first, 0, i32(valid))", "clamp(first + 4, 0, i32(valid))")], long_window),
+    split(&[("i32(oldest_key(valid))), 0, i32(valid))", "i32(oldest_key(valid))) + 4, 0, i32(valid))")], long_window),
 ];
 
 /// Mistakes in `merge.wgsl`.

@@ -180,7 +180,7 @@ fn quantized_keys_are_right_in_every_kernel() {
     verify_once(&drawn(paged.kv_quantized(Quantization::Int8), Fill::Normal, 10));
 }
 
-/// Parts are as many of the keys that a sequence's queries see as there are, wherever these begin and however many there are.
+/// The keys that a sequence's queries see are divided evenly, wherever they begin.
 #[test]
 fn keys_in_sight_are_split_evenly() {
     let windows =
@@ -197,6 +197,18 @@ fn keys_in_sight_are_split_evenly() {
     let mut case = lengths(drawn(ring, Fill::Normal, 7));
     case.host.q_lengths = Some(vec![5, 2, 0]);
     verify_within(&case, |caps| caps.workgroups_to_fill = 1 << 20);
+}
+
+/// The keys at which the queries stand may have left the ring. Then nothing is read, and rows that see nothing are zero.
+#[test]
+fn a_ring_may_have_lost_what_its_queries_see() {
+    let shape = Shape::new(2, 4, 8, 16).kv_heads(2).kv_len(400);
+    for diagonal in [Diagonal::TopLeft, Diagonal::Offset(90)] {
+        let problem = Problem::builder(shape).causal(diagonal).ring_kv(100).lse();
+        // The oldest keys are 100 and 7, the last ones that are seen 7 or 97.
+        let case = drawn(problem, Fill::Normal, 8).lengths(&[200, 107]);
+        verify_once(&with_poisoned_rest(case));
+    }
 }
 
 /// A step in which no sequence has a token, on a device that splits keys. There is no scratch for it.

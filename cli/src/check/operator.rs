@@ -29,7 +29,9 @@ pub(super) fn read(spec: &CaseSpec, file: &TensorFile<'_>) -> Result<Question> {
     let mut appended = None;
     if let Some(past) = &past {
         let new = [&host.k, &host.v].map(Vec::clone);
-        appended = Some(past.with_room(new, [layout_k, layout_v], common_type([&k, &v]), shape)?);
+        if past.len < shape.len_kv {
+            appended = Some(past.with_room(new, [layout_k, layout_v], common_type([&k, &v]), shape)?);
+        }
         host.k = past.extended(&past.key, &host.k, layout_k, shape.dim_qk, &shape);
         host.v = past.extended(&past.value, &host.v, layout_v, shape.dim_v, &shape);
     } else {

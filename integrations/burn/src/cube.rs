@@ -104,7 +104,7 @@ impl Place {
             Ok(plan) => (inputs, plan),
             Err(reason) => {
                 log::debug!("attention copies its inputs, because as they lie {reason}");
-                let inputs = readable(inputs, into_contiguous);
+                let inputs = contiguous(inputs);
                 match plan(&inputs) {
                     Ok(plan) => (inputs, plan),
                     Err(reason) => panic!("attention: {reason}"),
@@ -173,7 +173,22 @@ fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
-/// The inputs, with `rows` applied to those that are read row by row. A mask and a bias may lie in any strides.
+/// The inputs, each laid out as burn lays out new tensors.
+fn contiguous(inputs: CubeInputs) -> CubeInputs {
+    let Inputs { query, key, value, mask, bias, options } = inputs;
+    let mask = match mask {
+        Mask::Hides(mask) => Mask::Hides(into_contiguous(mask)),
+        Mask::None => Mask::None,
+    };
+    let bias = match bias {
+        Bias::Adds(bias) => Bias::Adds(into_contiguous(bias)),
+        Bias::None => Bias::None,
+    };
+    let [query, key, value] = [query, key, value].map(into_contiguous);
+    Inputs { query, key, value, mask, bias, options }
+}
+
+/// The inputs, with `rows` applied to those that are read row by row. The elements of a mask and a bias may lie apart.
 fn readable(inputs: CubeInputs, rows: fn(CubeTensor) -> CubeTensor) -> CubeInputs {
     let Inputs { query, key, value, mask, bias, options } = inputs;
     let [query, key, value] = [query, key, value].map(rows);

@@ -52,7 +52,8 @@ pub async fn init_async(options: WgpuOptions) -> Result<Device, WgpuInitError> {
 }
 
 /// Lets [`attention`](crate::attention) compute on a device whose setup the app has: from `WgpuOptions::init_with_setup`, or
-/// because the app made it. The setup must be that of the device. A device that is not of wgpu is left alone.
+/// because the app made it. The setup must be that of the device. A device that is not of wgpu is left alone, and one that is
+/// attached already keeps its first setup.
 pub fn attach(device: &Device, setup: &WgpuSetup) {
     if let DispatchDevice::Cube(CubeDevice::Wgpu(key)) = device.clone().inner().as_dispatch() {
         lock(&DEVICES).entry(key.clone()).or_insert_with(|| Arc::new(Attached::new(setup)));

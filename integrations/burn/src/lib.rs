@@ -2,7 +2,7 @@
 //! a scale of its own, grouped queries and gradients.
 //!
 //! [`attention`] takes what `burn::tensor::module::attention` takes, and means the same. It works on burn's device, queue and
-//! pooled buffers, and copies no tensor whose rows are whole. What it cannot compute, burn computes: [`why_not`] tells why.
+//! pooled buffers, and copies only what kernels cannot read where it lies. What it cannot compute, burn computes: [`why_not`] tells why.
 //!
 //! ```no_run
 //! use burn::tensor::{Device, Distribution, Tensor};
