@@ -335,8 +335,8 @@ pub const LANES: &[Mutation] = &[
 
 /// Mistakes in `stage.wgsl`.
 pub const STAGE: &[Mutation] = &[
-    mutation(&[("vec2(i, 0u), vec4(0.0))", "vec2(i, 0u), vec4(params.nan))")], nan_behind_band),
-    mutation(&[(">= INFINITY_BITS", "> 0xfffffffeu")], nan_behind_band),
+    mutation(&[("vec2(i, 0u), vec4(0.0))", "vec2(i, 0u), vec4(params.nan))")], nan_behind_bias),
+    mutation(&[(">= INFINITY_BITS", "> 0xfffffffeu")], nan_behind_bias),
     mutation(&[("n % K_KEYS_PER_ROW", "0u")], plain),
     mutation(&[("i * 4u < params.dim_v", "i * 4u + 4u < params.dim_v")], plain),
     mutation(&[("key >= params.len_q", "key + 1u >= params.len_q")], plain),
