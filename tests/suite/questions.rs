@@ -187,9 +187,13 @@ pub fn empty_tiles() -> Case {
 
 /// NaN in keys that no query of the group sees, in a tile with keys that are seen.
 pub fn nan_behind_band() -> Case {
-    let mut case = filled(Problem::builder(shape()).causal(Diagonal::Offset(-20)), Fill::Normal);
+    let mut case = filled(Problem::builder(shape()).window(behind(10)).diagonal(Diagonal::Offset(20)), Fill::Normal);
     poison_hidden(&mut case, f32::NAN);
     case
+}
+
+fn behind(left: u32) -> Window {
+    Window { left: Some(left), right: None }
 }
 
 /// NaN past the valid keys.
@@ -205,9 +209,9 @@ pub fn huge_first(key: u32) -> Case {
     case.edited(Operand::V, |[_, _, j, _], v| if j == key { 100.0 } else { v })
 }
 
-/// Keys behind the diagonal of all rows, in a tile with keys that are seen, which are far larger.
+/// Keys behind the window of all rows, in a tile with keys that are seen, which are far larger.
 pub fn huge_behind_band() -> Case {
-    let mut case = filled(Problem::builder(shape()).causal(Diagonal::Offset(-20)), Fill::Normal);
+    let mut case = filled(Problem::builder(shape()).window(behind(10)).diagonal(Diagonal::Offset(20)), Fill::Normal);
     poison_hidden(&mut case, 1e30);
     case
 }
