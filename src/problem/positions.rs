@@ -47,8 +47,9 @@ impl Band {
 
     /// The most keys from the first that the first of `rows` rows sees to the last that the last one sees.
     pub(crate) fn width(&self, rows: u32) -> u32 {
-        let end = i64::from(self.last) + i64::from(rows);
-        let width = if self.from_end { end - i64::from(self.first) } else { end.min(end - i64::from(self.first)) };
+        // From the top, there is no key before key 0.
+        let first = if self.from_end { self.first } else { self.first.max(0) };
+        let width = i64::from(self.last) + i64::from(rows) - i64::from(first);
         u32::try_from(width.max(0)).unwrap_or(u32::MAX)
     }
 }
