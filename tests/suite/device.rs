@@ -454,7 +454,7 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
         }
     }
     let preferred: Vec<Variant> = able.iter().filter_map(|(_, variants)| variants.first().cloned()).collect();
-    let has_turn = |variant: &Variant| hash((problem, variant.to_string())) % 3 == 0;
+    let has_turn = |variant: &Variant| hash((problem, variant.to_string())).is_multiple_of(3);
     let tries_all = std::env::args().any(|argument| argument == "--include-ignored");
     variants.retain(|variant| tries_all || preferred.contains(variant) || has_turn(variant));
     variants.into_iter().map(move |variant| {
