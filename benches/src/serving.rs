@@ -224,6 +224,8 @@ impl Ready<'_> {
             some(Operand::BlockTable, &table),
         ];
         let [all_q, all_k, all_v] = [Operand::Q, Operand::K, Operand::V].map(floats);
+        let [new_q, new_k, new_v, rotary] = [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable]
+            .map(|operand| (problem.uses(operand)).then(|| floats(operand)));
         let inputs = Inputs {
             q: &all_q,
             k: if is_quantized { &[] } else { &all_k },
@@ -235,18 +237,14 @@ impl Ready<'_> {
             cu_seqlens_q: cu_q.as_deref(),
             cu_seqlens_k: cu_k.as_deref(),
             block_table: table.as_deref(),
+            new_q: new_q.as_deref(),
+            new_k: new_k.as_deref(),
+            new_v: new_v.as_deref(),
+            rotary_table: rotary.as_deref(),
             ..Inputs::default()
         };
         let buffers = inputs.upload(attention.device(), &problem)?;
-        let appended = [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable].map(|operand| {
-            let size = problem.view(operand).map_or(4, |view| view.size_bytes());
-            let usage = wgpu::BufferUsages::STORAGE;
-            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
-            (operand, attention.device().create_buffer(&descriptor))
-        });
-        let mut operands = buffers.operands();
-        let appended = appended.iter().filter(|(operand, _)| problem.uses(*operand));
-        operands.extend(appended.map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())));
+        let operands = buffers.operands();
         let plan = if work.appends { attention.plan_append(&problem)? } else { attention.plan(&problem)? };
         let call = plan.bind(&operands)?;
         if let (Some(out), false) = (buffers.get(Operand::Out), work.appends) {

@@ -27,6 +27,19 @@ struct Site {
     diagonal: i32,  // query i stands at key i + diagonal
 }
 
+// Positions. Query i of a sequence stands at key `diagonal_of` + i.
+fn diagonal_of(sequence: Sequence, valid: u32) -> i32 {
+    return (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
+}
+
+// The first and the last key that a query may see if it stands at key `at`. Not all of these keys need exist.
+fn first_in_sight(at: i32) -> i32 { return at + params.band_first; }
+fn last_in_sight(at: i32) -> i32 { return at + params.band_last; }
+
+// The same, solved for the position: where the first and the last query stand that may see a key.
+fn first_that_sees(key: i32) -> i32 { return key - params.band_last; }
+fn last_that_sees(key: i32) -> i32 { return key - params.band_first; }
+
 fn site_of(workgroup: vec3<u32>) -> Site {
     return site_at(vec3(workgroup.x, workgroup.y, workgroup.z / params.parts), workgroup.z % params.parts);
 }
@@ -47,7 +60,7 @@ fn site_in(sequence: Sequence, n: u32, part: u32) -> Site {
     let begin = span.begin + part * span.part;
     let end = min(span.end, begin + span.part);
     let parts = (span.end - span.begin + span.part - 1u) / span.part;
-    let diagonal = i32(params.first_row) + (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
+    let diagonal = i32(params.first_row) + diagonal_of(sequence, valid);
     return Site(sequence.batch, head, kv_head, sequence.block * BLOCK_ROWS, rows, queries, sequence.at,
                 part, parts, begin, end, oldest_key(valid), keys_at(sequence.batch, valid), diagonal);
 }
@@ -62,9 +75,9 @@ struct Span {
 }
 
 fn span_of(sequence: Sequence, valid: u32) -> Span {
-    let diagonal = (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
-    let first = u32(clamp(max(diagonal + params.band_first, i32(oldest_key(valid))), 0, i32(valid)));
-    let end = u32(clamp(diagonal + i32(sequence.queries) + params.band_last, 0, i32(valid)));
+    let diagonal = diagonal_of(sequence, valid);
+    let first = u32(clamp(max(first_in_sight(diagonal), i32(oldest_key(valid))), 0, i32(valid)));
+    let end = u32(clamp(last_in_sight(diagonal + i32(sequence.queries) - 1) + 1, 0, i32(valid)));
     let begin = first / params.part_step * params.part_step;
     let keys = select(0u, end - begin, end > first);
     let steps = (keys + params.part_step - 1u) / params.part_step;
@@ -88,14 +101,14 @@ fn row_of(site: Site, n: u32) -> Row {
     let head = site.head + select(0u, n % params.group, GROUPED);
     let stands_at = i32(query) + site.diagonal;
     let is_query = !PADDED || query < site.queries;
-    let first = max(stands_at + params.band_first, i32(site.oldest));
+    let first = max(first_in_sight(stands_at), i32(site.oldest));
     let last = select(-1, last_key(site, query), is_query);
     return Row(site.batch, head, query, site.at + query, is_query, site.part, first, last, stands_at + params.diagonal_offset);
 }
 
 // The last key that a query may see in the site's part.
 fn last_key(site: Site, query: u32) -> i32 {
-    return min(i32(query) + site.diagonal + params.band_last, i32(site.end) - 1);
+    return min(last_in_sight(i32(query) + site.diagonal), i32(site.end) - 1);
 }
 
 // The keys that some row from `first` to `final_row` may see, as a begin and an exclusive end. The begin is a multiple of
@@ -107,14 +120,12 @@ fn keys_of(site: Site, first: Row, final_row: Row, tile: u32) -> vec2<u32> {
     return vec2(max(begin, site.begin), u32(max(last + 1, 0)));
 }
 
-// The rows that may see some of `count` keys from `key` on, as a begin and an exclusive end: what row_of says, solved for the query.
-// The begin is a multiple of `block`. Row i sees keys i + band_first ..= i + band_last from the diagonal on, so key j is seen by rows
-// j − band_last ..= j − band_first.
+// The rows that may see some of `count` keys from `key` on, as a begin and an exclusive end. The begin is a multiple of `block`.
 fn rows_that_see(site: Site, key: u32, count: u32, block: u32) -> vec2<u32> {
     if (key >= site.end) { return vec2(0u); }
     let final_key = min(key + count, site.end) - 1u;
-    let lowest = i32(key) - site.diagonal - params.band_last;
-    let highest = i32(final_key) - site.diagonal - params.band_first;
+    let lowest = first_that_sees(i32(key)) - site.diagonal;
+    let highest = last_that_sees(i32(final_key)) - site.diagonal;
     if (highest < 0) { return vec2(0u); }
     return vec2(u32(max(lowest, 0)) / block * block, min(u32(highest) + 1u, min(site.queries, site.rows)));
 }

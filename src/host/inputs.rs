@@ -53,20 +53,25 @@ pub struct Inputs<'a> {
     pub dout: Option<&'a [f32]>,
     /// The gradient of the log-sum-exp, if the gradients take one.
     pub dlse: Option<&'a [f32]>,
+    /// Queries to be rotated and written to `q`, for [`Attention::plan_append`](crate::Attention::plan_append).
+    pub new_q: Option<&'a [f32]>,
+    /// Keys to be appended to `k`.
+    pub new_k: Option<&'a [f32]>,
+    /// Values to be appended to `v`.
+    pub new_v: Option<&'a [f32]>,
+    /// The cosines and sines of the rotary embedding: see [`Rotary::table`](crate::Rotary::table).
+    pub rotary_table: Option<&'a [f32]>,
 }
 
 impl Inputs<'_> {
-    /// Checks that every input of the problem is given and long enough, and that no other is given.
+    /// Checks that every input of the problem is given and long enough, and that no other is given. What is appended to the
+    /// keys and values may be left out, since attention does not read it.
     ///
     /// # Errors
     /// [`BindError`] names the operand.
     pub fn check(&self, problem: &Problem) -> Result<(), BindError> {
         let outputs = Operand::ALL.into_iter().filter(|operand| operand.is_output());
-        self.check_for(
-            problem,
-            |operand| problem.uses(operand) && !operand.is_appended(),
-            &outputs.collect::<Vec<_>>(),
-        )?;
+        self.check_for(problem, |operand| problem.uses(operand) && self.has(operand), &outputs.collect::<Vec<_>>())?;
         self.check_bounds(problem)?;
         self.check_pages(problem)
     }
@@ -134,6 +139,11 @@ impl Inputs<'_> {
         Ok(())
     }
 
+    /// Whether a buffer for the operand is needed: always, unless it is something to append that is not given.
+    fn has(&self, operand: Operand) -> bool {
+        !operand.is_appended() || self.len(operand).is_some()
+    }
+
     /// The number of elements that were given for an operand.
     fn len(&self, operand: Operand) -> Option<usize> {
         match operand {
@@ -148,6 +158,10 @@ impl Inputs<'_> {
             Operand::RngState => self.rng_state.map(|_| Philox::WORDS as usize),
             Operand::Dout => self.dout.map(<[_]>::len),
             Operand::Dlse => self.dlse.map(<[_]>::len),
+            Operand::NewQ => self.new_q.map(<[_]>::len),
+            Operand::NewK => self.new_k.map(<[_]>::len),
+            Operand::NewV => self.new_v.map(<[_]>::len),
+            Operand::RotaryTable => self.rotary_table.map(<[_]>::len),
             other => self.numbers(other).map(<[_]>::len),
         }
     }
@@ -158,7 +172,7 @@ impl Inputs<'_> {
         Some(bytemuck::cast_slice(words?).to_vec())
     }
 
-    /// The input of an operand that holds u32; `None` for outputs, and for what is appended or merged.
+    /// The input of an operand that holds u32; `None` for outputs, and for what is merged.
     const fn numbers(&self, operand: Operand) -> Option<&[u32]> {
         match operand {
             Operand::KvLengths => self.kv_lengths,
@@ -171,7 +185,8 @@ impl Inputs<'_> {
         }
     }
 
-    /// Creates a buffer for every operand of `problem`. The inputs are filled, the outputs are zero. Submits nothing.
+    /// Creates a buffer for every operand of `problem`, but not for what is to be appended and is not given. The inputs are filled, the
+    /// outputs are zero. Submits nothing.
     ///
     /// # Errors
     /// [`BindError`] if the inputs do not fit the problem, or the device is lost. In a browser, a loss is known once the page's event
@@ -181,7 +196,7 @@ impl Inputs<'_> {
     /// In a browser, wgpu panics if the browser has no memory for the contents of a buffer.
     pub fn upload(&self, device: &wgpu::Device, problem: &Problem) -> Result<Buffers, BindError> {
         self.check(problem)?;
-        self.upload_views(device, problem, problem.views().filter(|view| !view.operand.is_appended()))
+        self.upload_views(device, problem, problem.views().filter(|view| self.has(view.operand)))
     }
 
     /// Creates buffers for some operands of a problem, whose inputs were checked.
@@ -224,6 +239,10 @@ impl Inputs<'_> {
             Operand::RngState => Some(bytemuck::bytes_of(&self.rng_state?).to_vec()),
             Operand::Dout => encoded(self.dout?),
             Operand::Dlse => encoded(self.dlse?),
+            Operand::NewQ => encoded(self.new_q?),
+            Operand::NewK => encoded(self.new_k?),
+            Operand::NewV => encoded(self.new_v?),
+            Operand::RotaryTable => encoded(self.rotary_table?),
             other => Some(bytemuck::cast_slice(self.numbers(other)?).to_vec()),
         }
     }

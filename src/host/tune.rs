@@ -191,8 +191,8 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
         rng_state: problem.uses(Operand::RngState).then(Philox::default),
         aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),
         block_mask: problem.uses(Operand::BlockMask).then_some(&partial),
-        dout: None,
-        dlse: None,
+        // Neither gradients nor appending are tuned.
+        ..Inputs::default()
     };
     Ok(inputs.upload(device, problem)?)
 }

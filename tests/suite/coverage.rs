@@ -159,6 +159,11 @@ pub fn planted(edits: &str) {
     write(&["planted", edits]);
 }
 
+/// Records that the mistake is planted only with `--full`.
+pub fn left_to_full(edits: &str) {
+    write(&["left to full", edits]);
+}
+
 /// Records that no device here runs a kernel in which the mistake could be planted.
 pub fn not_planted(edits: &str, kernels: &BTreeSet<String>) {
     write(&["not planted", edits, &kernels.iter().cloned().collect::<Vec<_>>().join(", ")]);

@@ -440,11 +440,11 @@ pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
 }
 
 /// Variants that can run a case, each on one of the adapters that have it. Another adapter would compile the same text, which
-/// tests its driver rather than the kernel. Smaller tests do that.
+/// tests its driver rather than the kernel. Tests that share few kernels do that.
 ///
-/// These are the variants that the adapters prefer and a third of the others, or all of them with `--full`: compiling them takes
-/// most of the suite's time. What a problem adds to a kernel is mostly in pieces that all kernels share, and each kernel meets a
-/// third of all problems.
+/// These are one variant of each schedule that some adapter prefers, and a few of the others, or all with `--full`: compiling them
+/// takes most of the suite's time. What a problem adds to a kernel is mostly in pieces that all kernels share, and each variant
+/// meets many problems.
 pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl Iterator<Item = (&'a Device, Variant)> {
     let able: Vec<_> = devices.iter().map(|device| (device, device.variants(problem))).collect();
     let mut variants: Vec<Variant> = Vec::new();
@@ -453,10 +453,15 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
             variants.push(variant.clone());
         }
     }
-    let preferred: Vec<Variant> = able.iter().filter_map(|(_, variants)| variants.first().cloned()).collect();
-    let has_turn = |variant: &Variant| hash((problem, variant.to_string())).is_multiple_of(3);
-    let tries_all = std::env::args().any(|argument| argument == "--include-ignored");
-    variants.retain(|variant| tries_all || preferred.contains(variant) || has_turn(variant));
+    let mut preferred: Vec<&Variant> = able.iter().filter_map(|(_, variants)| variants.first()).collect();
+    preferred.sort_by_key(|variant| hash((problem, variant.to_string())));
+    let mut chosen: Vec<&Variant> = Vec::new();
+    for variant in preferred {
+        if chosen.iter().all(|other| testing::schedule(other) != testing::schedule(variant)) {
+            chosen.push(variant);
+        }
+    }
+    variants.retain(|variant| chosen.contains(&variant) || has_turn((problem, variant.to_string()), 8));
     variants.into_iter().map(move |variant| {
         let having: Vec<&Device> =
             able.iter().filter(|(_, variants)| variants.contains(&variant)).map(|(device, _)| *device).collect();
@@ -466,26 +471,34 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
     })
 }
 
+/// One in so many of the planted mistakes has its turn in each run.
+pub const ONE_MISTAKE_IN: u64 = 3;
+
+/// Whether this is one of those that are tried: one in `every`, the same ones in each run, or all with `--full`.
+pub fn has_turn(one: impl std::hash::Hash, every: u64) -> bool {
+    std::env::args().any(|argument| argument == "--include-ignored") || hash(one).is_multiple_of(every)
+}
+
 /// The same in every run.
 fn hash(of: impl std::hash::Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
 }
 
-/// Runs a case as every variant on every adapter, and checks all outputs. Returns the worst error in units of the
+/// Runs a case as the variants of [`each_variant_once`], and checks all outputs. Returns the worst error in units of the
 /// tolerance.
 pub fn verify(case: &Case) -> f64 {
     let expected = Expected::of(case);
-    let mut worst: f64 = 0.0;
-    each_variant(&case.problem, |device, variant| worst = worst.max(verify_variant(case, &expected, device, &variant)));
-    worst
+    let errors = each_variant_once(all(), &case.problem)
+        .map(|(device, variant)| verify_variant(case, &expected, device, &variant));
+    errors.fold(0.0, f64::max)
 }
 
-/// Runs a case as the variants of [`each_variant_once`], and checks all outputs.
-pub fn verify_once(case: &Case) {
+/// The same as every variant on every adapter.
+pub fn verify_everywhere(case: &Case) {
     let expected = Expected::of(case);
-    for (device, variant) in each_variant_once(all(), &case.problem) {
+    each_variant(&case.problem, |device, variant| {
         verify_variant(case, &expected, device, &variant);
-    }
+    });
 }
 
 /// Returns the error in units of the tolerance.

@@ -285,7 +285,7 @@ fn fuzz_each_kernel(cases: u32, first_seed: u8) {
 
 #[test]
 fn random_problems_of_few_kernels() {
-    fuzz_each_kernel(20, 1);
+    fuzz_each_kernel(12, 1);
 }
 
 #[test]

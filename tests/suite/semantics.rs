@@ -6,7 +6,7 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, everything, full};
-use crate::device::{each_variant, verify, verify_once};
+use crate::device::{each_variant, verify, verify_everywhere};
 
 /// Two batches, two heads that share a KV head, more keys than queries, neither a multiple of a tile.
 fn shape() -> Shape {
@@ -123,13 +123,13 @@ fn queries_and_keys_and_the_output_are_stored_as_types_of_their_own() {
         drawn(Problem::builder(shape).dtype(q).kv_dtype(kv).out_dtype(out).lse(), Fill::Normal, 21)
     };
     for types in [[F32, F16, F32], [F32, Bf16, F32], [F16, F32, Bf16], [Bf16, F16, F32]] {
-        verify_once(&plain(shape(), types));
-        verify_once(&plain(odd, types));
-        verify_once(&plain(Shape { len_q: 1, len_kv: 1100, ..shape() }, types));
+        verify(&plain(shape(), types));
+        verify(&plain(odd, types));
+        verify(&plain(Shape { len_q: 1, len_kv: 1100, ..shape() }, types));
     }
     // With everything else, the weights among it.
     let all = everything(odd, F32).kv_dtype(F16).out_dtype(Bf16);
-    verify_once(&drawn(all.bias(F16, full(odd)), Fill::Normal, 22));
+    verify(&drawn(all.bias(F16, full(odd)), Fill::Normal, 22));
     // The types do not depend on the order in which they are given.
     let last = Problem::builder(odd).kv_dtype(F16).dtype(Bf16).build().unwrap();
     let types = [Operand::Q, Operand::K, Operand::V, Operand::Out].map(|operand| last.dtype(operand));
@@ -143,7 +143,7 @@ fn a_mask_is_stored_in_any_format() {
     for format in MaskFormat::ALL {
         verify_filled(Problem::builder(shape()).mask_as(format, full(shape())).lse());
         let padding = ScoreLayout::broadcast([2, 1, 1, 50]);
-        verify_once(&drawn(Problem::builder(shape()).mask_as(format, padding).weights(), Fill::Normal, 23));
+        verify(&drawn(Problem::builder(shape()).mask_as(format, padding).weights(), Fill::Normal, 23));
     }
 }
 
@@ -152,14 +152,14 @@ fn a_mask_is_stored_in_any_format() {
 fn operands_may_share_a_buffer() {
     let odd = Shape { dim_qk: 31, dim_v: 27, ..shape() };
     for (shape, dtype) in [(shape(), Dtype::F32), (odd, Dtype::F16)] {
-        verify_once(&drawn(Problem::builder(shape).dtype(dtype).lse().shared_buffers(), Fill::Normal, 24));
-        verify_once(&drawn(everything(shape, dtype).shared_buffers(), Fill::Normal, 25));
+        verify(&drawn(Problem::builder(shape).dtype(dtype).lse().shared_buffers(), Fill::Normal, 24));
+        verify(&drawn(everything(shape, dtype).shared_buffers(), Fill::Normal, 25));
         let few = Problem::builder(Shape { len_q: 1, len_kv: 1100, ..shape }).dtype(dtype).kv_lengths().lse();
-        verify_once(&drawn(few.causal(Diagonal::BottomRight).shared_buffers(), Fill::Normal, 26).lengths(&[1100, 700]));
+        verify(&drawn(few.causal(Diagonal::BottomRight).shared_buffers(), Fill::Normal, 26).lengths(&[1100, 700]));
     }
     let own = BlockMask::new(16, 32).per_batch().per_head();
     let tiles = Problem::builder(shape()).mask(full(shape())).block_mask(own).shared_buffers();
-    verify_once(&drawn(tiles, Fill::Normal, 27));
+    verify(&drawn(tiles, Fill::Normal, 27));
 }
 
 /// More keys than queries, fewer, and as many.
@@ -172,7 +172,7 @@ fn causal_is_aligned_as_said() {
     for shape in lopsided() {
         let alignments = [-40, -1, 1, 31, 33, i32::MIN, i32::MAX].map(Diagonal::Offset);
         for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight].into_iter().chain(alignments) {
-            verify(&drawn(Problem::builder(shape).causal(diagonal).lse(), Fill::Normal, 2));
+            verify_everywhere(&drawn(Problem::builder(shape).causal(diagonal).lse(), Fill::Normal, 2));
         }
         verify_filled(Problem::builder(shape).causal(Diagonal::BottomRight).lse());
     }
@@ -183,7 +183,7 @@ fn bottom_right_is_measured_from_the_valid_keys() {
     for shape in lopsided() {
         for lengths in [[0, 1], [5, shape.len_kv], [shape.len_kv + 9, 33], [u32::MAX, 34]] {
             let problem = Problem::builder(shape).causal(Diagonal::BottomRight).kv_lengths().lse();
-            verify(&drawn(problem, Fill::Normal, 3).lengths(&lengths));
+            verify_everywhere(&drawn(problem, Fill::Normal, 3).lengths(&lengths));
         }
     }
 }
@@ -195,7 +195,7 @@ fn a_window_is_inclusive_on_both_sides() {
         for (left, right) in sides.into_iter().flat_map(|left| sides.map(|right| (left, right))) {
             for diagonal in [Diagonal::TopLeft, Diagonal::BottomRight] {
                 let problem = Problem::builder(shape).diagonal(diagonal).window(Window { left, right }).lse();
-                verify(&drawn(problem, Fill::Normal, 4));
+                verify_everywhere(&drawn(problem, Fill::Normal, 4));
             }
         }
     }
@@ -269,7 +269,7 @@ fn nan_and_infinity_behind_any_mask_do_not_leak() {
         for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for mut case in hiding(dtype) {
                 assert!(poison_hidden(&mut case, poison) > 0);
-                verify(&case);
+                verify_everywhere(&case);
             }
         }
     }
@@ -320,6 +320,6 @@ fn lse_is_natural() {
 fn query_heads_share_kv_heads_in_contiguous_groups_of_any_size() {
     for (heads_q, heads_kv) in [(1, 1), (2, 1), (6, 2), (6, 3), (7, 1), (15, 5), (12, 12)] {
         let shape = Shape { heads_q, heads_kv, ..shape() };
-        verify(&drawn(Problem::builder(shape).lse(), Fill::Normal, 8));
+        verify_everywhere(&drawn(Problem::builder(shape).lse(), Fill::Normal, 8));
     }
 }

@@ -7,7 +7,7 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
-use crate::device::{Device, all, each_variant_once, verify_once};
+use crate::device::{Device, all, each_variant_once, verify};
 use crate::programs::verify_within;
 use crate::questions::with_poisoned_rest;
 use crate::record::{buffers, noop, operands, without_error};
@@ -145,7 +145,7 @@ fn mixed() -> Vec<ProblemBuilder> {
 fn all_kinds_of_sequences_are_right_together() {
     for problem in mixed() {
         for seed in 0..3 {
-            verify_once(&drawn(problem.clone(), Fill::Normal, seed));
+            verify(&drawn(problem.clone(), Fill::Normal, seed));
         }
     }
 }
@@ -156,7 +156,7 @@ fn weights_of_rows_past_the_queries_are_zero() {
     let problem = Problem::builder(shape).q_lengths().kv_lengths().weights();
     let mut case = drawn(problem, Fill::Normal, 9);
     case.host.q_lengths = Some(vec![13, 0]);
-    verify_once(&case);
+    verify(&case);
 }
 
 #[test]
@@ -170,14 +170,14 @@ fn quantized_keys_are_right_in_every_kernel() {
         ] {
             let problem = Problem::builder(shape).kv_quantized(quantization).lse();
             let problem = if with_lengths { problem.causal(Diagonal::BottomRight).kv_lengths() } else { problem };
-            verify_once(&drawn(problem, Fill::Normal, n as u64));
+            verify(&drawn(problem, Fill::Normal, n as u64));
         }
     }
     let wide = Problem::builder(Shape::new(1, 2, 2, 40).kv_len(33).value_dim(300));
-    verify_once(&drawn(wide.kv_quantized(Quantization::Int4).dtype(Dtype::F16), Fill::Normal, 9));
+    verify(&drawn(wide.kv_quantized(Quantization::Int4).dtype(Dtype::F16), Fill::Normal, 9));
     let pages = Pages { count: 12, size: 8 };
     let paged = Problem::builder(Shape::new(2, 4, 9, 32).kv_heads(2).kv_len(45)).paged_kv(pages).kv_lengths();
-    verify_once(&drawn(paged.kv_quantized(Quantization::Int8), Fill::Normal, 10));
+    verify(&drawn(paged.kv_quantized(Quantization::Int8), Fill::Normal, 10));
 }
 
 /// The keys that a sequence's queries see are divided evenly, wherever they begin.
@@ -210,7 +210,7 @@ fn a_ring_may_have_lost_what_its_queries_see() {
         for operand in [Operand::K, Operand::V] {
             case = case.edited(operand, |[sequence, ..], x| if sequence == 0 { f32::NAN } else { x });
         }
-        verify_once(&case);
+        verify(&case);
     }
 }
 

@@ -99,6 +99,7 @@ impl Host {
             block_mask: self.block_mask.as_deref(),
             dout: self.dout.as_deref(),
             dlse: self.dlse.as_deref(),
+            ..Inputs::default()
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Table {
     /// Why selection does not offer a kernel on an adapter.
     lacks: BTreeMap<Cell, String>,
     planted: BTreeSet<String>,
+    /// The mistakes that are planted only with `--full`.
+    left_to_full: BTreeSet<String>,
     /// The mistakes that a process could not plant, and the kernels that they belong to.
     not_planted: BTreeMap<String, String>,
 }
@@ -66,6 +68,7 @@ impl Table {
             ["ran", kernel, adapter] => drop(self.ran.insert((owned(kernel), owned(adapter)))),
             ["lacks", kernel, adapter, why] => drop(self.lacks.insert((owned(kernel), owned(adapter)), owned(why))),
             ["planted", mistake] => drop(self.planted.insert(owned(mistake))),
+            ["left to full", mistake] => drop(self.left_to_full.insert(owned(mistake))),
             ["not planted", mistake, kernels] => drop(self.not_planted.insert(owned(mistake), owned(kernels))),
             _ => {}
         }
@@ -124,7 +127,9 @@ impl Table {
             by_kernels.entry(kernels).or_default().push(mistake);
         }
         let left_out: usize = by_kernels.values().map(Vec::len).sum();
-        let mut lines = vec![format!("{} mistakes planted, {left_out} left out", self.planted.len())];
+        let to_full = self.left_to_full.difference(&self.planted).count();
+        let mut lines =
+            vec![format!("{} mistakes planted, {left_out} left out, {to_full} left to --full", self.planted.len())];
         for (kernels, mistakes) in by_kernels {
             lines.push(format!("{} left out, for no adapter here runs {kernels}:", mistakes.len()));
             lines.extend(mistakes.iter().map(|mistake| format!("    {mistake}")));
@@ -169,6 +174,7 @@ mod test {
             "not planted\tLanes: a for b\tlanes8 x4",
             "not planted\tTiled: c for d\ttiled-sub x4",
             "planted\tTiled: c for d",
+            "left to full\tLanes: e for f",
         ]);
         let lines = table.lines();
         let has =
@@ -179,7 +185,7 @@ mod test {
             "tiled x4 - ran",
             "merge x4 NOT -",
             "ran nowhere: lanes8 x4: 1 has no subgroups",
-            "1 mistakes planted, 1 left out",
+            "1 mistakes planted, 1 left out, 1 left to --full",
             "1 left out, for no adapter here runs lanes8 x4:",
             "Lanes: a for b",
         ] {

@@ -1,10 +1,8 @@
 //! The operator's cache: its past rows, and the new ones that the library appends to them.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use truth::Case;
-use wgpu::BufferUsages;
-use wgpu::util::{BufferInitDescriptor, DeviceExt as _};
-use wgpu_attention::{Operand, Operands, Problem, Readback};
+use wgpu_attention::{Inputs, Operand, Problem, Readback};
 
 use crate::device::Gpu;
 
@@ -35,33 +33,24 @@ impl Cache {
     fn run(&self, gpu: &Gpu) -> Result<Appended> {
         let (device, problem) = (&gpu.opened.device, &self.problem);
         let plan = gpu.attention.plan_append(problem)?;
-        let [(keys, k), (values, v)] = [(Operand::K, &self.before[0]), (Operand::V, &self.before[1])];
-        let upload = |operand: Operand, values: &[f32]| {
-            let mut contents = problem.dtype(operand).unwrap_or_default().encode(values);
-            contents.resize(contents.len().next_multiple_of(4), 0);
-            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
-            let buffer = device.create_buffer_init(&BufferInitDescriptor { label: None, contents: &contents, usage });
-            (operand, buffer)
-        };
-        let buffers = [
-            upload(keys, k),
-            upload(values, v),
-            upload(Operand::NewK, &self.new[0]),
-            upload(Operand::NewV, &self.new[1]),
-        ];
-        let operands: Operands<'_> =
-            buffers.iter().map(|(operand, buffer)| (*operand, buffer.as_entire_buffer_binding())).collect();
+        let [k, v] = &self.before;
+        let [new_k, new_v] = &self.new;
+        // Appending reads no queries.
+        let q = vec![0.0; usize::try_from(problem.view(Operand::Q).map_or(0, |view| view.end()))?];
+        let inputs = Inputs { q: &q, k, v, new_k: Some(new_k), new_v: Some(new_v), ..Inputs::default() };
+        let buffers = inputs.upload(device, problem)?;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        plan.bind(&operands)?.encode(&mut encoder);
-        let [keys, values] = [0, 1].map(|n| {
-            let (operand, buffer) = &buffers[n];
-            let readback = Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding());
-            (problem.dtype(*operand).unwrap_or_default(), self.before[n].len(), readback)
+        plan.bind(&buffers.operands())?.encode(&mut encoder);
+        let [keys, values] = [(Operand::K, k), (Operand::V, v)].map(|(operand, before)| {
+            let buffer = buffers.get(operand).context("every problem has keys and values")?;
+            let readback = Readback::record(device, &mut encoder, buffer.as_entire_buffer_binding())?;
+            anyhow::Ok((problem.dtype(operand).unwrap_or_default(), before.len(), readback))
         });
         gpu.opened.queue.submit([encoder.finish()]);
         device.poll(wgpu::PollType::wait_indefinitely())?;
-        let read = |(dtype, len, readback): (_, usize, Result<Readback, _>)| -> Result<Vec<f32>> {
-            let mut values = pollster::block_on(readback?.values(dtype))?;
+        let read = |recorded: Result<(_, usize, Readback)>| -> Result<Vec<f32>> {
+            let (dtype, len, readback) = recorded?;
+            let mut values = pollster::block_on(readback.values(dtype))?;
             values.truncate(len);
             Ok(values)
         };

@@ -1,8 +1,11 @@
 //! The host's inputs: each bound, page and length that is refused, met exactly and missed by one.
 
-use wgpu_attention::{BindError, Inputs, Operand, Pages, Philox, Problem, RngState, Shape};
+use wgpu_attention::{
+    Append, BindError, Inputs, Operand, Pages, Philox, Problem, RngState, Rotary, RotaryPairs, Shape,
+};
 
 use super::build;
+use crate::record::noop;
 
 const SHAPE: Shape = Shape { batch: 3, heads_q: 2, heads_kv: 1, len_q: 5, len_kv: 7, dim_qk: 3, dim_v: 2 };
 
@@ -81,5 +84,37 @@ fn what_is_not_given_is_missing() {
         assert_eq!(Inputs { rng_state: Some(Philox::default()), ..all }.check(&plain), unused(Operand::RngState));
         assert_eq!(Inputs { block_table: Some(&[0]), ..all }.check(&plain), unused(Operand::BlockTable));
         assert_eq!(Inputs { dout: Some(&[0.0]), ..all }.check(&plain), unused(Operand::Dout));
+    });
+}
+
+#[test]
+fn what_is_to_be_appended_may_be_left_out() {
+    // Keys of 3 elements and values of 2, and tables of 2.
+    let rotary = Rotary { dims: 2, pairs: RotaryPairs::Halves, positions: 9 };
+    let problem =
+        build(Problem::builder(SHAPE).kv_lengths().append(Append { rotary: Some(rotary), ..Append::default() }));
+    let [q, k, v, table] = [90, 45, 30, 18].map(|len| vec![0.5; len]);
+    with_enough(|all| {
+        let attention = Inputs { kv_lengths: Some(&[7, 7, 7]), ..all };
+        let given =
+            Inputs { new_q: Some(&q), new_k: Some(&k), new_v: Some(&v), rotary_table: Some(&table), ..attention };
+        assert_eq!((attention.check(&problem), given.check(&problem)), (Ok(()), Ok(())));
+        let short = |operand, need| Err(BindError::TooShort { operand, need, got: need - 1 });
+        assert_eq!(Inputs { new_q: Some(&q[1..]), ..given }.check(&problem), short(Operand::NewQ, 90));
+        assert_eq!(Inputs { new_k: Some(&k[1..]), ..given }.check(&problem), short(Operand::NewK, 45));
+        assert_eq!(Inputs { new_v: Some(&v[1..]), ..given }.check(&problem), short(Operand::NewV, 30));
+        let short_table = Inputs { rotary_table: Some(&table[1..]), ..given };
+        assert_eq!(short_table.check(&problem), short(Operand::RotaryTable, 18));
+        let unused = Err(BindError::Unused { operand: Operand::NewK });
+        assert_eq!(Inputs { new_k: Some(&k), ..all }.check(&build(Problem::builder(SHAPE))), unused);
+
+        let (device, _queue) = noop();
+        let sizes = |inputs: &Inputs<'_>| {
+            let buffers = inputs.upload(&device, &problem).unwrap();
+            let size = |operand| buffers.get(operand).map(wgpu::Buffer::size);
+            [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable].map(size)
+        };
+        assert_eq!(sizes(&attention), [None; 4]);
+        assert_eq!(sizes(&given), [Some(360), Some(180), Some(120), Some(72)]);
     });
 }
