@@ -89,24 +89,25 @@ fn what_is_not_given_is_missing() {
 
 #[test]
 fn what_is_to_be_appended_may_be_left_out() {
-    // Keys of 3 elements and values of 2, and tables of 2.
-    let rotary = Rotary { dims: 2, pairs: RotaryPairs::Halves, positions: 9 };
+    // Keys of 8 elements and values of 2, and tables of 8 numbers per position.
+    let shape = Shape { dim_qk: 8, ..SHAPE };
+    let rotary = Rotary { dims: 8, pairs: RotaryPairs::Halves, positions: 9 };
     let problem =
-        build(Problem::builder(SHAPE).kv_lengths().append(Append { rotary: Some(rotary), ..Append::default() }));
-    let [q, k, v, table] = [90, 45, 30, 18].map(|len| vec![0.5; len]);
+        build(Problem::builder(shape).kv_lengths().append(Append { rotary: Some(rotary), ..Append::default() }));
+    let [q, k, v, table] = [240, 120, 30, 72].map(|len| vec![0.5; len]);
     with_enough(|all| {
         let attention = Inputs { kv_lengths: Some(&[7, 7, 7]), ..all };
         let given =
             Inputs { new_q: Some(&q), new_k: Some(&k), new_v: Some(&v), rotary_table: Some(&table), ..attention };
         assert_eq!((attention.check(&problem), given.check(&problem)), (Ok(()), Ok(())));
         let short = |operand, need| Err(BindError::TooShort { operand, need, got: need - 1 });
-        assert_eq!(Inputs { new_q: Some(&q[1..]), ..given }.check(&problem), short(Operand::NewQ, 90));
-        assert_eq!(Inputs { new_k: Some(&k[1..]), ..given }.check(&problem), short(Operand::NewK, 45));
+        assert_eq!(Inputs { new_q: Some(&q[1..]), ..given }.check(&problem), short(Operand::NewQ, 240));
+        assert_eq!(Inputs { new_k: Some(&k[1..]), ..given }.check(&problem), short(Operand::NewK, 120));
         assert_eq!(Inputs { new_v: Some(&v[1..]), ..given }.check(&problem), short(Operand::NewV, 30));
         let short_table = Inputs { rotary_table: Some(&table[1..]), ..given };
-        assert_eq!(short_table.check(&problem), short(Operand::RotaryTable, 18));
+        assert_eq!(short_table.check(&problem), short(Operand::RotaryTable, 72));
         let unused = Err(BindError::Unused { operand: Operand::NewK });
-        assert_eq!(Inputs { new_k: Some(&k), ..all }.check(&build(Problem::builder(SHAPE))), unused);
+        assert_eq!(Inputs { new_k: Some(&k), ..all }.check(&build(Problem::builder(shape))), unused);
 
         let (device, _queue) = noop();
         let sizes = |inputs: &Inputs<'_>| {
@@ -115,6 +116,6 @@ fn what_is_to_be_appended_may_be_left_out() {
             [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable].map(size)
         };
         assert_eq!(sizes(&attention), [None; 4]);
-        assert_eq!(sizes(&given), [Some(360), Some(180), Some(120), Some(72)]);
+        assert_eq!(sizes(&given), [Some(960), Some(480), Some(120), Some(288)]);
     });
 }
