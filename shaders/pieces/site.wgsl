@@ -27,12 +27,13 @@ struct Site {
     diagonal: i32,  // query i stands at key i + diagonal
 }
 
-// Positions. Query i of a sequence stands at key `diagonal_of` + i.
+// Positions, without `diagonal_offset`, which `band_first` and `band_last` include: query i of a sequence stands at key
+// `diagonal_of` + i.
 fn diagonal_of(sequence: Sequence, valid: u32) -> i32 {
     return (i32(valid) - i32(sequence.queries)) * i32(params.band_from_end);
 }
 
-// The first and the last key that a query may see if it stands at key `at`. Not all of these keys need exist.
+// The first and the last key that a query at this position may see. Not all of these keys need exist.
 fn first_in_sight(at: i32) -> i32 { return at + params.band_first; }
 fn last_in_sight(at: i32) -> i32 { return at + params.band_last; }
 

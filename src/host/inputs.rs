@@ -53,7 +53,8 @@ pub struct Inputs<'a> {
     pub dout: Option<&'a [f32]>,
     /// The gradient of the log-sum-exp, if the gradients take one.
     pub dlse: Option<&'a [f32]>,
-    /// Queries to be rotated and written to `q`, for [`Attention::plan_append`](crate::Attention::plan_append).
+    /// Queries to be rotated and written to `q`. Only [`Attention::plan_append`](crate::Attention::plan_append) reads this and the next
+    /// three; all else ignores them.
     pub new_q: Option<&'a [f32]>,
     /// Keys to be appended to `k`.
     pub new_k: Option<&'a [f32]>,
@@ -64,8 +65,8 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Checks that every input of the problem is given and long enough, and that no other is given. What is appended to the
-    /// keys and values may be left out, since attention does not read it.
+    /// Checks that every input of the problem is given and long enough, and that no other is given. What only
+    /// [`Attention::plan_append`](crate::Attention::plan_append) reads may be left out.
     ///
     /// # Errors
     /// [`BindError`] names the operand.
@@ -185,8 +186,8 @@ impl Inputs<'_> {
         }
     }
 
-    /// Creates a buffer for every operand of `problem`, but not for what is to be appended and is not given. The inputs are filled, the
-    /// outputs are zero. Submits nothing.
+    /// Creates a buffer for every operand of `problem` but those that were left out. The inputs are filled, the outputs are zero.
+    /// Submits nothing.
     ///
     /// # Errors
     /// [`BindError`] if the inputs do not fit the problem, or the device is lost. In a browser, a loss is known once the page's event
@@ -255,7 +256,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// The operand's buffer, if the problem uses it.
+    /// The operand's buffer, if there is one.
     pub fn get(&self, operand: Operand) -> Option<&wgpu::Buffer> {
         self.buffers.iter().find_map(|(other, buffer)| (*other == operand).then_some(buffer))
     }

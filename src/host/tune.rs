@@ -191,7 +191,7 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
         rng_state: problem.uses(Operand::RngState).then(Philox::default),
         aux: problem.uses(Operand::Aux).then_some(&numbers[..length(Operand::Aux)]),
         block_mask: problem.uses(Operand::BlockMask).then_some(&partial),
-        // Neither gradients nor appending are tuned.
+        // Gradients and appending are not tuned.
         ..Inputs::default()
     };
     Ok(inputs.upload(device, problem)?)

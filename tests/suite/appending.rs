@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use truth::appending::New;
 use truth::{Case, Fill, Host};
 use wgpu_attention::{
-    Append, Diagonal, Dtype, Operand, Operands, Pages, Problem, ProblemBuilder, Quantization, Rotary, RotaryPairs,
-    Shape, Window,
+    Append, Diagonal, Dtype, Inputs, Operand, Operands, Pages, Problem, ProblemBuilder, Quantization, Rotary,
+    RotaryPairs, Shape, Window,
 };
 
 use crate::case::drawn;
@@ -87,6 +87,24 @@ fn new_keys_stand_after_those_of_the_cache() {
         (host.q_lengths, host.kv_lengths) = (Some(vec![5, 0, 2]), Some(vec![3, 9, 40]));
     };
     assert_appended(causal(shape(5)).q_lengths().kv_lengths().append(rotated), fewer, lengths);
+}
+
+#[test]
+fn inputs_are_uploaded_as_they_are_appended() {
+    let problem = causal(shape(5)).dtype(Dtype::Bf16).append(rotary(32, RotaryPairs::Halves, 45));
+    let case = drawn(problem, Fill::Normal, 3);
+    let new = New::of(&case.problem);
+    let operands = [Operand::NewQ, Operand::NewK, Operand::NewV, Operand::RotaryTable];
+    let [new_q, new_k, new_v, rotary_table] = operands.map(|operand| Some(new.values(operand)));
+    let inputs = Inputs { new_q, new_k, new_v, rotary_table, ..case.inputs() };
+    for device in all() {
+        let _guard = device.enter();
+        let uploaded = inputs.upload(device.attention.device(), &case.problem).unwrap();
+        let held = device.finish_all(&[], operands.iter().map(|&operand| uploaded.get(operand).unwrap()));
+        for (operand, held) in operands.into_iter().zip(held) {
+            assert_eq!(held, case.problem.dtype(operand).unwrap().encode(new.values(operand)), "{operand}");
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use wgpu_attention::{
 
 use crate::case::{drawn, full};
 use crate::coverage;
-use crate::device::{Device, all, contents, with_matrix_units};
+use crate::device::{Device, all, contents, with_real_matrices};
 use crate::matrix::{in_f16, verify_in_turn};
 use crate::programs::{assert_same_bits, verify_within, with_stripes};
 
@@ -83,7 +83,7 @@ fn hidden_tiles_may_hold_anything() {
 /// Only on drivers that have matrices: others take long to compile the kernel.
 #[test]
 fn tiles_are_read_by_matrix_units() {
-    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+    for device in with_real_matrices() {
         let sizes = [BlockMask::new(24, 32).per_batch().per_head(), BlockMask::new(16, 64)];
         for (turn, size) in sizes.into_iter().enumerate() {
             let mask = ScoreLayout::broadcast([1, 1, 70, 150]);

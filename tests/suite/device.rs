@@ -51,6 +51,15 @@ pub fn all() -> &'static [Device] {
     })
 }
 
+/// The devices whose drivers have matrices. If there is none, it says that the test runs nothing.
+pub fn with_real_matrices() -> impl Iterator<Item = &'static Device> {
+    let devices: Vec<_> = with_matrix_units().iter().filter(|device| device.has_matrices()).collect();
+    if devices.is_empty() {
+        eprintln!("not run: no driver here has matrices");
+    }
+    devices.into_iter()
+}
+
 /// All adapters, opened again with nothing compiled yet. For tests that compile so much that it must be freed now and then.
 pub fn opened_anew() -> Vec<Device> {
     let adapters = adapters();
@@ -439,13 +448,13 @@ pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
     }
 }
 
-/// Variants that can run a case, each on one of the adapters that have it. Another adapter would compile the same text, which
-/// tests its driver rather than the kernel. Tests that share few kernels do that.
+/// Variants that can run a case, each on one of the adapters that prefer it, or else that have it. Another adapter would compile the
+/// same text, which tests its driver rather than the kernel. Tests that share few kernels do that.
 ///
 /// These are one variant of each schedule that some adapter prefers, and a few of the others, or all with `--full`: compiling them
 /// takes most of the suite's time. What a problem adds to a kernel is mostly in pieces that all kernels share, and each variant
 /// meets many problems.
-pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl Iterator<Item = (&'a Device, Variant)> {
+pub fn chosen_variants<'a>(devices: &'a [Device], problem: &Problem) -> impl Iterator<Item = (&'a Device, Variant)> {
     let able: Vec<_> = devices.iter().map(|device| (device, device.variants(problem))).collect();
     let mut variants: Vec<Variant> = Vec::new();
     for variant in able.iter().flat_map(|(_, variants)| variants) {
@@ -461,22 +470,30 @@ pub fn each_variant_once<'a>(devices: &'a [Device], problem: &Problem) -> impl I
             chosen.push(variant);
         }
     }
-    variants.retain(|variant| chosen.contains(&variant) || has_turn((problem, variant.to_string()), 8));
+    let is_one_of_few = |variant: &Variant| hash((problem, variant.to_string())).is_multiple_of(8);
+    variants.retain(|variant| tries_all() || chosen.contains(&variant) || is_one_of_few(variant));
     variants.into_iter().map(move |variant| {
-        let having: Vec<&Device> =
-            able.iter().filter(|(_, variants)| variants.contains(&variant)).map(|(device, _)| *device).collect();
-        // The choice does not depend on the problem, so that each variant is compiled once.
+        let which = |does: &dyn Fn(&[Variant]) -> bool| -> Vec<&Device> {
+            able.iter().filter(|(_, variants)| does(variants)).map(|(device, _)| *device).collect()
+        };
+        let mut having = which(&|variants| variants.first() == Some(&variant));
+        if having.is_empty() {
+            having = which(&|variants| variants.contains(&variant));
+        }
+        // The same device for most problems, so that each variant is compiled once.
         let turn = hash(variant.to_string()) as usize;
         (having[turn % having.len()], variant)
     })
 }
 
-/// One in so many of the planted mistakes has its turn in each run.
-pub const ONE_MISTAKE_IN: u64 = 3;
+/// Whether this run tries everything, as `--full` asks.
+pub fn tries_all() -> bool {
+    std::env::args().any(|argument| argument == "--include-ignored")
+}
 
-/// Whether this is one of those that are tried: one in `every`, the same ones in each run, or all with `--full`.
-pub fn has_turn(one: impl std::hash::Hash, every: u64) -> bool {
-    std::env::args().any(|argument| argument == "--include-ignored") || hash(one).is_multiple_of(every)
+/// Whether this run plants the `n`th mistake of a list: one in three, or all with `--full`. Neighbours in a list are much alike.
+pub fn plants(n: usize) -> bool {
+    tries_all() || n.is_multiple_of(3)
 }
 
 /// The same in every run.
@@ -484,16 +501,16 @@ fn hash(of: impl std::hash::Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
 }
 
-/// Runs a case as the variants of [`each_variant_once`], and checks all outputs. Returns the worst error in units of the
+/// Runs a case as the variants of [`chosen_variants`], and checks all outputs. Returns the worst error in units of the
 /// tolerance.
 pub fn verify(case: &Case) -> f64 {
     let expected = Expected::of(case);
-    let errors = each_variant_once(all(), &case.problem)
+    let errors = chosen_variants(all(), &case.problem)
         .map(|(device, variant)| verify_variant(case, &expected, device, &variant));
     errors.fold(0.0, f64::max)
 }
 
-/// The same as every variant on every adapter.
+/// Runs a case as every variant on every adapter, and checks all outputs.
 pub fn verify_everywhere(case: &Case) {
     let expected = Expected::of(case);
     each_variant(&case.problem, |device, variant| {

@@ -8,7 +8,7 @@ use wgpu_attention::{
 
 use crate::backward::{Backward, devices, shape};
 use crate::case::{drawn, full};
-use crate::device::{all, verify, verify_variant, with_matrix_units};
+use crate::device::{all, verify, verify_variant, with_real_matrices};
 use crate::matrix::{in_f16, verify_in_turn};
 use crate::questions::{dropped, dropped_in_parts};
 use crate::record::operands;
@@ -51,7 +51,7 @@ fn kernels_drop_the_weights_that_the_reference_drops() {
 #[test]
 fn matrix_units_drop_the_same_weights() {
     let case = in_f16(dropped());
-    for (turn, device) in with_matrix_units().iter().filter(|device| device.has_matrices()).enumerate() {
+    for (turn, device) in with_real_matrices().enumerate() {
         verify_in_turn(device, &case, turn);
     }
 }

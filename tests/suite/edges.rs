@@ -7,7 +7,7 @@ use wgpu_attention::{
 
 use crate::case::{drawn, everything};
 use crate::device::{
-    Device, all, contents, each_variant, each_variant_once, elements, verify, verify_everywhere, verify_variant,
+    Device, all, chosen_variants, contents, each_variant, elements, verify, verify_everywhere, verify_variant,
 };
 
 /// Rows and keys of the baseline's tile.
@@ -31,9 +31,9 @@ fn lengths_around_the_tile() {
     }
 }
 
-/// Every schedule rounds head sizes up to a multiple of 32, and changes its shape at 32, 64, 96, 128 and beyond. The small
-/// sizes are tried on every adapter. The others test whether a kernel counts its vectors, registers and slices correctly,
-/// and take seconds each to compile. So only the sizes where these change are tried, each kernel on one adapter.
+/// Every schedule rounds head sizes up to a multiple of 32, and changes its shape at 32, 64, 96, 128 and beyond. Large
+/// sizes test whether a kernel counts its vectors, registers and slices correctly, and take seconds each to compile. So only the
+/// sizes where these change are tried.
 #[test]
 fn head_sizes_of_every_class() {
     for (n, dim) in [1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 33, 60].into_iter().enumerate() {
@@ -59,10 +59,10 @@ fn sized(dim_qk: u32, dim_v: u32, fill: Fill) -> Case {
     drawn(Problem::builder(shape).lse(), fill, dim_v.into())
 }
 
-/// Runs a case as every variant with this access, each on one adapter.
+/// Runs a case as those of the [`chosen_variants`] with this access.
 fn verify_access(case: &Case, access: &str) {
     let expected = Expected::of(case);
-    for (device, variant) in each_variant_once(all(), &case.problem) {
+    for (device, variant) in chosen_variants(all(), &case.problem) {
         if testing::access(&variant).starts_with(access) {
             verify_variant(case, &expected, device, &variant);
         }

@@ -10,7 +10,7 @@ use wgpu_attention::{
 use crate::backward::{Backward, devices, everything, poisoned, shape, with_programs};
 use crate::case::full;
 use crate::coverage;
-use crate::device::{Device, ONE_MISTAKE_IN, has_turn};
+use crate::device::{Device, plants};
 
 /// A case, and the gradients that are right for it.
 type Exposing = (Backward, ExpectedGradients);
@@ -175,13 +175,13 @@ fn is_right(device: &Device, planted: &Attention, (backward, expected): &Exposin
     expected.check(&backward.run_by(device, planted)?).map(|_| ())
 }
 
-/// Plants the mistakes whose turn it is on a device with these capabilities. Its pipelines are its own, so that no other test runs them.
+/// Plants mistakes on a device with these capabilities. Its pipelines are its own, so that no other test runs them.
 fn notices(device: &Device, caps: Caps, mistakes: &[Mistake]) {
     let planted = Attention::with_caps(device.attention.device(), caps);
     let mut survivors = Vec::new();
     let mut cases: Vec<(fn() -> Exposing, Exposing)> = Vec::new();
     let mut asked = BTreeSet::new();
-    for &(schedule, from, to, make) in mistakes {
+    for (n, &(schedule, from, to, make)) in mistakes.iter().enumerate() {
         let at = cases.iter().position(|(other, _)| std::ptr::fn_addr_eq(*other, make)).unwrap_or_else(|| {
             cases.push((make, make()));
             cases.len() - 1
@@ -193,7 +193,7 @@ fn notices(device: &Device, caps: Caps, mistakes: &[Mistake]) {
         let variant = variant.unwrap_or_else(|| panic!("{schedule} is not among {variants:?}"));
         let text = variant.wgsl();
         assert!(text.contains(from), "{schedule}: {from:?} is in no text");
-        if !has_turn((schedule, from, to), ONE_MISTAKE_IN) {
+        if !plants(n) {
             coverage::left_to_full(&mistake);
             continue;
         }

@@ -9,9 +9,9 @@ use wgpu_attention::{
 };
 
 use crate::backward;
-use crate::device::Device;
+use crate::device::{Device, tries_all};
 
-/// The files, by name, and a test of each on one device in turn.
+/// The files, by name, and a test of each, on one device in turn or on all with `--full`.
 macro_rules! cases {
     ($($name:ident)*) => {
         const FILES: &[(&str, &[u8])] = &[
@@ -233,10 +233,10 @@ fn computed(device: &Device, Derived { case, gradients, torch, .. }: &Derived) -
 fn verify(name: &str) {
     let derived = Derived::of(FILES.iter().find(|(other, _)| *other == name).unwrap());
     let expected = ExpectedGradients::new(&derived.case, &derived.gradients).unwrap();
-    // In turn, because other tests check that all devices agree.
     let devices: Vec<&Device> = backward::devices().collect();
-    let turn = FILES.iter().position(|(other, _)| *other == name).unwrap();
-    let device = devices[turn % devices.len()];
-    let got = computed(device, &derived);
-    expected.check(&got).unwrap_or_else(|wrong| panic!("{name} on {}: {wrong}", device.name));
+    let turn = FILES.iter().position(|(other, _)| *other == name).unwrap() % devices.len();
+    for (_, device) in devices.into_iter().enumerate().filter(|(n, _)| tries_all() || *n == turn) {
+        let got = computed(device, &derived);
+        expected.check(&got).unwrap_or_else(|wrong| panic!("{name} on {}: {wrong}", device.name));
+    }
 }

@@ -6,7 +6,7 @@ use wgpu_attention::blocking::{NoMatrixUnit, try_matrix_unit};
 use wgpu_attention::{Dtype, Multiplier, Operand, Problem, Shape, Variant};
 
 use crate::case::drawn;
-use crate::device::{Device, verify_variant, with_matrix_units};
+use crate::device::{Device, verify_variant, with_matrix_units, with_real_matrices};
 use crate::questions::{
     all_features, biased, bottom_right, causal, deep_bias, empty_rows, filled, gappy, hidden_by_bias, huge_first,
     large, left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_staircase, lowest_bias, masked,
@@ -42,7 +42,7 @@ fn verify_variants(device: &Device, case: &Case, variants: &[Variant]) {
 
 #[test]
 fn units_pass_what_the_probe_asks() {
-    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+    for device in with_real_matrices() {
         let unit = device.attention.caps().matrix_unit.unwrap();
         try_matrix_unit(device.attention.device(), &device.queue, unit).unwrap();
     }

@@ -12,7 +12,7 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, full};
-use crate::device::{Device, all, contents, each_variant_once, elements, verify_variant, with_matrix_units};
+use crate::device::{Device, all, chosen_variants, contents, elements, verify_variant, with_real_matrices};
 use crate::matrix::in_f16;
 use crate::record::noop;
 
@@ -59,11 +59,11 @@ pub fn with_stripes(mut case: Case) -> Case {
     case
 }
 
-/// Runs a case as every variant, each on one adapter, within limits that `tighten` sets.
+/// Runs a case as the [`chosen_variants`] within limits that `tighten` sets.
 pub fn verify_within(case: &Case, tighten: fn(&mut wgpu_attention::Caps)) {
     let expected = Expected::of(case);
     let devices: Vec<Device> = all().iter().map(|device| device.with_caps(tighten)).collect();
-    for (device, variant) in each_variant_once(&devices, &case.problem) {
+    for (device, variant) in chosen_variants(&devices, &case.problem) {
         let _guard = all().iter().find(|other| other.name == device.name).and_then(Device::enter);
         verify_variant(case, &expected, device, &variant);
     }
@@ -83,7 +83,7 @@ fn a_program_is_told_where_a_score_stands() {
 
 #[test]
 fn programs_run_on_matrix_units() {
-    for device in with_matrix_units().iter().filter(|device| device.has_matrices()) {
+    for device in with_real_matrices() {
         let case = with_places(with_stripes(in_f16(case(Problem::builder(shape()).sinks().alibi(Slopes::PerHead)))));
         let expected = Expected::of(&case);
         for variant in device.variants(&case.problem) {
@@ -92,9 +92,9 @@ fn programs_run_on_matrix_units() {
     }
 }
 
-/// Checks that two cases give the same bits on every variant, each on one adapter.
+/// Checks that two cases give the same bits, as the [`chosen_variants`].
 pub fn assert_same_bits(one: &Case, other: &Case) {
-    for (device, a) in each_variant_once(all(), &one.problem) {
+    for (device, a) in chosen_variants(all(), &one.problem) {
         let twin = device.variants(&other.problem).into_iter().find(|b| testing::kind(b) == testing::kind(&a));
         let b = twin.unwrap_or_else(|| panic!("no {} on {}", testing::kind(&a), device.name));
         let [x, y] = [device.run(one, &a), device.run(other, &b)];
@@ -238,7 +238,7 @@ fn a_row_of_minus_infinity_is_its_sinks() {
     let problem = Problem::builder(Shape::new(1, 2, 3, 8).kv_len(5)).sinks();
     let mut case = case(problem).edited(Operand::Q, |_, _| 1e30).edited(Operand::K, |_, _| -1e30);
     case.host.sinks = Some(vec![f32::NEG_INFINITY, 1.5]);
-    for (device, variant) in each_variant_once(all(), &case.problem) {
+    for (device, variant) in chosen_variants(all(), &case.problem) {
         let got = device.run(&case, &variant);
         let (nan, taken) = got.out.split_at(24);
         assert!(nan.iter().all(|x| x.is_nan()) && taken.iter().all(|&x| x == 0.0), "{variant}: {got:?}");
@@ -335,7 +335,7 @@ fn expression() -> impl Strategy<Value = Expression> {
     })
 }
 
-/// Random programs on every variant, each on one adapter.
+/// Random programs, as the [`chosen_variants`].
 fn fuzz(cases: u32) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
@@ -349,7 +349,7 @@ fn fuzz(cases: u32) {
         let mut case = case(problem);
         case.host.programs.score_mod = Some(Arc::new(move |score, at, _| expression.value(score, at) + 0.5 * score));
         let expected = Expected::of(&case);
-        for (device, variant) in each_variant_once(all(), &case.problem) {
+        for (device, variant) in chosen_variants(all(), &case.problem) {
             let verdict = expected.check(&device.run(&case, &variant));
             verdict.map_err(|wrong| TestCaseError::fail(format!("{variant} on {}: {wrong}\n{text}", device.name)))?;
         }

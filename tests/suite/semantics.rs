@@ -1,4 +1,4 @@
-//! What each option means: one test for each row of the table of meanings, on every variant and adapter.
+//! What each option means: one test for each row of the table of meanings.
 
 use truth::{Case, Fill, Visibility, poison_hidden};
 use wgpu_attention::{

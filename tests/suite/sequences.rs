@@ -7,19 +7,19 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
-use crate::device::{Device, all, each_variant_once, verify};
+use crate::device::{Device, all, chosen_variants, verify};
 use crate::programs::verify_within;
 use crate::questions::with_poisoned_rest;
 use crate::record::{buffers, noop, operands, without_error};
 
-/// Runs `case` and `same`, a case of another problem that has the same queries and keys, as every variant, each on one adapter.
+/// Runs `case` and `same`, a case of another problem that has the same queries and keys, as the [`chosen_variants`].
 /// Checks that each row of `case` has the bits of the same row of `same`.
 fn assert_same_bits(case: &Case, same: &Case) {
     // With keys in one part each, since the number of parts depends on the shape.
     let devices: Vec<Device> =
         all().iter().map(|device| device.with_caps(|caps| caps.workgroups_to_fill = 1)).collect();
     let (rows, width) = (same.rows().collect::<Vec<_>>(), case.problem.shape().dim_v as usize);
-    for (device, variant) in each_variant_once(&devices, &case.problem) {
+    for (device, variant) in chosen_variants(&devices, &case.problem) {
         let [variants, others] = [case, same].map(|case| device.attention.candidates(&case.problem).unwrap());
         assert_eq!(variants.len(), others.len());
         let other = variants.iter().zip(&others).find_map(|(one, other)| (*one == variant).then_some(other)).unwrap();

@@ -157,7 +157,7 @@ fn a_matrix_unit_found_in_frames_is_that_of_blocking() {
         let blocked = blocking::matrix_unit(adapter, device, queue);
         assert_eq!(in_frames(device, submitting::matrix_unit(adapter, device, queue)).0, blocked);
     });
-    for device in device::with_matrix_units().iter().filter(|device| device.has_matrices()) {
+    for device in device::with_real_matrices() {
         let (unit, device, queue) =
             (device.attention.caps().matrix_unit.unwrap(), device.attention.device(), &device.queue);
         let (tried, waits) = in_frames(device, submitting::try_matrix_unit(device, queue, unit));

@@ -29,7 +29,7 @@ enum Task {
     /// Run all of CI: format, lints, docs, tests, conformance cases and examples; installs a software GPU driver if there
     /// is no GPU
     Test {
-        /// Also run the tests marked `#[ignore]`, which are slow or need a large GPU
+        /// Also run the tests marked `#[ignore]`, which are slow or need a large GPU; try every variant and plant every mistake
         #[arg(long)]
         full: bool,
     },
@@ -50,7 +50,7 @@ enum Task {
     },
     /// Run only the tests of `tests/suite`, and print which kernels ran on which adapters
     Suite {
-        /// Also run the tests marked `#[ignore]`
+        /// Also run the tests marked `#[ignore]`; try every variant and plant every mistake
         #[arg(long)]
         full: bool,
         /// Run only tests whose names contain one of these

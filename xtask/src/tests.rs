@@ -54,7 +54,10 @@ pub(crate) fn everything(full: bool) -> Result<()> {
     steps.run("tests", || run_all(&programs, ignored(full), &coverage, &|_| (), |_| ()));
     match mesa::obstacle() {
         None => {
-            steps.run("matrix units", || matrix::run_tests(&[matrix::TESTS], &coverage));
+            steps.run("matrix units", || {
+                let arguments: Vec<&str> = [matrix::TESTS].iter().chain(ignored(full)).copied().collect();
+                matrix::run_tests(&arguments, &coverage)
+            });
             steps.run("matrix units' SPIR-V", matrix::validate_spirv);
             steps.run("GPU makers' compilers", compilers::compare);
         }
