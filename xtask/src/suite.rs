@@ -162,7 +162,7 @@ fn run_group(group: &Group<'_>, arguments: &[&str], coverage: &Coverage) -> Outc
         Group::OfSuite { start, .. } | Group::Other(Other::Tests(start) | Other::Plain { start, .. }) => start(),
     };
     prepare(program);
-    // A software GPU then compiles a seventh faster. Tests run most kernels for milliseconds only.
+    // Without LLVM's optimization, a software GPU compiles in a seventh less time. Tests run most kernels for milliseconds only.
     if !arguments.contains(&INCLUDE_IGNORED) && env::var_os("GALLIVM_PERF").is_none() {
         program.env("GALLIVM_PERF", "nopt");
     }
