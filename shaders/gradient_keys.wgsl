@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let keys_begin = keys_at(keys.batch, keys.rows);
     // unroll
     for (var r = 0u; r < OUTER_COUNT; r++) {
-        let key = keys.first + thread / ACROSS * OUTER_COUNT + r;
+        let key = keys.first + thread / SUM_ACROSS * OUTER_COUNT + r;
         if (key < keys.rows) {
             store_sums(thread, r, sum_address(place_of(keys.batch, keys_begin, key), workgroup.y), &total);
         }

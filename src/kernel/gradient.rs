@@ -1,12 +1,17 @@
 //! `gradient_queries.wgsl`, `gradient_keys.wgsl` and `gradient_bias.wgsl`: the gradients of the inputs, each over the same tiles of
 //! scores as `tiled`.
 
+use crate::device::caps::Caps;
 use crate::kernel::DIM_STEP;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
 use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
 use crate::kernel::slots::{Slot, Space, Usage};
-use crate::kernel::tiled::{Exchange, GROUP, GROUP_BYTES, MULTIPLY_ADDS, Tiled, VOTES_BYTES, WORKGROUP_BYTES};
+use crate::kernel::tiled::{
+    Exchange, GROUP, GROUP_BYTES, MANY_REGISTERS, MOST_REGISTERS, MULTIPLY_ADDS, ThreadBlock, Tiled, VOTES_BYTES,
+    WORKGROUP_BYTES,
+};
+use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
 /// The input whose gradient a kernel computes.
@@ -29,6 +34,78 @@ impl Target {
     }
 }
 
+/// A kernel for one gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Gradient {
+    target: Target,
+    tiled: Tiled,
+    /// The most bytes of workgroup memory for sums.
+    bytes: u32,
+}
+
+/// A tile of 64 × 64 scores, and of the rows that they multiply, needs a little less than this.
+const LARGE_BYTES: u32 = 28 << 10;
+
+impl Gradient {
+    /// The kernel for a problem on a device: as many scores and sums per thread as registers hold, by the compilers of four makers
+    /// (benches/NOTES.md).
+    ///
+    /// The lengths play no part, because the bits of a row would then depend on how many rows there are.
+    pub(super) fn of(target: Target, problem: &Problem, caps: &Caps) -> Self {
+        let shape = problem.shape();
+        let is_large = caps.workgroup_bytes >= LARGE_BYTES;
+        let bytes = if is_large { LARGE_BYTES } else { WORKGROUP_BYTES };
+        let columns = if target == Target::Values { shape.dim_v } else { shape.dim_qk };
+        let tiled = Self::division(caps, is_large, columns);
+        let tiled = match target {
+            Target::Queries => tiled,
+            Target::Keys | Target::Values => tiled.transposed(),
+            Target::Bias => Tiled::smallest(Exchange::Workgroup),
+        };
+        let tiled = if tiled.fits_block_mask(problem) { tiled } else { Tiled::smallest(Exchange::Workgroup) };
+        Self { target, tiled, bytes }
+    }
+
+    /// How the threads of a workgroup divide scores and sums with so many columns.
+    const fn division(caps: &Caps, is_large: bool, columns: u32) -> Tiled {
+        use ThreadBlock::{EightByFour, FourByFour};
+        if caps.is_software {
+            return Tiled::smallest(Exchange::Workgroup);
+        }
+        match (caps.thread_registers, is_large, columns) {
+            (MOST_REGISTERS.., true, 0..=128) | (MANY_REGISTERS.., true, 0..=64) => Tiled::of(EightByFour, 8, 16),
+            (MOST_REGISTERS.., true, _) => Tiled::of(EightByFour, 4, 32),
+            (MANY_REGISTERS.., false, 0..=64) => Tiled::of(EightByFour, 8, 8),
+            (MOST_REGISTERS.., false, 65..=128) => Tiled::of(EightByFour, 4, 16),
+            (MANY_REGISTERS.., true, 129..) | (_, _, 65..=128) => Tiled::of(FourByFour, 8, 16),
+            (0..MANY_REGISTERS, true, 129..) => Tiled::of(FourByFour, 4, 32),
+            (0..MANY_REGISTERS, false, 129..) => Tiled::of(FourByFour, 4, 16),
+            _ => Tiled::smallest(Exchange::Workgroup),
+        }
+    }
+
+    /// The name of its schedule.
+    pub(super) const fn name(self) -> &'static str {
+        match self.target {
+            Target::Queries => "gradient_queries",
+            Target::Keys => "gradient_keys",
+            Target::Values => "gradient_values",
+            Target::Bias => "gradient_bias",
+        }
+    }
+
+    /// Its name without what only changes sizes.
+    pub(super) fn kind(self) -> String {
+        format!("{}{}", self.name(), self.tiled.block_kind())
+    }
+}
+
+impl std::fmt::Display for Gradient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.name(), self.tiled.size())
+    }
+}
+
 /// The names that the copy of `products.wgsl` for dO and V has instead of those for Q and K.
 const OF_VALUES: &[(&str, &str)] = &[
     ("stage_q", "stage_dout"),
@@ -43,9 +120,9 @@ const OF_VALUES: &[(&str, &str)] = &[
     ("Q_RESIDENT", "DOUT_RESIDENT"),
 ];
 
-pub(super) fn kernel(choices: &Choices, target: Target) -> Kernel {
-    let tiled = Tiled::smallest(Exchange::Workgroup);
-    let sum = Sum::of(choices, target, tiled);
+pub(super) fn kernel(choices: &Choices, gradient: Gradient) -> Kernel {
+    let Gradient { target, tiled, .. } = gradient;
+    let sum = Sum::of(choices, gradient);
     let after = sum.map_or([tiled.rows() * tiled.keys() / 4 / GROUP, tiled.exchange_groups()], |sum| {
         [sum.w_groups(), sum.x_groups().max(tiled.exchange_groups())]
     });
@@ -115,22 +192,29 @@ struct Sum {
     column_vectors: u32,
     /// Rows whose columns are staged together.
     staged: u32,
+    /// Threads with the same columns.
     down: u32,
+    /// Threads with the same rows of the sums.
     across: u32,
 }
 
 impl Sum {
-    fn of(choices: &Choices, target: Target, tiled: Tiled) -> Option<Self> {
+    fn of(choices: &Choices, Gradient { target, tiled, bytes }: Gradient) -> Option<Self> {
         let (inner, outer, dim) = match target {
             Target::Queries => (tiled.keys(), tiled.rows(), choices.dim_qk),
             Target::Keys => (tiled.rows(), tiled.keys(), choices.dim_qk),
             Target::Values => (tiled.rows(), tiled.keys(), choices.dim_v),
             Target::Bias => return None,
         };
-        let (down, across) = tiled.down_and_across();
+        // As many rows of the sums per thread as it has rows or keys of the scores.
+        let (down, across) = match target {
+            Target::Queries => tiled.down_and_across(),
+            _ => tiled.transposed().down_and_across(),
+        };
         let column_vectors = dim.min(VALUE_COLUMNS).next_multiple_of(DIM_STEP).div_ceil(4 * across);
-        let least = Self { inner, outer_vectors: outer / down / 4, column_vectors, staged: down, down, across };
-        let fits = |sum: Self| (sum.w_groups() + sum.x_groups()) * GROUP_BYTES + VOTES_BYTES <= WORKGROUP_BYTES;
+        let staged = down.max(GROUP);
+        let least = Self { inner, outer_vectors: outer / down / 4, column_vectors, staged, down, across };
+        let fits = |sum: Self| (sum.w_groups() + sum.x_groups()) * GROUP_BYTES + VOTES_BYTES <= bytes;
         let doubled = std::iter::successors(Some(least), |sum| Some(Self { staged: sum.staged * 2, ..*sum }));
         Some(doubled.take_while(|sum| sum.staged <= inner && fits(*sum)).last().unwrap_or(least))
     }
@@ -160,6 +244,8 @@ impl Sum {
     fn add(self, pieces: &mut Pieces) {
         pieces.file(shader!("../../shaders/gradient_sum.wgsl"));
         pieces.constants([
+            ("SUM_DOWN", self.down),
+            ("SUM_ACROSS", self.across),
             ("INNER", self.inner),
             ("OUTER_VECTORS", self.outer_vectors),
             ("OUTER_COUNT", self.outer_vectors * 4),

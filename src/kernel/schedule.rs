@@ -4,7 +4,7 @@
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Choices, Results};
 use crate::kernel::decode::Decode;
-use crate::kernel::gradient::Target;
+use crate::kernel::gradient::Gradient;
 use crate::kernel::gradient_lanes::{Own, Pairs};
 use crate::kernel::matrix::Matrix;
 use crate::kernel::record::Kernel;
@@ -45,7 +45,7 @@ pub(crate) enum Schedule {
     /// Computes what the gradients need of each row.
     RowSums,
     /// Computes the gradient of queries, keys, values or the bias.
-    Gradient(Target),
+    Gradient(Gradient),
     /// Computes the gradient of the sinks.
     GradientOfSinks,
     /// Copies pairs to textures, for gradients on software GPUs.
@@ -81,7 +81,7 @@ impl Schedule {
             Self::Combine => combine::kernel(choices),
             Self::Append => append::kernel(choices),
             Self::RowSums => gradient::row_sums(choices),
-            Self::Gradient(target) => gradient::kernel(choices, target),
+            Self::Gradient(gradient) => gradient::kernel(choices, gradient),
             Self::GradientOfSinks => gradient::sinks(choices),
             Self::StagePairs(pairs) => gradient_lanes::stage_pairs(choices, pairs),
             Self::GradientLanes { own, size } => gradient_lanes::kernel(choices, own, size),
@@ -103,10 +103,7 @@ impl Schedule {
             Self::Combine => "combine",
             Self::Append => "append",
             Self::RowSums => "row_sums",
-            Self::Gradient(Target::Queries) => "gradient_queries",
-            Self::Gradient(Target::Keys) => "gradient_keys",
-            Self::Gradient(Target::Values) => "gradient_values",
-            Self::Gradient(Target::Bias) => "gradient_bias",
+            Self::Gradient(gradient) => gradient.name(),
             Self::GradientOfSinks => "gradient_sinks",
             Self::StagePairs(Pairs::Keys) => "stage_keys",
             Self::StagePairs(Pairs::Rows) => "stage_rows",
@@ -124,6 +121,7 @@ impl Schedule {
             Self::Streams(streams) => format!("{}{}", self.name(), streams.size),
             Self::Matrix(matrix) => matrix.kind(),
             Self::Tiled(tiled) => tiled.kind(),
+            Self::Gradient(gradient) => gradient.kind(),
             other => other.to_string(),
         }
     }
@@ -174,6 +172,7 @@ impl std::fmt::Display for Schedule {
             Self::Streams(streams) => write!(f, "{streams}"),
             Self::Lanes { size } | Self::GradientLanes { size, .. } => write!(f, "{}{size}", self.name()),
             Self::Matrix(matrix) => write!(f, "{matrix}"),
+            Self::Gradient(gradient) => write!(f, "{gradient}"),
             other => f.write_str(other.name()),
         }
     }

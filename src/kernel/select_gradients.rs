@@ -4,7 +4,7 @@ use crate::device::caps::Caps;
 use crate::kernel::check::{check, head_sizes};
 use crate::kernel::choices::Access;
 use crate::kernel::error::PlanError;
-use crate::kernel::gradient::Target;
+use crate::kernel::gradient::{Gradient, Target};
 use crate::kernel::gradient_lanes::{self, Own};
 use crate::kernel::schedule::Schedule;
 use crate::kernel::select::software_lanes;
@@ -33,6 +33,7 @@ pub(crate) fn gradient_variants(problem: &Problem, caps: &Caps) -> Result<Vec<Va
 fn gradient_schedules(problem: &Problem, caps: &Caps) -> Vec<Schedule> {
     let wants = |operand| problem.uses(operand);
     let mut schedules = vec![Schedule::RowSums];
+    let tiled = |target| Schedule::Gradient(Gradient::of(target, problem, caps));
     let lanes = |own| {
         let size = software_lanes(caps)?;
         let schedule = Schedule::GradientLanes { own, size };
@@ -47,7 +48,7 @@ fn gradient_schedules(problem: &Problem, caps: &Caps) -> Vec<Schedule> {
     if wants(Operand::Dq) {
         match lanes(Own::Rows) {
             Some(steps) => schedules.extend(steps),
-            None => schedules.push(Schedule::Gradient(Target::Queries)),
+            None => schedules.push(tiled(Target::Queries)),
         }
     }
     let own = match (wants(Operand::Dk), wants(Operand::Dv)) {
@@ -61,11 +62,11 @@ fn gradient_schedules(problem: &Problem, caps: &Caps) -> Vec<Schedule> {
         None => {
             let targets = [(Operand::Dk, Target::Keys), (Operand::Dv, Target::Values)];
             let wanted = targets.into_iter().filter(|&(operand, _)| wants(operand));
-            schedules.extend(wanted.map(|(_, target)| Schedule::Gradient(target)));
+            schedules.extend(wanted.map(|(_, target)| tiled(target)));
         }
     }
     if wants(Operand::Dbias) {
-        schedules.push(Schedule::Gradient(Target::Bias));
+        schedules.push(tiled(Target::Bias));
     }
     if wants(Operand::Dsinks) {
         schedules.push(Schedule::GradientOfSinks);

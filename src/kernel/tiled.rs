@@ -58,6 +58,8 @@ pub(crate) enum ThreadBlock {
     FourByFour,
     /// A multiply-add needs 1.5 bytes.
     EightByFour,
+    /// The same, for gradients of keys and values, whose sums have as many rows per thread as it has keys.
+    FourByEight,
     /// A multiply-add needs 1 byte.
     EightByEight,
 }
@@ -66,7 +68,7 @@ impl ThreadBlock {
     /// Vectors of four rows.
     const fn row_vectors(self) -> u32 {
         match self {
-            Self::FourByFour => 1,
+            Self::FourByFour | Self::FourByEight => 1,
             Self::EightByFour | Self::EightByEight => 2,
         }
     }
@@ -75,7 +77,16 @@ impl ThreadBlock {
     const fn key_vectors(self) -> u32 {
         match self {
             Self::FourByFour | Self::EightByFour => 1,
-            Self::EightByEight => 2,
+            Self::FourByEight | Self::EightByEight => 2,
+        }
+    }
+
+    /// The block with the numbers of rows and keys exchanged.
+    const fn transposed(self) -> Self {
+        match self {
+            Self::EightByFour => Self::FourByEight,
+            Self::FourByEight => Self::EightByFour,
+            square => square,
         }
     }
 }
@@ -95,11 +106,21 @@ pub(super) const GROUP_BYTES: u32 = 9 * 16;
 pub(super) const MULTIPLY_ADDS: u32 = 256;
 
 /// From this many registers on, a thread can hold 96 numbers of S and O.
-const MANY_REGISTERS: u32 = 192;
+pub(super) const MANY_REGISTERS: u32 = 192;
 /// From this many on, it can hold 128.
-const MOST_REGISTERS: u32 = 255;
+pub(super) const MOST_REGISTERS: u32 = 255;
 
 impl Tiled {
+    /// A division for gradients.
+    pub(super) const fn of(block: ThreadBlock, down: u32, across: u32) -> Self {
+        Self { block, down, across, ..Self::smallest(Exchange::Workgroup) }
+    }
+
+    /// The division with rows and keys exchanged.
+    pub(super) const fn transposed(self) -> Self {
+        Self { block: self.block.transposed(), down: self.across, across: self.down, ..self }
+    }
+
     /// The division for every device, before [`Self::with_v_keys`].
     pub(super) const fn smallest(exchange: Exchange) -> Self {
         Self { block: ThreadBlock::FourByFour, down: 8, across: 8, v_keys: 8, exchange }
@@ -151,7 +172,7 @@ impl Tiled {
     }
 
     /// Whether each of its tiles lies within tiles of the block mask, if there is one.
-    fn fits_block_mask(self, problem: &Problem) -> bool {
+    pub(super) fn fits_block_mask(self, problem: &Problem) -> bool {
         problem.block_mask().is_none_or(|tiles| tiles.keys.is_multiple_of(self.keys()))
     }
 
@@ -173,12 +194,27 @@ impl Tiled {
 
     /// Its name without what only changes sizes.
     pub(super) fn kind(self) -> String {
-        let block = match self.block {
+        format!("tiled{}{}", self.block_kind(), self.exchange.suffix())
+    }
+
+    /// What a kernel's name says of a thread's block.
+    pub(super) const fn block_kind(self) -> &'static str {
+        match self.block {
             ThreadBlock::FourByFour => "",
             ThreadBlock::EightByFour => "8x4",
+            ThreadBlock::FourByEight => "4x8",
             ThreadBlock::EightByEight => "8x8",
-        };
-        format!("tiled{block}{}", self.exchange.suffix())
+        }
+    }
+
+    /// What a kernel's name says of the division: nothing of the one for every device.
+    pub(super) fn size(self) -> String {
+        let Self { block, down, across, .. } = self;
+        if (block, down, across) == (ThreadBlock::FourByFour, 8, 8) {
+            return String::new();
+        }
+        let [rows, keys] = [block.row_vectors(), block.key_vectors()].map(|vectors| 4 * vectors);
+        format!("{rows}x{keys}of{down}x{across}")
     }
 
     pub(super) const fn down_and_across(self) -> (u32, u32) {
@@ -330,7 +366,7 @@ impl Tiled {
     pub(super) const fn step(self) -> u32 {
         match self.block {
             ThreadBlock::FourByFour => 2 * GROUP,
-            ThreadBlock::EightByFour | ThreadBlock::EightByEight => GROUP,
+            ThreadBlock::EightByFour | ThreadBlock::FourByEight | ThreadBlock::EightByEight => GROUP,
         }
     }
 
@@ -363,12 +399,6 @@ pub(super) fn weights(choices: &Choices) -> Kernel {
 
 impl std::fmt::Display for Tiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { block, down, across, exchange, .. } = self;
-        f.write_str("tiled")?;
-        if (*block, *down, *across) != (ThreadBlock::FourByFour, 8, 8) {
-            let [rows, keys] = [block.row_vectors(), block.key_vectors()].map(|vectors| 4 * vectors);
-            write!(f, "{rows}x{keys}of{down}x{across}")?;
-        }
-        f.write_str(exchange.suffix())
+        write!(f, "tiled{}{}", self.size(), self.exchange.suffix())
     }
 }

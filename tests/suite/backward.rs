@@ -77,11 +77,12 @@ impl Backward {
         self.run_by(device, &device.attention).unwrap_or_else(|stray| panic!("{}: {stray}", device.name))
     }
 
-    /// The same by kernels that may be wrong. An error says what was written where nothing belongs.
+    /// The same with gradients by kernels that may be wrong or are for other devices. An error says what was written where nothing
+    /// belongs.
     pub fn run_by(&self, device: &Device, attention: &Attention) -> Result<GradientOutputs, String> {
         let _guard = device.enter();
         let (forward, backward) =
-            (attention.plan(&self.case.problem).unwrap(), attention.plan_gradients(&self.gradients).unwrap());
+            (device.attention.plan(&self.case.problem).unwrap(), attention.plan_gradients(&self.gradients).unwrap());
         let before: Vec<(View, Vec<u8>)> = self.views().map(|view| (view, self.contents(&view))).collect();
         let buffers: Vec<(View, wgpu::Buffer)> =
             before.iter().map(|(view, bytes)| (*view, device.upload(bytes))).collect();

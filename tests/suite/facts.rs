@@ -67,7 +67,7 @@ fn adapter(name: &str) -> Caps {
 }
 
 /// What every device runs.
-const EVERYWHERE: [&str; 22] = [
+const EVERYWHERE: [&str; 16] = [
     "tiled x4",
     "tiled x1",
     "weights x4",
@@ -81,15 +81,22 @@ const EVERYWHERE: [&str; 22] = [
     "append x1",
     "row_sums x4",
     "row_sums x1",
-    "gradient_queries x4",
-    "gradient_queries x1",
-    "gradient_keys x4",
-    "gradient_keys x1",
-    "gradient_values x4",
-    "gradient_values x1",
     "gradient_bias x4",
     "gradient_bias x1",
     "gradient_sinks x4",
+];
+/// The gradients of wide heads, and with few registers of all heads that are in fours.
+const GRADIENTS: [&str; 3] = ["gradient_queries x4", "gradient_keys x4", "gradient_values x4"];
+/// The gradients of heads that are not in fours, with few registers.
+const ODD_GRADIENTS: [&str; 3] = ["gradient_queries x1", "gradient_keys x1", "gradient_values x1"];
+/// The gradients with many registers.
+const LARGER_GRADIENTS: [&str; 6] = [
+    "gradient_queries8x4 x4",
+    "gradient_queries8x4 x1",
+    "gradient_keys4x8 x4",
+    "gradient_keys4x8 x1",
+    "gradient_values4x8 x4",
+    "gradient_values4x8 x1",
 ];
 /// What the devices run in addition that do not get the kernels for CPUs.
 const DECODE: [&str; 2] = ["decode x4", "decode x1"];
@@ -109,20 +116,21 @@ fn assert_offered(name: &str, more: &[&[&str]]) {
 #[test]
 fn each_kind_of_adapter_is_offered_its_kernels() {
     // wgpu reports that its subgroups may have four lanes.
-    assert_offered("Metal", &[&DECODE]);
-    assert_offered("Metal's matrix unit", &[&DECODE, &["matrix8in32-scalars x4", "matrix8in32-scalars x1"]]);
+    let on_scalars = ["matrix8in32-scalars x4", "matrix8in32-scalars x1"];
+    assert_offered("Metal", &[&DECODE, &GRADIENTS, &ODD_GRADIENTS]);
+    assert_offered("Metal's matrix unit", &[&DECODE, &GRADIENTS, &ODD_GRADIENTS, &on_scalars]);
     for gpu in ["Intel", "a browser's GPU"] {
-        assert_offered(gpu, &[&DECODE, &BY_SUBGROUPS]);
+        assert_offered(gpu, &[&DECODE, &BY_SUBGROUPS, &GRADIENTS, &ODD_GRADIENTS]);
     }
     for gpu in ["RADV", "NVIDIA"] {
-        assert_offered(gpu, &[&DECODE, &WITH_REGISTERS]);
+        assert_offered(gpu, &[&DECODE, &WITH_REGISTERS, &LARGER_GRADIENTS, &GRADIENTS]);
     }
     assert_offered(
         "NVIDIA's matrix unit",
-        &[&DECODE, &WITH_REGISTERS, &WITH_MEMORY, &["matrix16in32 x4", "matrix16in32 x1"]],
+        &[&DECODE, &WITH_REGISTERS, &WITH_MEMORY, &LARGER_GRADIENTS, &["matrix16in32 x4", "matrix16in32 x1"]],
     );
-    assert_offered("llvmpipe by GL", &[&DECODE]);
-    assert_offered("WARP of other sizes", &[&DECODE]);
+    assert_offered("llvmpipe by GL", &[&DECODE, &GRADIENTS, &ODD_GRADIENTS]);
+    assert_offered("WARP of other sizes", &[&DECODE, &GRADIENTS, &ODD_GRADIENTS]);
     let gradients_of_four = [
         "stage_keys x4",
         "stage_rows x4",
@@ -140,14 +148,14 @@ fn each_kind_of_adapter_is_offered_its_kernels() {
         "gradient_lanes_values8 x4",
     ];
     let of_four = ["lanes4 x4w", "lanes4 x1", "streams4 x4w", "streams4 x1", "stage x4w", "stage x1"];
-    assert_offered("WARP", &[&of_four, &gradients_of_four]);
+    assert_offered("WARP", &[&of_four, &gradients_of_four, &GRADIENTS, &ODD_GRADIENTS]);
     let without_words = ["lanes4 x4", "lanes4 x1", "streams4 x4", "streams4 x1", "stage x4", "stage x1"];
-    assert_offered("a browser's CPU", &[&without_words, &gradients_of_four]);
+    assert_offered("a browser's CPU", &[&without_words, &gradients_of_four, &GRADIENTS, &ODD_GRADIENTS]);
     let of_eight = ["lanes8 x4w", "lanes8 x1", "streams8 x4w", "streams8 x1", "stage x4w", "stage x1"];
-    assert_offered("lavapipe", &[&of_eight, &gradients_of_eight]);
+    assert_offered("lavapipe", &[&of_eight, &gradients_of_eight, &GRADIENTS, &ODD_GRADIENTS]);
     assert_offered(
         "a newer lavapipe's matrix unit",
-        &[&of_eight, &gradients_of_eight, &["matrix8in8 x4", "matrix8in8 x1"]],
+        &[&of_eight, &gradients_of_eight, &GRADIENTS, &ODD_GRADIENTS, &["matrix8in8 x4", "matrix8in8 x1"]],
     );
 }
 

@@ -171,6 +171,16 @@ const MISTAKES_OF_LANES: &[Mistake] = &[
     ("gradient_lanes_keys_values", "x * params.gradient_scale", "x", ragged),
 ];
 
+/// The same for the larger blocks of GPUs with many registers.
+const MISTAKES_OF_BLOCKS: &[Mistake] = &[
+    ("gradient_keys", "thread / SUM_ACROSS * OUTER_COUNT", "thread / ACROSS * OUTER_COUNT", with_mask_and_bias),
+    ("gradient_values", "key % OUTER_COUNT / 4u", "0u", with_sinks),
+    ("gradient_queries", "weight != 0.0", "true", hidden),
+    ("gradient_queries", "* OUTER_VECTORS + vector]", "* OUTER_VECTORS]", wide),
+    ("gradient_keys", "i / X_GROUP * SUM_ACROSS", "i / X_GROUP * ACROSS", ragged),
+    ("gradient_values", "c * SUM_ACROSS + thread", "c * ACROSS + thread", wide),
+];
+
 fn is_right(device: &Device, planted: &Attention, (backward, expected): &Exposing) -> Result<(), String> {
     expected.check(&backward.run_by(device, planted)?).map(|_| ())
 }
@@ -226,4 +236,12 @@ fn every_mistake_in_a_gradient_for_software_is_noticed() {
     if let Some(device) = with_lanes.filter(|device| device.attention.caps().is_software) {
         notices(device, *device.attention.caps(), MISTAKES_OF_LANES);
     }
+}
+
+#[test]
+fn every_mistake_in_a_gradient_for_many_registers_is_noticed() {
+    let device = devices().next().unwrap();
+    let mut caps = *device.attention.caps();
+    (caps.is_software, caps.thread_registers, caps.workgroup_bytes) = (false, 255, 32 << 10);
+    notices(device, caps, MISTAKES_OF_BLOCKS);
 }

@@ -161,7 +161,7 @@ fn of_variant(
     let slots: Vec<Slot> = [Slot::Uniform].into_iter().chain(slots).collect();
     let wgsl = variant.wgsl();
     let mut steady = Steady { trips: trips::trips(&wgsl)?, multiply_adds: wanted(columns, variant, &wgsl)? };
-    if matches!(testing::schedule(variant), "gradient_keys" | "gradient_values") {
+    if is_over_rows(variant) {
         // Their outermost loop is over heads. The one over tiles in it is counted once.
         steady.trips.insert(0, 1);
     }
@@ -174,9 +174,15 @@ struct Steady {
     multiply_adds: Option<u64>,
 }
 
+/// Whether a workgroup has keys and visits blocks of query rows.
+fn is_over_rows(variant: &Variant) -> bool {
+    matches!(testing::schedule(variant), "gradient_keys" | "gradient_values")
+}
+
 /// The multiply-adds of one thread in one iteration of the loop over tiles, if the kernel has such a loop.
 fn wanted(columns: u32, variant: &Variant, wgsl: &str) -> Result<Option<u64>> {
     let [rows, threads] = testing::block(variant).map(u64::from);
+    let rows = if is_over_rows(variant) { trips::constant(wgsl, "ROWS")?.context("a tile has rows")? } else { rows };
     let keys = match trips::constant(wgsl, "BLOCK_KV")? {
         Some(keys) => Some(keys),
         // Each thread of `decode` takes four keys at a time.

@@ -34,7 +34,9 @@ pub(crate) fn counts(listing: &Listing, trips: &[u64], wanted: Option<u64>) -> R
     let outermost = (0..loops.len()).filter(|&index| loops[index].parent.is_none());
     let steady = outermost.max_by_key(|&index| multiply_adds(index)).context("the machine code has no loop")?;
     let inside = (0..loops.len()).filter(|&index| index != steady && loops[steady].body.contains(&loops[index].head));
-    let inner: Vec<usize> = inside.filter(|&index| multiply_adds(index) > 0).collect();
+    let mut inner: Vec<usize> = inside.filter(|&index| multiply_adds(index) > 0).collect();
+    // The order of the shader: a loop, then those in it. The machine code may have these after other loops.
+    inner.sort_by_key(|&index| heads(&loops, index));
     let Some(wanted) = wanted else {
         return walk(BTreeMap::new(), steady).context("no path leads through the steady loop");
     };
@@ -50,6 +52,14 @@ pub(crate) fn counts(listing: &Listing, trips: &[u64], wanted: Option<u64>) -> R
         best.multiply_adds
     );
     Ok(best)
+}
+
+/// The heads of the loops that a loop lies in, from the outermost on, and its own.
+fn heads(loops: &[Natural], index: usize) -> Vec<usize> {
+    let mut heads: Vec<usize> =
+        std::iter::successors(Some(index), |&index| loops[index].parent).map(|index| loops[index].head).collect();
+    heads.reverse();
+    heads
 }
 
 /// Counts of inner loops that are tried.

@@ -231,6 +231,60 @@ fn registers_decide_what_a_thread_of_tiled_computes() {
     assert!(names.starts_with("tiled4x4of4x16-sub tiled4x4of4x16 tiled decode4-sub"), "{names}");
 }
 
+/// Where registers and memory allow, a thread computes more scores and sums. Where they do not, wide sums are spread over more
+/// threads.
+#[test]
+fn registers_decide_what_a_thread_of_a_gradient_computes() {
+    let (device, _queue) = noop_with_features();
+    let names = |caps: &Caps, problem: ProblemBuilder| -> Vec<String> {
+        let gradients = build(problem.lse()).gradients().build().unwrap();
+        let variants = testing::gradients(&gradients, caps).unwrap();
+        let most = if caps.workgroup_bytes < 28 << 10 { 16 << 10 } else { 28 << 10 };
+        assert!(variants.iter().all(|variant| variant.workgroup_bytes() <= most));
+        let names = variants.iter().map(|variant| variant.to_string().split('.').next().unwrap().to_owned());
+        names.filter_map(|name| name.strip_prefix("gradient_").map(str::to_owned)).collect()
+    };
+    let shape = |dim| Problem::builder(Shape::new(1, 1, 100, dim).value_dim(32));
+    let mut caps = Kind::Plain.caps(&device);
+    for (registers, kilobytes, dim, queries, keys) in [
+        (255, 28, 64, "8x4of8x16", "4x8of16x8"),
+        (192, 28, 64, "8x4of8x16", "4x8of16x8"),
+        (191, 28, 64, "", ""),
+        (255, 27, 64, "8x4of8x8", "4x8of8x8"),
+        (255, 28, 65, "8x4of8x16", "4x8of16x8"),
+        (255, 27, 65, "8x4of4x16", "4x8of16x4"),
+        (254, 28, 65, "4x4of8x16", "4x4of16x8"),
+        (255, 28, 129, "8x4of4x32", "4x8of32x4"),
+        (255, 27, 129, "", ""),
+        (192, 28, 129, "4x4of8x16", "4x4of16x8"),
+        (128, 28, 65, "4x4of8x16", "4x4of16x8"),
+        (128, 28, 129, "4x4of4x32", "4x4of32x4"),
+        (128, 27, 129, "4x4of4x16", "4x4of16x4"),
+    ] {
+        (caps.thread_registers, caps.workgroup_bytes) = (registers, kilobytes << 10);
+        let names = names(&caps, shape(dim));
+        let wanted = [format!("queries{queries}"), format!("keys{keys}")];
+        assert_eq!(names[..2], wanted, "{registers} registers, {kilobytes} KiB, {dim} columns");
+        // Values have a number of columns of their own.
+        let of_values = if registers < 192 {
+            "values"
+        } else if kilobytes < 28 {
+            "values4x8of8x8"
+        } else {
+            "values4x8of16x8"
+        };
+        assert_eq!(names[2], of_values);
+    }
+    // A tile of keys lies within one of the block mask.
+    (caps.thread_registers, caps.workgroup_bytes) = (255, 32 << 10);
+    for (keys, wanted) in [(32, ["queries", "keys"]), (64, ["queries8x4of8x16", "keys4x8of16x8"])] {
+        assert_eq!(names(&caps, shape(64).block_mask(BlockMask::new(32, keys)))[..2], wanted);
+    }
+    // A software GPU has no registers to fill.
+    caps.is_software = true;
+    assert_eq!(names(&caps, shape(64)), ["queries", "keys", "values"]);
+}
+
 /// Sizes that wrap around would look like few rows, or panic.
 #[test]
 fn absurd_sizes_are_not_few() {
