@@ -8,8 +8,8 @@ use crate::kernel::pieces::{Form, Pieces};
 use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
 use crate::kernel::slots::{Slot, Space, Usage};
 use crate::kernel::tiled::{
-    Exchange, GROUP, GROUP_BYTES, MANY_REGISTERS, MOST_REGISTERS, MULTIPLY_ADDS, ThreadBlock, Tiled, VOTES_BYTES,
-    WORKGROUP_BYTES,
+    Exchange, GROUP, GROUP_BYTES, LARGEST_BYTES, MANY_REGISTERS, MOST_REGISTERS, MULTIPLY_ADDS, ThreadBlock, Tiled,
+    VOTES_BYTES, WORKGROUP_BYTES,
 };
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -43,9 +43,6 @@ pub(crate) struct Gradient {
     bytes: u32,
 }
 
-/// A tile of 64 × 64 scores, and of the rows that they multiply, needs a little less than this.
-const LARGE_BYTES: u32 = 28 << 10;
-
 impl Gradient {
     /// The kernel for a problem on a device: as many scores and sums per thread as registers hold, by the compilers of four makers
     /// (benches/NOTES.md).
@@ -53,8 +50,8 @@ impl Gradient {
     /// The lengths play no part, because the bits of a row would then depend on how many rows there are.
     pub(super) fn of(target: Target, problem: &Problem, caps: &Caps) -> Self {
         let shape = problem.shape();
-        let is_large = caps.workgroup_bytes >= LARGE_BYTES;
-        let bytes = if is_large { LARGE_BYTES } else { WORKGROUP_BYTES };
+        let is_large = caps.workgroup_bytes >= LARGEST_BYTES;
+        let bytes = if is_large { LARGEST_BYTES } else { WORKGROUP_BYTES };
         let columns = if target == Target::Values { shape.dim_v } else { shape.dim_qk };
         let tiled = Self::division(caps, is_large, columns);
         let tiled = match target {

@@ -95,8 +95,10 @@ impl ThreadBlock {
 pub(super) const WORKGROUP_BYTES: u32 = 16 << 10;
 /// With more than 128 columns, a tile of 64 keys and more than 16 rows needs a little less than this.
 const WIDE_BYTES: u32 = 19 << 10;
-/// A tile of 64 rows and 64 keys needs a little less than this.
+/// A tile of 64 rows and 64 keys needs a little less than this with 64 columns of the values.
 const LARGE_BYTES: u32 = 24 << 10;
+/// The same, or one of 32 rows and 128 keys, with more columns.
+pub(super) const LARGEST_BYTES: u32 = 28 << 10;
 /// What a vote of the threads takes.
 pub(super) const VOTES_BYTES: u32 = 4;
 /// Vectors of four that a thread reads from workgroup memory one after another, and the bytes that they take with the padding.
@@ -157,13 +159,18 @@ impl Tiled {
         base.can_exchange(caps).then(|| base.with_v_keys(problem, WORKGROUP_BYTES))
     }
 
-    /// The division for a GPU with the most registers and enough workgroup memory, for head sizes with which both suffice.
+    /// The division for a GPU with the most registers and enough workgroup memory, for head sizes that gain from both.
     pub(super) fn large(problem: &Problem, caps: &Caps, exchange: Exchange) -> Option<Self> {
-        let dim_v = problem.shape().dim_v;
-        let fits = caps.thread_registers >= MOST_REGISTERS && caps.workgroup_bytes >= LARGE_BYTES;
-        let base = Self { block: ThreadBlock::EightByEight, down: 8, across: 8, v_keys: 8, exchange };
-        let suits = fits && (33..=64).contains(&dim_v) && base.fits_block_mask(problem) && base.can_exchange(caps);
-        suits.then(|| base.with_v_keys(problem, LARGE_BYTES))
+        let (block, down, across, bytes) = match problem.shape().dim_v {
+            0..=32 => return None,
+            33..=64 => (ThreadBlock::EightByEight, 8, 8, LARGE_BYTES),
+            65..=128 => (ThreadBlock::EightByFour, 8, 16, LARGEST_BYTES),
+            _ => (ThreadBlock::EightByFour, 4, 32, LARGEST_BYTES),
+        };
+        let fits = caps.thread_registers >= MOST_REGISTERS && caps.workgroup_bytes >= bytes;
+        let base = Self { block, down, across, v_keys: 8, exchange };
+        let suits = fits && base.fits_block_mask(problem) && base.can_exchange(caps);
+        suits.then(|| base.with_v_keys(problem, bytes))
     }
 
     /// Whether the threads of a row are certain to be in one subgroup, if they exchange numbers there.

@@ -78,7 +78,7 @@ fn devices() -> Vec<(String, Caps)> {
         });
     }
     add("few registers".to_owned(), "NVIDIA", &|caps| caps.thread_registers = 128);
-    for bytes in [(19 << 10) - 1, 19 << 10, (24 << 10) - 1, 24 << 10, 32 << 10] {
+    for bytes in [(19 << 10) - 1, 19 << 10, (24 << 10) - 1, 24 << 10, (28 << 10) - 1, 28 << 10, 32 << 10] {
         for like in ["NVIDIA", "few registers", "NVIDIA's matrix unit"] {
             add(format!("{like}, {bytes} bytes"), like, &|caps| caps.workgroup_bytes = bytes);
         }

@@ -196,9 +196,11 @@ fn registers_decide_what_a_thread_of_tiled_computes() {
         (255, 8, 64, "tiled8x8of8x8-sub tiled8x8of8x8 tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (254, 8, 64, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (255, 8, 32, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
-        (256, 8, 128, "tiled8x4of4x16 tiled"),
-        (256, 16, 128, "tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
-        (256, 32, 132, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
+        (256, 8, 128, "tiled8x4of8x16 tiled8x4of4x16 tiled"),
+        (256, 16, 128, "tiled8x4of8x16-sub tiled8x4of8x16 tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
+        (254, 16, 128, "tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
+        (256, 32, 132, "tiled8x4of4x32-sub tiled8x4of4x32 tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
+        (254, 32, 132, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
         (191, 32, 64, "tiled-sub tiled"),
         (128, 32, 96, "tiled-sub tiled"),
         (128, 32, 100, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
@@ -216,7 +218,9 @@ fn registers_decide_what_a_thread_of_tiled_computes() {
     (caps.thread_registers, caps.workgroup_bytes) = (256, 32 << 10);
     for (keys, dim, wanted) in [
         (32, 128, "tiled-sub tiled"),
-        (64, 128, "tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
+        (64, 128, "tiled8x4of8x16-sub tiled8x4of8x16 tiled8x4of4x16-sub tiled8x4of4x16 tiled"),
+        (64, 256, "tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
+        (128, 256, "tiled8x4of4x32-sub tiled8x4of4x32 tiled4x4of8x16-sub tiled4x4of8x16 tiled"),
         (96, 64, "tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
         (128, 64, "tiled8x8of8x8-sub tiled8x8of8x8 tiled8x4of8x8-sub tiled8x4of8x8 tiled"),
     ] {
