@@ -1,5 +1,7 @@
 //! `matrix.wgsl`: both products on a matrix unit. A block has the rows of all heads of a group.
 
+use std::iter::successors;
+
 use crate::device::caps::Caps;
 use crate::device::matrix_unit::{Fragment, MatrixUnit, Multiplier, Tiles};
 use crate::kernel::DIM_QK_KEPT;
@@ -36,10 +38,13 @@ pub(super) enum Rows {
 
 /// Head sizes are rounded up to whole fragments of either size.
 pub(super) const DIM_STEP: u32 = 16;
-/// Registers per thread for Q and O. GPUs have at most 255, and the rest of the kernel needs some of them.
-const REGISTERS: u32 = 192;
+/// Registers per thread for Q, O and the keys and values on their way. GPUs have at most 255, and the rest of the kernel needs
+/// some of them: by NVIDIA's compiler of 28 November 2026 (benches/NOTES.md), a kernel with more than this spills.
+const REGISTERS: u32 = 176;
 /// Subgroups per workgroup and keys per tile, best first. Fewer keys take less memory but more barriers.
-const SHAPES: [(u32, u32); 4] = [(4, 32), (4, 16), (2, 16), ONE_SUBGROUP];
+const SHAPES: [(u32, u32); 6] = [(8, 32), (8, 16), (4, 32), (4, 16), (2, 16), ONE_SUBGROUP];
+/// The same for subgroups with several fragments of rows.
+const FRAGMENT_SHAPES: [(u32, u32); 3] = [(4, 32), (4, 16), (2, 16)];
 /// For few rows: the keys of the next tile that one subgroup can hold while it processes this tile.
 const ONE_SUBGROUP: (u32, u32) = (1, 16);
 
@@ -54,21 +59,30 @@ pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
     let side = unit.fragment.side();
     // A thread has at most one row.
     let most = unit.subgroup / side;
-    let registers = |fragments: u32| fragments * side * (2 * dim_v + dim_qk) / (2 * unit.subgroup);
-    let mut row_fragments = if rows == Rows::ManyFragments { most } else { 1 };
-    while row_fragments > 1 && registers(row_fragments) > REGISTERS {
-        row_fragments >>= 1;
-    }
-    let shapes = if rows == Rows::OneSubgroup { &[ONE_SUBGROUP][..] } else { &SHAPES };
-    let mut shapes = shapes.iter().map(|&(subgroups, keys)| {
-        // A row must not be shared by more threads than it has vectors of four keys.
-        let row_fragments = row_fragments.max(most * 4 / keys);
-        Matrix { unit, subgroups, row_fragments, keys }
-    });
     let fits = |shape: &Matrix| {
         shape.workgroup_bytes(dim_qk, dim_v) <= caps.workgroup_bytes && shape.threads() <= caps.invocations
     };
-    shapes.find(fits)
+    let holds = |shape: &Matrix| shape.registers(dim_qk, dim_v) <= REGISTERS;
+    let with = |row_fragments: u32, shapes: &[(u32, u32)]| -> Vec<Matrix> {
+        let of = |&(subgroups, keys): &(u32, u32)| {
+            // A row must not be shared by more threads than it has vectors of four keys.
+            Matrix { unit, subgroups, row_fragments: row_fragments.max(most * 4 / keys), keys }
+        };
+        shapes.iter().map(of).filter(fits).collect()
+    };
+    match rows {
+        Rows::OneSubgroup => with(1, &[ONE_SUBGROUP]).into_iter().find(holds),
+        Rows::OneFragment => {
+            let shapes = with(1, &SHAPES);
+            let least = shapes.iter().min_by_key(|shape| shape.registers(dim_qk, dim_v)).copied();
+            shapes.into_iter().find(holds).or(least)
+        }
+        Rows::ManyFragments => {
+            let fragments =
+                successors(Some(most), |fragments| Some(fragments >> 1)).take_while(|&fragments| fragments > 1);
+            fragments.flat_map(|fragments| with(fragments, &FRAGMENT_SHAPES)).find(holds)
+        }
+    }
 }
 
 impl Matrix {
@@ -79,6 +93,13 @@ impl Matrix {
 
     const fn threads(&self) -> u32 {
         self.subgroups * self.unit.subgroup
+    }
+
+    /// Registers of a thread for Q and O, in f16 and f32, and for what it moves of the next keys and of the values.
+    const fn registers(&self, dim_qk: u32, dim_v: u32) -> u32 {
+        let fragments =
+            self.row_fragments * self.unit.fragment.side() * (dim_qk + 2 * dim_v) / (2 * self.unit.subgroup);
+        fragments + self.keys * (dim_qk + dim_v) / (2 * self.threads())
     }
 
     /// The tiles of K, V, weights and scores, with rows padded by 16 bytes, and the marks.
