@@ -50,35 +50,32 @@ impl Gradient {
     /// The lengths play no part, because the bits of a row would then depend on how many rows there are.
     pub(super) fn of(target: Target, problem: &Problem, caps: &Caps) -> Self {
         let shape = problem.shape();
-        let is_large = caps.workgroup_bytes >= LARGEST_BYTES;
-        let bytes = if is_large { LARGEST_BYTES } else { WORKGROUP_BYTES };
         let columns = if target == Target::Values { shape.dim_v } else { shape.dim_qk };
-        let tiled = Self::division(caps, is_large, columns);
-        let tiled = match target {
-            Target::Queries => tiled,
-            Target::Keys | Target::Values => tiled.transposed(),
-            Target::Bias => Tiled::smallest(Exchange::Workgroup),
-        };
-        let tiled = if tiled.fits_block_mask(problem) { tiled } else { Tiled::smallest(Exchange::Workgroup) };
+        let smallest = (Tiled::smallest(Exchange::Workgroup), WORKGROUP_BYTES);
+        let (tiled, bytes) = if target == Target::Bias { smallest } else { Self::division(caps, columns) };
+        let tiled = if target == Target::Queries { tiled } else { tiled.transposed() };
+        let fits = tiled.fits_block_mask(problem) && tiled.threads() <= caps.invocations;
+        let (tiled, bytes) = if fits { (tiled, bytes) } else { smallest };
         Self { target, tiled, bytes }
     }
 
-    /// How the threads of a workgroup divide scores and sums with so many columns.
-    const fn division(caps: &Caps, is_large: bool, columns: u32) -> Tiled {
+    /// How the threads of a workgroup divide scores and sums with so many columns, and the bytes of workgroup memory for the sums.
+    const fn division(caps: &Caps, columns: u32) -> (Tiled, u32) {
         use ThreadBlock::{EightByFour, FourByFour};
-        if caps.is_software {
-            return Tiled::smallest(Exchange::Workgroup);
-        }
-        match (caps.thread_registers, is_large, columns) {
-            (MOST_REGISTERS.., true, 0..=128) | (MANY_REGISTERS.., true, 0..=64) => Tiled::of(EightByFour, 8, 16),
-            (MOST_REGISTERS.., true, _) => Tiled::of(EightByFour, 4, 32),
-            (MANY_REGISTERS.., false, 0..=64) => Tiled::of(EightByFour, 8, 8),
-            (MOST_REGISTERS.., false, 65..=128) => Tiled::of(EightByFour, 4, 16),
-            (MANY_REGISTERS.., true, 129..) | (_, _, 65..=128) => Tiled::of(FourByFour, 8, 16),
-            (0..MANY_REGISTERS, true, 129..) => Tiled::of(FourByFour, 4, 32),
-            (0..MANY_REGISTERS, false, 129..) => Tiled::of(FourByFour, 4, 16),
-            _ => Tiled::smallest(Exchange::Workgroup),
-        }
+        let is_large = caps.workgroup_bytes >= LARGEST_BYTES;
+        let (block, down, across, bytes) = match (caps.thread_registers, is_large, columns) {
+            _ if caps.is_software => (FourByFour, 8, 8, WORKGROUP_BYTES),
+            (MOST_REGISTERS.., true, 0..=128) | (MANY_REGISTERS.., true, 0..=64) => (EightByFour, 8, 16, LARGEST_BYTES),
+            (MOST_REGISTERS.., true, _) => (EightByFour, 4, 32, LARGEST_BYTES),
+            (MANY_REGISTERS.., true, 129..) => (FourByFour, 8, 16, LARGEST_BYTES),
+            (0..MANY_REGISTERS, true, 129..) => (FourByFour, 4, 32, LARGEST_BYTES),
+            (MANY_REGISTERS.., false, 0..=64) => (EightByFour, 8, 8, WORKGROUP_BYTES),
+            (MOST_REGISTERS.., false, 65..=128) => (EightByFour, 4, 16, WORKGROUP_BYTES),
+            (0..MANY_REGISTERS, _, 65..=128) => (FourByFour, 8, 16, WORKGROUP_BYTES),
+            (0..MANY_REGISTERS, false, 129..) => (FourByFour, 4, 16, WORKGROUP_BYTES),
+            _ => (FourByFour, 8, 8, WORKGROUP_BYTES),
+        };
+        (Tiled::of(block, down, across), bytes)
     }
 
     /// The name of its schedule.

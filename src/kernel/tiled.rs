@@ -97,7 +97,7 @@ pub(super) const WORKGROUP_BYTES: u32 = 16 << 10;
 const WIDE_BYTES: u32 = 19 << 10;
 /// A tile of 64 rows and 64 keys needs a little less than this with 64 columns of the values.
 const LARGE_BYTES: u32 = 24 << 10;
-/// The same, or one of 32 rows and 128 keys, with more columns.
+/// The same with more columns, and for gradients.
 pub(super) const LARGEST_BYTES: u32 = 28 << 10;
 /// What a vote of the threads takes.
 pub(super) const VOTES_BYTES: u32 = 4;
@@ -164,8 +164,7 @@ impl Tiled {
         let (block, down, across, bytes) = match problem.shape().dim_v {
             0..=32 => return None,
             33..=64 => (ThreadBlock::EightByEight, 8, 8, LARGE_BYTES),
-            65..=128 => (ThreadBlock::EightByFour, 8, 16, LARGEST_BYTES),
-            _ => (ThreadBlock::EightByFour, 4, 32, LARGEST_BYTES),
+            _ => (ThreadBlock::EightByFour, 8, 16, LARGEST_BYTES),
         };
         let fits = caps.thread_registers >= MOST_REGISTERS && caps.workgroup_bytes >= bytes;
         let base = Self { block, down, across, v_keys: 8, exchange };

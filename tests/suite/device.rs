@@ -213,8 +213,8 @@ impl Device {
         };
         let many = gpu("", 256, |variant| {
             let is_decode = testing::kind(variant) == "decode-sub";
-            let wide = ["8x4of4x16", "8x4of8x16", "8x4of4x32"];
-            is_decode || is_in_f32(variant, "-sub") || wide.iter().any(|part| is_in_f32(variant, part))
+            let wide = ["8x4of4x16", "8x4of8x16"].iter().any(|part| is_in_f32(variant, part));
+            is_decode || is_in_f32(variant, "-sub") || wide
         });
         let few = gpu(" of few registers", 128, |variant| is_tiled(variant, "-sub") || is_in_f32(variant, "4x4of"));
         vec![self, many, few]
