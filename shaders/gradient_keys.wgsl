@@ -3,7 +3,7 @@
 //     dK = scale · dS′ᵀ Q    or    dV = Pᵀ dO                  gradient_tile.wgsl, pieces/gradient_dk.wgsl and gradient_dv.wgsl
 //
 // grid        (⌈Lk / KEYS⌉, Hkv, B), or with ragged keys (⌊T / KEYS⌋ + B, Hkv, 1)
-// workgroup   that of tile.wgsl; a thread's sums are of OUTER_COUNT keys
+// workgroup   that of tile.wgsl; a thread's sums are of OUTER_COUNT keys, with SUM_DOWN = ACROSS and SUM_ACROSS = DOWN
 // memory      the larger of the slices of two operands, and of dS or P with STAGED rows of Q or dO
 // barriers    per tile those of gradient_tile.wgsl and of gradient_sum.wgsl, and 3 more for the vote of tile.wgsl
 //

@@ -2,12 +2,13 @@
 //
 //     A ← A + Wᵀ X
 //
-// W are the weights of a tile, or the gradients of its scores: (INNER, outer). X are INNER rows of K, Q or dO. Thread (y, x) holds
-// OUTER_COUNT rows of A from y · OUTER_COUNT on, and of these the vectors of four columns x, x + SUM_ACROSS, …
+// W are the weights of a tile, or the gradients of its scores: (INNER, outer). X are INNER rows of K, Q or dO. Threads are numbered
+// anew: thread y · SUM_ACROSS + x holds OUTER_COUNT rows of A from y · OUTER_COUNT on, and of these the vectors of four columns x,
+// x + SUM_ACROSS, …
 //
 // barriers    2 per STAGED rows of X
 
-// From the host: SUM_DOWN and SUM_ACROSS, the numbers of y and x; INNER; OUTER_VECTORS, the vectors of four rows of A that a
+// From the host: SUM_DOWN, the threads with the same columns; SUM_ACROSS, those with the same rows of A; INNER; OUTER_VECTORS, the vectors of four rows of A that a
 // thread holds, and OUTER_COUNT, these rows; COLUMN_VECTORS per row; SUMS, the vectors of all of them; STAGED, the rows of X that
 // are staged together; X_GROUP, those per group of `tile`; X_STEP, those of one loop iteration; X_LOADS, those of which a thread
 // copies its columns; P_AT and V_AT, where W and X begin in `tile`.

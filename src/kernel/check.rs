@@ -3,7 +3,7 @@
 use crate::device::caps::Caps;
 use crate::kernel::MAX_DIM;
 use crate::kernel::error::PlanError;
-use crate::kernel::record::{Counts, Kernel, Keys};
+use crate::kernel::record::{Counts, Iterations, Kernel, Keys};
 use crate::kernel::variant::Variant;
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
@@ -19,7 +19,7 @@ pub(super) fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps:
         return Err(PlanError::TooManyKeys { variant: variant.clone(), len_kv, most });
     }
     let Keys::Rows(iterations) = kernel.work.keys else { return Ok(()) };
-    let (rows, most) = (rows_of_workgroup(kernel, problem), iterations.most_keys(caps.loop_iterations));
+    let (rows, most) = (rows_of_workgroup(kernel, iterations, problem), iterations.most_keys(caps.loop_iterations));
     if rows > u64::from(most) {
         return Err(PlanError::TooManyRows { variant: variant.clone(), rows, most });
     }
@@ -28,11 +28,11 @@ pub(super) fn check(variant: &Variant, kernel: &Kernel, problem: &Problem, caps:
 
 /// The rows that one workgroup of a gradient's kernel visits, counted in whole tiles: pairs of a row and a tile of keys for the
 /// gradient of a bias.
-fn rows_of_workgroup(kernel: &Kernel, problem: &Problem) -> u64 {
+fn rows_of_workgroup(kernel: &Kernel, iterations: Iterations, problem: &Problem) -> u64 {
     let shape = problem.shape();
     let tile = |len: u32, tile: u32| u64::from(len).next_multiple_of(tile.into()).max(tile.into());
     match kernel.block.counts {
-        Counts::SeenKeys => u64::from(shape.group()) * tile(shape.len_q, kernel.block.rows),
+        Counts::SeenKeys => u64::from(shape.group()) * tile(shape.len_q, iterations.tile),
         Counts::Heads => u64::from(shape.batch) * tile(shape.len_q, kernel.block.threads),
         Counts::BiasRows(keys) => {
             let [batches, heads, rows, columns] = problem.view(Operand::Dbias).map_or([1; 4], |view| view.extent);

@@ -53,7 +53,7 @@ impl Gradient {
         let columns = if target == Target::Values { shape.dim_v } else { shape.dim_qk };
         let smallest = (Tiled::smallest(Exchange::Workgroup), WORKGROUP_BYTES);
         let (tiled, bytes) = if target == Target::Bias { smallest } else { Self::division(caps, columns) };
-        let tiled = if target == Target::Queries { tiled } else { tiled.transposed() };
+        let tiled = if matches!(target, Target::Keys | Target::Values) { tiled.transposed() } else { tiled };
         let fits = tiled.fits_block_mask(problem) && tiled.threads() <= caps.invocations;
         let (tiled, bytes) = if fits { (tiled, bytes) } else { smallest };
         Self { target, tiled, bytes }
@@ -65,7 +65,7 @@ impl Gradient {
         let is_large = caps.workgroup_bytes >= LARGEST_BYTES;
         let (block, down, across, bytes) = match (caps.thread_registers, is_large, columns) {
             _ if caps.is_software => (FourByFour, 8, 8, WORKGROUP_BYTES),
-            (MOST_REGISTERS.., true, 0..=128) | (MANY_REGISTERS.., true, 0..=64) => (EightByFour, 8, 16, LARGEST_BYTES),
+            (MOST_REGISTERS.., true, 0..=192) | (MANY_REGISTERS.., true, 0..=64) => (EightByFour, 8, 16, LARGEST_BYTES),
             (MOST_REGISTERS.., true, _) => (EightByFour, 4, 32, LARGEST_BYTES),
             (MANY_REGISTERS.., true, 129..) => (FourByFour, 8, 16, LARGEST_BYTES),
             (0..MANY_REGISTERS, true, 129..) => (FourByFour, 4, 32, LARGEST_BYTES),

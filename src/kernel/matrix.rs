@@ -28,18 +28,18 @@ pub(crate) struct Matrix {
 /// How many rows a workgroup processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// As many fragments of rows per subgroup as registers hold, so that each key that is read serves more rows.
+    /// As many fragments of rows per subgroup as registers hold, if they hold several: each key that is read serves more rows.
     ManyFragments,
     /// One fragment of rows per subgroup, so that more subgroups run at a time.
     OneFragment,
-    /// One fragment of rows per workgroup, which has one subgroup.
+    /// One fragment of rows per workgroup, which has one subgroup, if registers hold it.
     OneSubgroup,
 }
 
 /// Head sizes are rounded up to whole fragments of either size.
 pub(super) const DIM_STEP: u32 = 16;
 /// Registers per thread for Q, O and the keys and values on their way. GPUs have at most 255, and the rest of the kernel needs
-/// some of them: by NVIDIA's compiler of 28 November 2026 (benches/NOTES.md), a kernel with more than this spills.
+/// some of them: by Mesa's compiler for NVIDIA (benches/NOTES.md), no kernel with at most this many spills.
 const REGISTERS: u32 = 176;
 /// Subgroups per workgroup and keys per tile, best first. Fewer keys take less memory but more barriers.
 const SHAPES: [(u32, u32); 6] = [(8, 32), (8, 16), (4, 32), (4, 16), (2, 16), ONE_SUBGROUP];
@@ -74,6 +74,7 @@ pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
         Rows::OneSubgroup => with(1, &[ONE_SUBGROUP]).into_iter().find(holds),
         Rows::OneFragment => {
             let shapes = with(1, &SHAPES);
+            // If registers hold none, the one that needs the fewest spills the least.
             let least = shapes.iter().min_by_key(|shape| shape.registers(dim_qk, dim_v)).copied();
             shapes.into_iter().find(holds).or(least)
         }

@@ -156,7 +156,7 @@ pub(crate) enum Keys {
 /// An upper bound on the loop iterations of a kernel, for drivers that end loops early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Iterations {
-    /// Keys per tile. Parts of the keys begin at multiples of it.
+    /// Keys per tile, or query rows if a workgroup has keys and visits rows. Parts of the keys begin at multiples of it.
     pub(crate) tile: u32,
     /// Iterations per tile.
     pub(crate) per_tile: u32,

@@ -123,7 +123,7 @@ const ON_LAVAPIPE: &str = "lavapipe (Mesa 22.3.6): benches/NOTES.md";
 const BY_ARITHMETIC: &str = "a matrix unit, by arithmetic (benches/NOTES.md); not measured on a GPU";
 const FOR_ANY_ROWS: &str = "right for any number of rows, and slower than the others for many";
 const BY_COMPILERS: &str =
-    "by the compilers of four makers, 27 November 2026 (benches/NOTES.md); not measured on a GPU";
+    "by the compilers of four makers, 28 November 2026 (benches/NOTES.md); not measured on a GPU";
 
 fn is_streams(schedule: &Schedule) -> bool {
     matches!(schedule, Schedule::Streams(_))

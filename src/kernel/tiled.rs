@@ -107,9 +107,9 @@ pub(super) const GROUP_BYTES: u32 = 9 * 16;
 /// Multiply-adds of one loop iteration. With fewer, a large part of the instructions would be the loop's.
 pub(super) const MULTIPLY_ADDS: u32 = 256;
 
-/// From this many registers on, a thread can hold 96 numbers of S and O.
+/// From this many registers on, a thread can hold 96 numbers of S and O, or 128 of S, dP and a gradient.
 pub(super) const MANY_REGISTERS: u32 = 192;
-/// From this many on, it can hold 128.
+/// From this many on, it can hold 160.
 pub(super) const MOST_REGISTERS: u32 = 255;
 
 impl Tiled {

@@ -134,6 +134,14 @@ pub fn devices() -> impl Iterator<Item = &'static Device> {
     device::all().iter().filter(|device| !device.name.contains("as a GPU"))
 }
 
+/// A device that is treated as a GPU whose threads have so many registers, and whose workgroups have so many bytes.
+pub fn as_gpu(device: &Device, registers: u32, bytes: u32) -> Attention {
+    let mut caps = *device.attention.caps();
+    let most = device.attention.device().limits().max_compute_workgroup_storage_size;
+    (caps.is_software, caps.thread_registers, caps.workgroup_bytes) = (false, registers, bytes.min(most));
+    Attention::with_caps(device.attention.device(), caps)
+}
+
 pub fn shape() -> Shape {
     Shape::new(2, 4, 45, 24).kv_heads(2).kv_len(70)
 }

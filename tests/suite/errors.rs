@@ -649,6 +649,20 @@ fn of_gradients() {
         assert_says(&error, &[rows, "shorter sequences"]);
     }
     assert_eq!(plan(only(Operand::Dsinks), &ends_loops), Ok(2));
+    // Tiles of 128 rows, of which 16 rows fill one per head as 128 do.
+    let fewest_iterations = |len_q| {
+        let shape = Shape::new(1, 64, len_q, 256).kv_heads(1).kv_len(8);
+        let keys = Problem::builder(shape).lse().build().unwrap().gradients().of([Operand::Dk]).build().unwrap();
+        let plans = |iterations| {
+            plan(keys.clone(), &|caps| {
+                (caps.is_software, caps.thread_registers, caps.workgroup_bytes) = (false, 128, 28 << 10);
+                caps.loop_iterations = iterations;
+            })
+        };
+        (1..1 << 16).find(|&iterations| plans(iterations).is_ok()).unwrap()
+    };
+    assert_eq!(fewest_iterations(16), fewest_iterations(128));
+    assert!(fewest_iterations(129) > fewest_iterations(128));
     let few = Problem::builder(shape()).lse().build().unwrap().gradients().build().unwrap();
     let error = plan(few, &|caps| caps.storage_buffers = 5).unwrap_err();
     assert_says(&error, &["gradient_queries", "max_storage_buffers_per_shader_stage", "6", "5"]);

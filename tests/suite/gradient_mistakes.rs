@@ -7,7 +7,7 @@ use wgpu_attention::{
     Attention, Caps, Dtype, MaskFormat, Operand, Problem, RngState, ScoreLayout, Shape, Window, testing,
 };
 
-use crate::backward::{Backward, devices, everything, poisoned, shape, with_programs};
+use crate::backward::{Backward, as_gpu, devices, everything, poisoned, shape, with_programs};
 use crate::case::full;
 use crate::coverage;
 use crate::device::{Device, plants};
@@ -179,6 +179,9 @@ const MISTAKES_OF_BLOCKS: &[Mistake] = &[
     ("gradient_queries", "* OUTER_VECTORS + vector]", "* OUTER_VECTORS]", wide),
     ("gradient_keys", "i / X_GROUP * SUM_ACROSS", "i / X_GROUP * ACROSS", ragged),
     ("gradient_values", "c * SUM_ACROSS + thread", "c * ACROSS + thread", wide),
+    ("gradient_keys", "inner / W_GROUP * SUM_DOWN", "inner / W_GROUP * DOWN", with_sinks),
+    ("gradient_keys", "* SUM_DOWN + thread", "* DOWN + thread", with_sinks),
+    ("gradient_values", "key / OUTER_COUNT", "key / 4u", with_mask_and_bias),
 ];
 
 fn is_right(device: &Device, planted: &Attention, (backward, expected): &Exposing) -> Result<(), String> {
@@ -241,7 +244,5 @@ fn every_mistake_in_a_gradient_for_software_is_noticed() {
 #[test]
 fn every_mistake_in_a_gradient_for_many_registers_is_noticed() {
     let device = devices().next().unwrap();
-    let mut caps = *device.attention.caps();
-    (caps.is_software, caps.thread_registers, caps.workgroup_bytes) = (false, 255, 32 << 10);
-    notices(device, caps, MISTAKES_OF_BLOCKS);
+    notices(device, *as_gpu(device, 255, 32 << 10).caps(), MISTAKES_OF_BLOCKS);
 }
