@@ -8,10 +8,10 @@
 //
 // barriers    2 per STAGED rows of X
 
-// From the host: SUM_DOWN, the threads with the same columns; SUM_ACROSS, those with the same rows of A; INNER; OUTER_VECTORS, the vectors of four rows of A that a
-// thread holds, and OUTER_COUNT, these rows; COLUMN_VECTORS per row; SUMS, the vectors of all of them; STAGED, the rows of X that
-// are staged together; X_GROUP, those per group of `tile`; X_STEP, those of one loop iteration; X_LOADS, those of which a thread
-// copies its columns; P_AT and V_AT, where W and X begin in `tile`.
+// From the host: SUM_DOWN, the threads with the same columns; SUM_ACROSS, those with the same rows of A; INNER; OUTER_VECTORS, the
+// vectors of four rows of A that a thread holds, and OUTER_COUNT, these rows; COLUMN_VECTORS per row; SUMS, the vectors of all of
+// them; STAGED, the rows of X that are staged together; X_GROUP, those per group of `tile`; X_STEP, those of one loop iteration;
+// X_LOADS, those of which a thread copies its columns; P_AT and V_AT, where W and X begin in `tile`.
 const W_GROUP = GROUP / OUTER_VECTORS;                         // inner rows of W per group
 
 const_assert SUMS == OUTER_COUNT * COLUMN_VECTORS && OUTER_COUNT == OUTER_VECTORS * 4u && X_GROUP * COLUMN_VECTORS <= GROUP;
