@@ -62,7 +62,8 @@ pub(super) fn of(problem: &Problem, caps: &Caps, rows: Rows) -> Option<Matrix> {
     let fits = |shape: &Matrix| {
         shape.workgroup_bytes(dim_qk, dim_v) <= caps.workgroup_bytes && shape.threads() <= caps.invocations
     };
-    let holds = |shape: &Matrix| shape.registers(dim_qk, dim_v) <= REGISTERS;
+    // A software GPU has no registers to fill.
+    let holds = |shape: &Matrix| caps.is_software || shape.registers(dim_qk, dim_v) <= REGISTERS;
     let with = |row_fragments: u32, shapes: &[(u32, u32)]| -> Vec<Matrix> {
         let of = |&(subgroups, keys): &(u32, u32)| {
             // A row must not be shared by more threads than it has vectors of four keys.
