@@ -62,20 +62,6 @@ pub(super) const IN_KERNELS: &[Equivalent] = &[
     Equivalent {
         file: "src/kernel/matrix.rs",
         function: "of",
-        text: "fragments * side * (2 * dim_v + dim_qk) / (2 * unit.subgroup)",
-        mistake: "rounded up",
-        because: "only numbers far below the limit are not whole",
-    },
-    Equivalent {
-        file: "src/kernel/matrix.rs",
-        function: "of",
-        text: "registers(row_fragments) > REGISTERS",
-        mistake: "bound one up",
-        because: "numbers close to the limit are multiples of 4",
-    },
-    Equivalent {
-        file: "src/kernel/matrix.rs",
-        function: "of",
         text: "most * 4 / keys",
         mistake: "rounded up",
         because: "a fraction is less than the one fragment that there always is",
