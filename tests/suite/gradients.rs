@@ -2,11 +2,11 @@
 
 use truth::{ExpectedGradients, Fill, GradientOutputs};
 use wgpu_attention::{
-    Attention, BlockMask, Diagonal, Dtype, GradientsBuilder, Inputs, Layout, MaskFormat, Operand, Operands, Problem,
-    RngState, ScoreLayout, Shape, Slopes, Window, blocking, reference,
+    Diagonal, Dtype, GradientsBuilder, Inputs, Layout, MaskFormat, Operand, Operands, Problem, ScoreLayout, Shape,
+    Slopes, Window, blocking, reference,
 };
 
-use crate::backward::{Backward, as_gpu, devices, everything, poisoned, shape, with_programs};
+use crate::backward::{Backward, devices, everything, poisoned, shape, with_programs};
 use crate::case::{drawn, full};
 
 #[test]
@@ -47,65 +47,6 @@ fn gradients_follow_everything_that_a_score_goes_through() {
     for scale in [-0.3, 0.0] {
         Backward::new(with_sinks.clone().scale(scale), Fill::Normal, 6).verify();
     }
-}
-
-/// Runs a case by the kernels for GPUs with so many registers and so much workgroup memory, on one adapter.
-fn verify_as_gpus(gpus: &[[u32; 2]], backward: &Backward) {
-    let expected = ExpectedGradients::new(&backward.case, &backward.gradients).unwrap();
-    let device = devices().next().unwrap();
-    for &[registers, kilobytes] in gpus {
-        let got = backward.run_by(device, &as_gpu(device, registers, kilobytes << 10));
-        let verdict = got.and_then(|got| expected.check(&got).map_err(|wrong| wrong.to_string()));
-        verdict.unwrap_or_else(|wrong| panic!("{registers} registers, {kilobytes} KiB: {wrong}"));
-    }
-}
-
-/// Registers, and KiB of workgroup memory.
-const LARGEST: [[u32; 2]; 2] = [[255, 32], [255, 16]];
-
-#[test]
-fn larger_blocks_of_gpus_follow_everything_that_a_score_goes_through() {
-    let shape = Shape::new(2, 4, 75, 24).kv_heads(2).kv_len(170);
-    for (n, problem) in everything(shape).into_iter().enumerate() {
-        verify_as_gpus(&LARGEST, &Backward::with(problem, Fill::Normal, n as u64, GradientsBuilder::dlse));
-    }
-    let tiles = BlockMask::new(16, 64).per_batch().per_head();
-    let blocks = Backward::new(Problem::builder(shape).mask(full(shape)).block_mask(tiles), Fill::Spike, 3);
-    verify_as_gpus(&LARGEST[..1], &blocks);
-    let (poisoned, _) =
-        poisoned(Problem::builder(self::shape()).mask(full(self::shape())).kv_lengths(), [45, 45], f32::NAN);
-    verify_as_gpus(&LARGEST, &poisoned);
-}
-
-/// From 65 columns on more threads share a row, and from 129 on more still.
-#[test]
-fn larger_blocks_of_gpus_are_right_for_wide_heads() {
-    let window = Window { left: Some(60), right: Some(0) };
-    let wide = Problem::builder(Shape::new(1, 2, 70, 128).kv_heads(1).value_dim(100).kv_len(90)).window(window);
-    verify_as_gpus(&[[255, 32], [255, 16], [192, 32], [128, 16]], &Backward::new(wide, Fill::Normal, 1));
-    let wider = Problem::builder(Shape::new(3, 1, 40, 256).value_dim(160).kv_len(150)).ragged_q(70).ragged_kv(160);
-    verify_as_gpus(&[[255, 32], [192, 32], [128, 32], [128, 16]], &Backward::new(wider, Fill::Normal, 2));
-}
-
-#[test]
-fn larger_blocks_of_gpus_move_elements_of_any_type() {
-    // Rows at any offset, and rows that share words.
-    let odd = Shape::new(1, 2, 67, 23).value_dim(37);
-    verify_as_gpus(&[[192, 32]], &Backward::new(Problem::builder(odd), Fill::Spike, 5));
-    verify_as_gpus(&[[255, 32]], &Backward::new(Problem::builder(odd).dtype(Dtype::F16), Fill::Normal, 6));
-}
-
-#[test]
-fn larger_blocks_of_gpus_give_the_same_bits_however_the_work_is_cut() {
-    let problem = Problem::builder(Shape::new(2, 4, 75, 24).kv_heads(2).kv_len(170)).causal(Diagonal::BottomRight);
-    let backward = Backward::new(problem.dropout(0.3, RngState::Buffer), Fill::Normal, 7);
-    let device = devices().next().unwrap();
-    let whole = as_gpu(device, 255, 32 << 10);
-    let mut caps = *whole.caps();
-    caps.dispatch_flop = 1;
-    let cut = Attention::with_caps(whole.device(), caps);
-    let bits = |attention| backward.run_by(device, attention).unwrap().bits();
-    assert!(bits(&whole) == bits(&cut));
 }
 
 #[test]

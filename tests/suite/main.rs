@@ -6,7 +6,7 @@
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`sequences`], [`serving`], [`chosen_weights`], what changes
 //! as a cache grows ([`growing`]), random problems ([`fuzz`]), [`merging`] results, and [`gradients`] with [`gradient_mistakes`] and those
-//! of PyTorch ([`gradients_of_pytorch`]); the
+//! of GPUs' blocks ([`gradients_of_gpus`]) and of PyTorch ([`gradients_of_pytorch`]); the
 //! [`mutants`] that all of these must notice, by the [`questions`] that expose them ([`mutations`]); kernels on [`matrix`]
 //! units; tuning ([`tune`]) and what is awaited while an app runs ([`submitting`]); what ran where ([`coverage`]); and, without a GPU, the [`shaders`] as text, the [`facts`] of
 //! other adapters, recording ([`record`]), and every one of the [`errors`].
@@ -35,6 +35,7 @@ mod extremes;
 mod fuzz;
 mod gradient_mistakes;
 mod gradients;
+mod gradients_of_gpus;
 mod gradients_of_pytorch;
 mod growing;
 mod host;

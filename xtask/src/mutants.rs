@@ -113,7 +113,7 @@ const STAGES: &[Stage] = &[
         of: "src/host/",
     },
     Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },
-    Stage { program: Program::Suite, tests: &["gradients::"], of: "src/kernel/gradient" },
+    Stage { program: Program::Suite, tests: &["gradients::", "gradients_of_gpus::"], of: "src/kernel/gradient" },
     Stage { program: Program::Suite, tests: &["appending::"], of: "src/kernel/append.rs" },
     Stage { program: Program::Suite, tests: &["merging::"], of: "src/plan/merge.rs" },
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
