@@ -41,10 +41,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (!row.is_query) { return; }
     let queries = sequence_of(workgroup).queries;
     // More keys than any cache holds are that many.
-    let position = i32(min(all_keys(site.batch), 0x3fffffffu)) - i32(queries) + i32(params.first_row + row.query);
+    let position = i32(min(all_keys(site.batch), 0x3fffffffu)) - i32(queries) + i32(position_of(row).z);
     let is_kept = position >= i32(site.oldest) && position < i32(params.len_kv);
     let key = u32(clamp(position, 0, i32(params.len_kv) - 1));
 
     rotate_query(row, thread, key);
-    if (is_kept && (params.first_head + row.head) % params.group == 0u) { append_key(site, row, thread, key); }
+    if (is_kept && position_of(row).y % params.group == 0u) { append_key(site, row, thread, key); }
 }

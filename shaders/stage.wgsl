@@ -1,8 +1,8 @@
 // Copies keys and values to textures of f32, four elements per texel. A software GPU reads textures fastest: it fetches the
 // texels of a whole subgroup as vectors, but loads a buffer one element of one lane at a time.
 //
-// grid        (⌈Lk / 64⌉, Hkv, B)
-// workgroup   64 threads, one key per thread
+// grid        (⌈Lk / KEYS⌉, Hkv, B)
+// workgroup   64 threads; thread i copies keys i, i + 64, … of the workgroup's
 // memory      none
 // barriers    none
 //
@@ -15,20 +15,22 @@
 //
 // For this kernel, params.len_q is the number of keys in the dispatch, and params.first_row the first of them. Keys that are
 // not valid are not copied.
+//
+// A software GPU runs the text of a workgroup once even if none of its keys is valid, so a workgroup has many keys: a cache with
+// room for many more keys than are valid then costs little.
+
+// From the host: KEYS per workgroup.
 
 const THREADS = 64u;
 const INFINITY_BITS = 0x7f800000u;                             // the bits of ∞; those of NaN are larger
 
 fn magnitude(x: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(x) & vec4(0x7fffffffu); }
 
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let key = workgroup.x * THREADS + thread;
-    if (key >= params.len_q || !is_staged(workgroup.z, key)) { return; }
-    let n = address(params.staged, workgroup.z, workgroup.y, key);
-    let source = source_of(workgroup.z, key);
+fn copy_key(batch: u32, head: u32, key: u32) {
+    let n = address(params.staged, batch, head, key);
+    let source = source_of(batch, key);
 
-    let k_at = address(params.k, source.batch, workgroup.y, source.row);
+    let k_at = address(params.k, source.batch, head, source.row);
     let k_texel = vec2(n % K_KEYS_PER_ROW * (DIM_QK / 4u), n / K_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_QK / 4u; i++) {
         var x = vec4(0.0);
@@ -37,7 +39,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
 
     var size = vec4(0u);                                       // the largest magnitudes, as bits
-    let v_at = address(params.v, source.batch, workgroup.y, source.row);
+    let v_at = address(params.v, source.batch, head, source.row);
     let v_texel = vec2(n % V_KEYS_PER_ROW * (DIM_V / 4u), n / V_KEYS_PER_ROW);
     for (var i = 0u; i < DIM_V / 4u; i++) {
         var x = vec4(0.0);
@@ -49,5 +51,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (max(max(size.x, size.y), max(size.z, size.w)) >= INFINITY_BITS) {
         textureStore(staged_v, v_texel, vec4(params.nan, 0.0, 0.0, 0.0));
         for (var i = 1u; i < DIM_V / 4u; i++) { textureStore(staged_v, v_texel + vec2(i, 0u), vec4(0.0)); }
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let end = min((workgroup.x + 1u) * KEYS, params.len_q);
+    for (var key = workgroup.x * KEYS + thread; key < end && is_staged(workgroup.z, key); key += THREADS) {
+        copy_key(workgroup.z, workgroup.y, key);
     }
 }

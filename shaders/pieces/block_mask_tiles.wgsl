@@ -5,11 +5,11 @@
 const HAS_BLOCK_MASK = true;
 
 // The row of tiles that a query row lies in.
-fn tile_row(row: Row) -> u32 { return (params.first_row + row.query) / MASK_ROWS; }
+fn tile_row(row: Row) -> u32 { return position_of(row).z / MASK_ROWS; }
 
 // A tile's number. If no pair is seen, all are hidden, even if the number is 0.
 fn tile_at(row: Row, head: u32, tile_row: u32, key: u32) -> u32 {
-    let at = address(params.block_mask, params.first_batch + row.batch, params.first_head + head, tile_row);
+    let at = address(params.block_mask, position_of(row).x, params.first_head + head, tile_row);
     let tile = block_mask[at + key / MASK_KEYS];
     return select(SOME_HIDDEN, tile, (tile & SOME_SEEN) != 0u);
 }

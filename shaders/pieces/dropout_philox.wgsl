@@ -35,8 +35,8 @@ fn philox(counter: vec4<u32>, seed: vec2<u32>) -> vec4<u32> {
 // The numbers of the four keys from 4 · fours on.
 fn random_numbers(row: Row, fours: u32) -> vec4<u32> {
     let state = generator_state();
-    let head = (params.first_batch + row.batch) * params.all_heads + params.first_head + row.head;
-    return philox(vec4(fours, params.first_row + row.query, head, state.z), state.xy);
+    let position = position_of(row);
+    return philox(vec4(fours, position.z, position.x * params.all_heads + position.y, state.z), state.xy);
 }
 
 fn word(x: vec4<u32>, n: u32) -> u32 {

@@ -19,10 +19,20 @@ fn unmasked(row: Row, keys: vec4<u32>, tiles: vec4<u32>) -> vec4<bool> {
     return seen;
 }
 
+// Which of four keys a row sees by position.
+fn in_band(row: Row, keys: vec4<u32>) -> vec4<bool> {
+    let j = vec4<i32>(keys);
+    return (j >= vec4(row.first)) & (j <= vec4(row.last));
+}
+
+// Whether every row from `first` to `final_row` sees all of `count` keys from `key` on, by position.
+fn all_in_band(first: Row, final_row: Row, key: u32, count: u32) -> bool {
+    return final_row.is_query && final_row.first <= i32(key) && first.last >= i32(key + count - 1u);
+}
+
 // Which of four keys a row sees.
 fn sees(row: Row, keys: vec4<u32>) -> vec4<bool> {
-    let j = vec4<i32>(keys);
-    let seen = (j >= vec4(row.first)) & (j <= vec4(row.last));
+    let seen = in_band(row, keys);
     if (HAS_MASKS) { return seen & unmasked(row, keys, tiles_with(row, keys)); }
     return seen;
 }

@@ -107,6 +107,11 @@ fn row_of(site: Site, n: u32) -> Row {
     return Row(site.batch, head, query, site.at + query, is_query, site.part, first, last, stands_at + params.diagonal_offset);
 }
 
+// The batch, the query head and the query of a row, counted from the start of the problem, however the work is cut.
+fn position_of(row: Row) -> vec3<u32> {
+    return vec3(params.first_batch + row.batch, params.first_head + row.head, params.first_row + row.query);
+}
+
 // The last key that a query may see in the site's part.
 fn last_key(site: Site, query: u32) -> i32 {
     return min(last_in_sight(i32(query) + site.diagonal), i32(site.end) - 1);
@@ -129,11 +134,6 @@ fn rows_that_see(site: Site, key: u32, count: u32, block: u32) -> vec2<u32> {
     let highest = last_that_sees(i32(final_key)) - site.diagonal;
     if (highest < 0) { return vec2(0u); }
     return vec2(u32(max(lowest, 0)) / block * block, min(u32(highest) + 1u, min(site.queries, site.rows)));
-}
-
-// Whether every row from `first` to `final_row` sees all of `count` keys from `key` on, by position.
-fn all_in_band(first: Row, final_row: Row, key: u32, count: u32) -> bool {
-    return final_row.is_query && final_row.first <= i32(key) && first.last >= i32(key + count - 1u);
 }
 
 // Clamps keys to those that masks and biases have. Keys past the end are never seen.

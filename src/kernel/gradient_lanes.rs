@@ -177,9 +177,6 @@ fn add_keys(pieces: &mut Pieces, choices: &Choices, own: Own) {
     pieces.file(shader!("../../shaders/gradient_lanes_keys.wgsl"));
 }
 
-/// Pairs per workgroup that are copied.
-const STAGED: u32 = 64;
-
 /// The kernel that copies pairs to textures.
 pub(super) fn stage_pairs(choices: &Choices, pairs: Pairs) -> Kernel {
     let mut pieces = Pieces::new(choices);
@@ -202,10 +199,11 @@ pub(super) fn stage_pairs(choices: &Choices, pairs: Pairs) -> Kernel {
     }
     pieces.renamed(shader!("../../shaders/stage_pairs.wgsl"), textures(pairs));
     add_constants(&mut pieces, choices);
+    pieces.constants([("PAIRS", stage::COPIED)]);
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts, rows: STAGED, threads: STAGED, columns: Columns::None },
+        block: Block { counts, rows: stage::COPIED, threads: stage::THREADS, columns: Columns::None },
         needs: Needs { features: wgpu::Features::empty(), workgroup_bytes: 0 },
         work: Work { cost: Cost::Copies, keys: Keys::None, speed: 1 },
     }

@@ -1,4 +1,4 @@
-//! `stage.wgsl`: copies keys and values to textures, one key per thread.
+//! `stage.wgsl`: copies keys and values to textures.
 
 use crate::device::caps::Caps;
 use crate::kernel::choices::Choices;
@@ -8,8 +8,12 @@ use crate::kernel::slots::{Space, Usage};
 use crate::problem::Problem;
 use crate::problem::operand::Operand;
 
-/// Keys per workgroup.
-const KEYS: u32 = 64;
+/// Threads per workgroup.
+pub(super) const THREADS: u32 = 64;
+
+/// Keys or pairs per workgroup that are copied. Each workgroup takes microseconds on a software GPU even if it has no valid
+/// keys, as most have in a large cache. More would leave too few workgroups for the cores.
+pub(super) const COPIED: u32 = 512;
 
 /// The most texels in a row of a texture. Every device supports twice as many, and a row holds a power of two of keys.
 const WIDTH: u32 = 4096;
@@ -58,10 +62,11 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     pieces.space(Space::StagedV, Usage::Write);
     pieces.file(shader!("../../shaders/stage.wgsl"));
     pieces.constants(constants(choices));
+    pieces.constants([("KEYS", COPIED)]);
     Kernel {
         source: pieces.source,
         slots: pieces.slots,
-        block: Block { counts: Counts::Keys, rows: KEYS, threads: KEYS, columns: Columns::Values },
+        block: Block { counts: Counts::Keys, rows: COPIED, threads: THREADS, columns: Columns::Values },
         needs: Needs { features: choices.access.features(), workgroup_bytes: 0 },
         work: Work { cost: Cost::Copies, keys: Keys::None, speed: 1 },
     }

@@ -169,6 +169,8 @@ const MISTAKES_OF_LANES: &[Mistake] = &[
     ("gradient_lanes_keys_values", "vec4(note.z)", "vec4(0.0)", with_sinks),
     ("gradient_lanes_keys_values", "compensated(p), is_seen & is_kept)", "p, is_kept)", with_mask_and_bias),
     ("gradient_lanes_keys_values", "x * params.gradient_scale", "x", ragged),
+    ("stage_rows", "(workgroup.x + 1u) * PAIRS", "(workgroup.x + 1u) * THREADS", ragged),
+    ("stage_keys", "(workgroup.x + 1u) * PAIRS", "(workgroup.x + 1u) * THREADS", with_mask_and_bias),
 ];
 
 /// The same for the larger blocks of GPUs with many registers.

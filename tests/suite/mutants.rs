@@ -62,15 +62,15 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("+ (other >> vec2(16u))", "")], dropped),
     mutation(&[("select(x.x, x.y, n == 1u)", "select(x.x, x.y, n == 0u)")], dropped),
     mutation(&[("select(x.z, x.w, n == 3u)", "x.z")], dropped),
-    mutation(&[("* params.all_heads + params.first_head + row.head", "+ params.first_head + row.head")], dropped),
+    mutation(&[("* params.all_heads + position.y", "+ position.y")], dropped),
     mutation(&[("state.z)", "0u)")], dropped),
     mutation(&[("state.xy)", "state.yy)")], dropped),
-    Mutation { edits: &[("(params.first_batch + row.batch) *", "(row.batch) *")], exposed_by: Question::Cut(dropped) },
-    Mutation { edits: &[("+ params.first_head + row.head", "+ row.head")], exposed_by: Question::Cut(dropped) },
     Mutation {
-        edits: &[("params.first_row + row.query, head", "row.query, head")],
+        edits: &[("vec3(params.first_batch + row.batch,", "vec3(row.batch,")],
         exposed_by: Question::Cut(dropped),
     },
+    Mutation { edits: &[(" params.first_head + row.head,", " row.head,")], exposed_by: Question::Cut(dropped) },
+    Mutation { edits: &[("params.first_row + row.query);", "row.query);")], exposed_by: Question::Cut(dropped) },
     // The order: scale, softcap, bias, mask.
     mutation(&[("product * params.score_scale", "product")], softcapped),
     mutation(&[("product * params.score_scale", "product * params.score_scale * 2.0")], softcapped),
@@ -149,7 +149,7 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("row <= tile_row(final_row); row++", "row < tile_row(final_row); row++")], tiles),
     mutation(&[("at + key / MASK_KEYS", "at")], tiles),
     Mutation {
-        edits: &[("(params.first_row + row.query) / MASK_ROWS", "row.query / MASK_ROWS")],
+        edits: &[("position_of(row).z / MASK_ROWS", "row.query / MASK_ROWS")],
         exposed_by: Question::Cut(tiles),
     },
     Mutation { edits: &[("params.first_head + head, tile_row)", "head, tile_row)")], exposed_by: Question::Cut(tiles) },
@@ -339,7 +339,8 @@ pub const STAGE: &[Mutation] = &[
     mutation(&[(">= INFINITY_BITS", "> 0xfffffffeu")], nan_behind_bias),
     mutation(&[("n % K_KEYS_PER_ROW", "0u")], plain),
     mutation(&[("i * 4u < params.dim_v", "i * 4u + 4u < params.dim_v")], plain),
-    mutation(&[("key >= params.len_q", "key + 1u >= params.len_q")], plain),
+    mutation(&[("key < end &&", "key + 1u < end &&")], plain),
+    mutation(&[("(workgroup.x + 1u) * KEYS", "(workgroup.x + 1u) * THREADS")], long),
 ];
 
 /// Mistakes in `decode.wgsl`, whose loops are unrolled.

@@ -1,7 +1,7 @@
 //! What is compiled for: long prompts, single tokens and the gradients of usual models.
 
 use anyhow::Result;
-use wgpu_attention::{Dtype, Gradients, Problem, Shape};
+use wgpu_attention::{Dtype, Gradients, Pages, Problem, Quantization, Shape};
 
 const HEADS: u32 = 32;
 const PROMPT: u32 = 4096;
@@ -28,7 +28,29 @@ pub(crate) fn all(brief: bool) -> Result<Vec<(String, Problem)>> {
             }
         }
     }
+    if !brief {
+        problems.extend(serving()?);
+    }
     Ok(problems)
+}
+
+/// What servers run besides: quantized and paged caches, and prompts of several lengths at once.
+fn serving() -> Result<Vec<(String, Problem)>> {
+    let decode = || {
+        let shape = Shape::new(1, HEADS, 1, 128).kv_heads(HEADS / 4).kv_len(CONTEXT);
+        Problem::builder(shape).dtype(Dtype::F16).kv_lengths()
+    };
+    let prefill = || Problem::builder(Shape::new(8, HEADS, PROMPT, 128)).dtype(Dtype::F16);
+    let total = 2 * PROMPT;
+    Ok(vec![
+        ("decode lengths 128 by 4".to_owned(), decode().build()?),
+        ("decode int8 128 by 4".to_owned(), decode().kv_quantized(Quantization::Int8).build()?),
+        ("decode int4 128 by 4".to_owned(), decode().kv_quantized(Quantization::Int4).build()?),
+        ("decode fp8 128 by 4".to_owned(), decode().kv_quantized(Quantization::Fp8E4m3).build()?),
+        ("decode pages 128 by 4".to_owned(), decode().paged_kv(Pages { count: CONTEXT / 16, size: 16 }).build()?),
+        ("prefill ragged 128".to_owned(), prefill().ragged_q(total).ragged_kv(total).build()?),
+        ("prefill lengths 128".to_owned(), prefill().q_lengths().kv_lengths().build()?),
+    ])
 }
 
 /// Gradients by name, likewise.

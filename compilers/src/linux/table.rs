@@ -19,6 +19,7 @@ pub(crate) fn table(records: &[Record], maker: &str) -> Table {
         "useful",
         "issued per multiply-add",
         "shared B per multiply-add",
+        "global B per multiply-add",
         "barriers",
         &format!("predicted on {maker}"),
     ]);
@@ -45,11 +46,12 @@ pub(crate) fn table(records: &[Record], maker: &str) -> Table {
             useful,
             per_add(steady.map_or(0, |each| each.all)),
             per_add(steady.map_or(0, |each| each.shared_bytes)),
+            per_add(steady.map_or(0, |each| each.global_bytes)),
             steady.map_or(0, |each| each.barriers).to_string(),
             predicted,
         ]);
     }
-    for column in table.column_iter_mut().skip(2).take(9) {
+    for column in table.column_iter_mut().skip(2).take(10) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
