@@ -10,8 +10,9 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
+use crate::contents::contents;
 use crate::coverage;
-use crate::device::{Device, all, contents};
+use crate::device::{Device, all};
 
 /// Appends, and attends, in one pass. Returns the bytes of q, k, v and the output.
 fn run(device: &Device, case: &Case, new: &New) -> [Vec<u8>; 4] {

@@ -7,7 +7,8 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, full};
-use crate::device::{self, Device, contents, elements_of, strays, unwritten};
+use crate::contents::{contents, elements_of, strays, unwritten};
+use crate::device::{self, Device};
 
 /// A case with a gradient of its output and, if one comes in, of its log-sum-exp.
 pub struct Backward {

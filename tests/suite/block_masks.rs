@@ -8,8 +8,9 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, full};
+use crate::contents::contents;
 use crate::coverage;
-use crate::device::{Device, all, contents, with_real_matrices};
+use crate::device::{Device, all, with_real_matrices};
 use crate::matrix::{in_f16, verify_in_turn};
 use crate::programs::{assert_same_bits, verify_within, with_stripes};
 

@@ -8,7 +8,8 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, everything, full};
-use crate::device::{Device, all, each_variant, verify};
+use crate::choice::{each_variant, verify};
+use crate::device::{Device, all};
 use crate::record::noop;
 
 /// The same case with the weights of some heads and rows only.

@@ -11,7 +11,8 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
-use crate::device::{Device, all, contents, elements};
+use crate::contents::{contents, elements};
+use crate::device::{Device, all};
 use crate::record::operands;
 
 /// The kernels that `is_meant` selects, each on the first device that runs it. All devices cut the work in the same way.

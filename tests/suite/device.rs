@@ -1,17 +1,17 @@
 //! Opens every adapter of this machine, and runs cases on them.
 
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use truth::{Case, Expected, Outputs, indices};
+use truth::{Case, Outputs};
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
 use wgpu_attention::{
-    Attention, Call, Caps, Dtype, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
-    Variant, View, blocking, testing,
+    Attention, Call, Caps, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
+    Variant, blocking, testing,
 };
 
+use crate::contents::{SENTINEL, contents, elements, numbers, strays, unwritten_rows};
 use crate::coverage;
 
 /// An adapter opened with WebGPU's default limits, but all its workgroup memory, and the features that some kernels use.
@@ -31,11 +31,6 @@ struct Place {
     buffer: wgpu::Buffer,
     offset: u64,
 }
-
-/// The bytes of outputs before a run: NaN in every element type.
-const UNWRITTEN: u8 = 0xff;
-/// The bytes in the gaps between the rows of an output, before and after a run.
-const SENTINEL: u8 = 0xa5;
 
 /// All adapters, opened once. They keep what they compiled as long as the process lives, so `cargo xtask test` runs the suite
 /// as many short processes.
@@ -346,180 +341,6 @@ impl Device {
         self.queue.submit([encoder.finish()]);
         device.poll(PollType::wait_indefinitely()).unwrap();
         readbacks.into_iter().map(|readback| pollster::block_on(readback.bytes()).unwrap()).collect()
-    }
-}
-
-/// What an operand's buffer holds before the run.
-pub fn contents(case: &Case, operand: Operand) -> Vec<u8> {
-    let encode = |values: &[f32]| case.dtype(operand).encode(values);
-    let words = |words: &Option<Vec<u32>>| words.as_ref().map(|words| bytemuck::cast_slice(words).to_vec());
-    let mut bytes = match operand {
-        Operand::Q => encode(&case.host.q),
-        Operand::K => words(&case.host.k_words).unwrap_or_else(|| encode(&case.host.k)),
-        Operand::V => words(&case.host.v_words).unwrap_or_else(|| encode(&case.host.v)),
-        Operand::Mask => mask(case),
-        Operand::Bias => encode(case.host.bias.as_ref().unwrap()),
-        Operand::KvLengths | Operand::QLengths | Operand::CuSeqlensQ | Operand::CuSeqlensK | Operand::BlockTable => {
-            bytemuck::cast_slice(numbers(case, operand).unwrap()).to_vec()
-        }
-        Operand::AlibiSlopes => encode(case.host.alibi_slopes.as_ref().unwrap()),
-        Operand::Sinks => encode(case.host.sinks.as_ref().unwrap()),
-        Operand::Aux => encode(case.host.aux.as_ref().unwrap()),
-        Operand::RngState => bytemuck::bytes_of(&case.host.rng_state.unwrap()).to_vec(),
-        Operand::BlockMask => bytemuck::cast_slice(case.host.block_mask.as_ref().unwrap()).to_vec(),
-        Operand::Out | Operand::Lse | Operand::Weights => unwritten_rows(case, operand),
-        other => unreachable!("attention does not use {other}"),
-    };
-    bytes.resize(bytes.len().next_multiple_of(4), SENTINEL);
-    bytes
-}
-
-/// A mask in which every non-zero element is another one.
-fn mask(case: &Case) -> Vec<u8> {
-    let format = case.problem.mask_format().unwrap();
-    let set = |(&attend, some): (&bool, u8)| if attend == format.hides() { 0 } else { some };
-    let bytes = case.host.mask.as_ref().unwrap().iter().zip((1..=255).cycle()).map(set);
-    // The upper byte of a word, so that all of it must be read.
-    bytes.flat_map(|byte| vec![0; format.size_bytes() as usize - 1].into_iter().chain([byte])).collect()
-}
-
-/// The lengths and places of sequences.
-fn numbers(case: &Case, operand: Operand) -> Option<&[u32]> {
-    let numbers = match operand {
-        Operand::KvLengths => &case.host.kv_lengths,
-        Operand::QLengths => &case.host.q_lengths,
-        Operand::CuSeqlensQ => &case.host.cu_seqlens_q,
-        Operand::CuSeqlensK => &case.host.cu_seqlens_k,
-        Operand::BlockTable => &case.host.block_table,
-        _ => return None,
-    };
-    numbers.as_deref()
-}
-
-/// What the buffer of an output of a case holds before a run. Rows of no sequence are like what lies between rows.
-fn unwritten_rows(case: &Case, operand: Operand) -> Vec<u8> {
-    let view = case.view(operand);
-    let [_, heads, rows, _] = view.extent;
-    if operand == Operand::Weights {
-        return unwritten(&view);
-    }
-    let owners = case.stored_rows();
-    marked(&view, |[b, h, row, _]| owners[((b * heads + h) * rows + row) as usize].is_some())
-}
-
-/// What the buffer of an output holds before a run.
-pub fn unwritten(view: &View) -> Vec<u8> {
-    marked(view, |_| true)
-}
-
-fn marked(view: &View, is_written: impl Fn([u32; 4]) -> bool) -> Vec<u8> {
-    let size = view.element_bytes as usize;
-    let mut bytes = vec![SENTINEL; view.size_bytes() as usize];
-    for at in indices(view.extent).filter(|at| is_written(*at)) {
-        let start = view.index(at) as usize * size;
-        bytes[start..start + size].fill(UNWRITTEN);
-    }
-    bytes
-}
-
-/// The elements of an output in order.
-pub fn elements(problem: &Problem, operand: Operand, bytes: &[u8]) -> Vec<f32> {
-    elements_of(&problem.view(operand).unwrap(), problem.dtype(operand).unwrap(), bytes)
-}
-
-/// The elements of a view in order.
-pub fn elements_of(view: &View, dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
-    let values = dtype.decode(bytes);
-    indices(view.extent).map(|at| values[view.index(at) as usize]).collect()
-}
-
-/// Reports the first byte between the elements of an output that has changed, if there is one.
-pub fn strays(view: &View, before: &[u8], bytes: &[u8]) -> Option<String> {
-    let gaps = before.iter().zip(bytes).enumerate().filter(|(_, (before, _))| **before == SENTINEL);
-    let touched = gaps.into_iter().find(|(_, (_, after))| **after != SENTINEL)?;
-    Some(format!("{}: byte {} lies between rows and was written", view.operand, touched.0))
-}
-
-/// Calls `act` with every variant that can run a case, on every adapter.
-pub fn each_variant(problem: &Problem, mut act: impl FnMut(&Device, Variant)) {
-    for device in all() {
-        for variant in device.variants(problem) {
-            act(device, variant);
-        }
-    }
-}
-
-/// Variants that can run a case, each on one of the adapters that prefer it, or else that have it. Another adapter would compile the
-/// same text, which tests its driver rather than the kernel. Tests that share few kernels do that.
-///
-/// These are one variant of each schedule that some adapter prefers, and a few of the others, or all with `--full`: compiling them
-/// takes most of the suite's time. What a problem adds to a kernel is mostly in pieces that all kernels share, and each variant
-/// meets many problems.
-pub fn chosen_variants<'a>(devices: &'a [Device], problem: &Problem) -> impl Iterator<Item = (&'a Device, Variant)> {
-    let able: Vec<_> = devices.iter().map(|device| (device, device.variants(problem))).collect();
-    let mut variants: Vec<Variant> = Vec::new();
-    for variant in able.iter().flat_map(|(_, variants)| variants) {
-        if !variants.contains(variant) {
-            variants.push(variant.clone());
-        }
-    }
-    let mut preferred: Vec<&Variant> = able.iter().filter_map(|(_, variants)| variants.first()).collect();
-    preferred.sort_by_key(|variant| hash((problem, variant.to_string())));
-    let mut chosen: Vec<&Variant> = Vec::new();
-    for variant in preferred {
-        if chosen.iter().all(|other| testing::schedule(other) != testing::schedule(variant)) {
-            chosen.push(variant);
-        }
-    }
-    let is_one_of_few = |variant: &Variant| hash((problem, variant.to_string())).is_multiple_of(8);
-    variants.retain(|variant| tries_all() || chosen.contains(&variant) || is_one_of_few(variant));
-    variants.into_iter().map(move |variant| {
-        let which = |does: &dyn Fn(&[Variant]) -> bool| -> Vec<&Device> {
-            able.iter().filter(|(_, variants)| does(variants)).map(|(device, _)| *device).collect()
-        };
-        let mut having = which(&|variants| variants.first() == Some(&variant));
-        if having.is_empty() {
-            having = which(&|variants| variants.contains(&variant));
-        }
-        // The same device for most problems, so that each variant is compiled once.
-        let turn = hash(variant.to_string()) as usize;
-        (having[turn % having.len()], variant)
-    })
-}
-
-/// Whether this run tries everything, as `--full` asks.
-pub fn tries_all() -> bool {
-    std::env::args().any(|argument| argument == "--include-ignored")
-}
-
-/// Whether this run plants the `n`th mistake of a list: one in three, or all with `--full`. Neighbours in a list are much alike.
-pub fn plants(n: usize) -> bool {
-    tries_all() || n.is_multiple_of(3)
-}
-
-/// The same in every run.
-fn hash(of: impl std::hash::Hash) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
-}
-
-/// Runs a case as the [`chosen_variants`], and checks all outputs.
-pub fn verify(case: &Case) {
-    let expected = Expected::of(case);
-    for (device, variant) in chosen_variants(all(), &case.problem) {
-        verify_variant(case, &expected, device, &variant);
-    }
-}
-
-/// Runs a case as every variant on every adapter, and checks all outputs.
-pub fn verify_everywhere(case: &Case) {
-    let expected = Expected::of(case);
-    each_variant(&case.problem, |device, variant| verify_variant(case, &expected, device, &variant));
-}
-
-/// Runs a case as one variant, and checks all outputs.
-pub fn verify_variant(case: &Case, expected: &Expected, device: &Device, variant: &Variant) {
-    if let Err(wrong) = expected.check(&device.run(case, variant)) {
-        panic!("{variant} on {}: {wrong}\n{:?}", device.name, case.problem);
     }
 }
 

@@ -8,7 +8,8 @@ use wgpu_attention::{
 
 use crate::backward::{Backward, devices, shape};
 use crate::case::{drawn, full};
-use crate::device::{all, verify, verify_variant, with_real_matrices};
+use crate::choice::{verify, verify_variant};
+use crate::device::{all, with_real_matrices};
 use crate::matrix::{in_f16, verify_in_turn};
 use crate::questions::{dropped, dropped_in_parts};
 use crate::record::operands;

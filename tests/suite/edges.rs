@@ -6,9 +6,9 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, everything};
-use crate::device::{
-    Device, all, chosen_variants, contents, each_variant, elements, verify, verify_everywhere, verify_variant,
-};
+use crate::choice::{chosen_variants, each_variant, verify, verify_everywhere, verify_variant};
+use crate::contents::{contents, elements};
+use crate::device::{Device, all};
 
 /// Rows and keys of the baseline's tile.
 const TILE: u32 = 32;

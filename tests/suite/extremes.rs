@@ -8,7 +8,8 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, everything, full};
-use crate::device::{all, each_variant, verify};
+use crate::choice::{each_variant, verify};
+use crate::device::all;
 
 /// Two batches, two heads that share a KV head, two tiles of keys.
 fn shape() -> Shape {

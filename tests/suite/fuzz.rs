@@ -9,7 +9,8 @@ use truth::{Case, Expected, Fill, naive, poison_hidden};
 use wgpu_attention::{Diagonal, Dtype, Layout, Philox, Problem, ProblemBuilder, RngState, ScoreLayout, Shape, Window};
 
 use crate::case::drawn;
-use crate::device::{Device, all, chosen_variants, opened_anew};
+use crate::choice::chosen_variants;
+use crate::device::{Device, all, opened_anew};
 
 /// The properties of a problem that decide which kernel is compiled.
 #[derive(Clone, Copy, Debug)]

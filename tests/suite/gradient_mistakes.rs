@@ -9,8 +9,9 @@ use wgpu_attention::{
 
 use crate::backward::{Backward, as_gpu, devices, everything, poisoned, shape, with_programs};
 use crate::case::full;
+use crate::choice::plants;
 use crate::coverage;
-use crate::device::{Device, plants};
+use crate::device::Device;
 
 /// A case, and the gradients that are right for it.
 type Exposing = (Backward, ExpectedGradients);

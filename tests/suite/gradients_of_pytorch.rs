@@ -9,7 +9,8 @@ use wgpu_attention::{
 };
 
 use crate::backward;
-use crate::device::{Device, tries_all};
+use crate::choice::tries_all;
+use crate::device::Device;
 
 /// The files, by name, and a test of each, on one device in turn or on all with `--full`.
 macro_rules! cases {

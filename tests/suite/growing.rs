@@ -9,7 +9,8 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
-use crate::device::{Device, all, contents, elements};
+use crate::contents::{contents, elements};
+use crate::device::{Device, all};
 use crate::record::{buffers, noop, operands, without_error};
 
 /// A token that attends to a cache of (L, H, D), whose strides do not depend on its length.

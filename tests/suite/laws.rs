@@ -6,7 +6,8 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, full};
-use crate::device::{Device, all, each_variant};
+use crate::choice::each_variant;
+use crate::device::{Device, all};
 
 fn shape() -> Shape {
     Shape::new(2, 4, 35, 32).kv_heads(2).kv_len(50)

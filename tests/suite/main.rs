@@ -1,8 +1,8 @@
 //! The tests, as one program. `cargo xtask test` runs it as many processes, each with a few tests.
 //!
 //! In reading order: shared problems ([`case`]), whose inputs and expected results come from `truth`; which wrong results
-//! `truth` rejects ([`rejects`]); and how a case runs on every adapter of this machine ([`device`]),
-//! also with gradients ([`backward`]).
+//! `truth` rejects ([`rejects`]); how a case runs on every adapter of this machine ([`device`], [`contents`]), as which variants
+//! ([`choice`]), also with gradients ([`backward`]).
 //!
 //! Then the tests: the table of meanings ([`semantics`]), [`laws`], [`edges`], [`sequences`], [`serving`], [`chosen_weights`], what changes
 //! as a cache grows ([`growing`]), random problems ([`fuzz`]), [`merging`] results, and [`gradients`] with [`gradient_mistakes`] and those
@@ -18,6 +18,8 @@
 
 mod backward;
 mod case;
+mod choice;
+mod contents;
 mod coverage;
 mod device;
 mod facts;

@@ -6,7 +6,8 @@ use wgpu_attention::blocking::{NoMatrixUnit, try_matrix_unit};
 use wgpu_attention::{Dtype, Multiplier, Operand, Problem, Shape, Variant};
 
 use crate::case::drawn;
-use crate::device::{Device, verify_variant, with_matrix_units, with_real_matrices};
+use crate::choice::verify_variant;
+use crate::device::{Device, with_matrix_units, with_real_matrices};
 use crate::questions::{
     all_features, biased, bottom_right, causal, deep_bias, empty_rows, filled, gappy, hidden_by_bias, huge_first,
     large, left_window, lengths_past_the_end, long, long_and_mostly_hidden, long_staircase, lowest_bias, masked,

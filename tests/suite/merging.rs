@@ -11,8 +11,10 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
+use crate::choice::verify;
+use crate::contents::{elements_of, strays, unwritten};
 use crate::coverage;
-use crate::device::{Device, all, elements_of, strays, unwritten, verify};
+use crate::device::{Device, all};
 use crate::record::{noop, operands, without_error};
 
 /// How pairs are merged on the devices of this machine.

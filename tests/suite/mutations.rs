@@ -12,8 +12,9 @@ use truth::{Case, Expected};
 use wgpu_attention::testing::{self, kind};
 use wgpu_attention::{Attention, Caps, Problem, Variant, candidates};
 
+use crate::choice::plants;
 use crate::coverage::{self, offered};
-use crate::device::{Device, all, plants, with_real_matrices};
+use crate::device::{Device, all, with_real_matrices};
 use crate::facts;
 use crate::laws;
 use crate::mutants::{ATTENTION, DECODE, LANES, MATRIX, MERGE, Mutation, PARTS, Question, STAGE, STREAMS, WEIGHTS};

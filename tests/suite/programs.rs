@@ -12,7 +12,9 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, full};
-use crate::device::{Device, all, chosen_variants, contents, elements, verify_variant, with_real_matrices};
+use crate::choice::{chosen_variants, verify_variant};
+use crate::contents::{contents, elements};
+use crate::device::{Device, all, with_real_matrices};
 use crate::matrix::in_f16;
 use crate::record::noop;
 

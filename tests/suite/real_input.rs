@@ -5,7 +5,7 @@ use safetensors::SafeTensors;
 use truth::{Case, Expected, Host, Outputs};
 use wgpu_attention::{Dtype, Problem, ScoreLayout, Shape};
 
-use crate::device::each_variant;
+use crate::choice::each_variant;
 
 const FILE: &[u8] = include_bytes!("../data/minilm_layer5.safetensors");
 

@@ -6,7 +6,7 @@ use wgpu_attention::{
 };
 
 use crate::case::{drawn, everything, full};
-use crate::device::{each_variant, verify, verify_everywhere};
+use crate::choice::{each_variant, verify, verify_everywhere};
 
 /// Two batches, two heads that share a KV head, more keys than queries, neither a multiple of a tile.
 fn shape() -> Shape {

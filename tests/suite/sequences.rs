@@ -7,7 +7,8 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
-use crate::device::{Device, all, chosen_variants, verify};
+use crate::choice::{chosen_variants, verify};
+use crate::device::{Device, all};
 use crate::programs::verify_within;
 use crate::questions::with_poisoned_rest;
 use crate::record::{buffers, noop, operands, without_error};

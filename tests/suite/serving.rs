@@ -7,7 +7,9 @@ use wgpu_attention::{
 };
 
 use crate::case::drawn;
-use crate::device::{Device, all, contents, elements, verify_variant};
+use crate::choice::verify_variant;
+use crate::contents::{contents, elements};
+use crate::device::{Device, all};
 use crate::record::{noop, operands};
 
 const SEQUENCES: u32 = 10_000;
