@@ -72,7 +72,7 @@ impl Inputs<'_> {
     /// [`BindError`] names the operand.
     pub fn check(&self, problem: &Problem) -> Result<(), BindError> {
         let outputs = Operand::ALL.into_iter().filter(|operand| operand.is_output());
-        self.check_for(problem, |operand| problem.uses(operand) && self.has(operand), &outputs.collect::<Vec<_>>())?;
+        self.check_for(problem, |operand| self.has(operand), &outputs.collect::<Vec<_>>())?;
         self.check_bounds(problem)?;
         self.check_pages(problem)
     }
@@ -103,7 +103,8 @@ impl Inputs<'_> {
         let (shape, row) = (problem.shape(), problem.table_row());
         for (sequence, pages_of) in (0..shape.batch).zip(table.chunks((row as usize).max(1))) {
             let given = self.kv_lengths.and_then(|lengths| lengths.get(sequence as usize));
-            let used = given.map_or(shape.len_kv, |&length| length.min(shape.len_kv)).div_ceil(size);
+            // A length may be above `len_kv`, but the table has no pages for more keys.
+            let used = given.map_or(shape.len_kv, |&length| length).div_ceil(size);
             for (nth, &page) in (0..used).zip(pages_of) {
                 if page >= pages {
                     return Err(BindError::NoSuchPage { sequence, nth, page, pages });

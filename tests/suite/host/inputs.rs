@@ -1,7 +1,7 @@
 //! The host's inputs: each bound, page and length that is refused, met exactly and missed by one.
 
 use wgpu_attention::{
-    Append, BindError, Inputs, Operand, Pages, Philox, Problem, RngState, Rotary, RotaryPairs, Shape,
+    Append, BindError, Inputs, Operand, Pages, Philox, Problem, Quantization, RngState, Rotary, RotaryPairs, Shape,
 };
 
 use super::build;
@@ -59,6 +59,25 @@ fn pages_exist_as_far_as_a_sequence_reaches() {
         assert_eq!(with_lengths, if place[1] < reached { refused(place[0], place[1]) } else { Ok(()) }, "{at}");
     }
     assert_eq!(check(&of(12), None), Ok(()));
+    // What lies past the last sequence's pages is not read.
+    let longer: Vec<u32> = of(12).into_iter().chain([5; 4]).collect();
+    assert_eq!(check(&longer, None), Ok(()));
+    let paged = |len_kv| Problem::builder(SHAPE.kv_len(len_kv)).paged_kv(Pages { count: 5, size: 2 });
+    with_enough(|all| assert_eq!(Inputs { block_table: Some(&[]), ..all }.check(&build(paged(0))), Ok(())));
+}
+
+#[test]
+fn quantized_keys_and_values_are_uploaded_each() {
+    // Words per row: a scale, and two of keys or one of values.
+    let problem = build(Problem::builder(Shape { dim_qk: 8, ..SHAPE }).kv_quantized(Quantization::Int8));
+    let [k, v] = [3 * 7 * 3, 3 * 7 * 2].map(|len| vec![0; len]);
+    with_enough(|all| {
+        let (device, _queue) = noop();
+        let buffers =
+            Inputs { k_words: Some(&k), v_words: Some(&v), ..all }.upload(&device, &problem).expect("complete");
+        let size = |operand| buffers.get(operand).map(wgpu::Buffer::size);
+        assert_eq!([Operand::K, Operand::V].map(size), [Some(4 * 63), Some(4 * 42)]);
+    });
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Layout, MaskFormat, Philox, Problem, ProblemBuilder, RngState, ScoreLayout,
-    Shape, Slopes, candidates, testing,
+    Append, Attention, BlockMask, Caps, Dtype, Gradients, Layout, MaskFormat, Pages, Philox, Problem, ProblemBuilder,
+    Quantization, RngState, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Variant, candidates, testing,
 };
 
 use super::{Kind, build, noop_with_features};
@@ -63,6 +63,47 @@ fn problems() -> Vec<(String, Problem)> {
     problems
 }
 
+/// What appends, rotates and quantizes, with head sizes around those at which a thread has another cell.
+fn appending() -> Vec<Problem> {
+    let sized = |[dim_qk, dim_v]: [u32; 2]| {
+        Problem::builder(Shape::new(1, 4, 3, dim_qk).kv_heads(2).kv_len(64).value_dim(dim_v)).kv_lengths()
+    };
+    let rotary = |pairs| Append { rotary: Some(Rotary { dims: 8, pairs, positions: 64 }), ..Append::default() };
+    let plain = || sized([64, 64]);
+    let few_buffers = |problem: ProblemBuilder| {
+        problem.paged_kv(Pages { count: 4, size: 16 }).q_lengths().append(rotary(RotaryPairs::Halves))
+    };
+    let mut problems: Vec<_> = [[64, 64], [512, 64], [520, 64], [64, 512], [64, 520]].map(sized).into();
+    problems.push(plain().dtype(Dtype::F16));
+    problems.push(plain().kv_quantized(Quantization::Int8));
+    problems.push(plain().kv_quantized(Quantization::Int4));
+    let rotated = [RotaryPairs::Halves, RotaryPairs::Neighbours].map(|pairs| plain().append(rotary(pairs)));
+    let mut problems: Vec<_> = problems.into_iter().map(|problem| problem.append(Append::default())).collect();
+    problems.extend(rotated);
+    problems.extend([few_buffers(plain()), few_buffers(plain().kv_quantized(Quantization::Int8))]);
+    problems.into_iter().map(build).collect()
+}
+
+/// Gradients, by head size and by what scores have.
+fn of_gradients() -> Vec<Gradients> {
+    let sized = |dim_qk: u32, dim_v: u32| {
+        Problem::builder(Shape::new(1, 4, 40, dim_qk).kv_heads(2).kv_len(64).value_dim(dim_v)).lse()
+    };
+    let same = [5, 32, 64, 65, 96, 128, 129, 192, 256, 257].map(|dim| sized(dim, dim));
+    let others = [(32, 300), (300, 32), (576, 512)].map(|(dim_qk, dim_v)| sized(dim_qk, dim_v));
+    let bias = ScoreLayout::broadcast([1, 4, 40, 64]);
+    let plain = sized(64, 64);
+    let scores = [
+        plain.clone().dtype(Dtype::F16),
+        plain.clone().softcap(2.0).bias(Dtype::F32, bias).kv_lengths(),
+        plain.clone().sinks().mask(bias),
+        plain.clone().alibi(Slopes::PerHead).q_lengths(),
+        plain.dropout(0.5, RngState::Buffer),
+    ];
+    let problems = same.into_iter().chain(others).chain(scores);
+    problems.map(|problem| build(problem).gradients().build().unwrap()).collect()
+}
+
 /// Every kind of adapter; and GPUs with what is just enough of something, or just too little.
 fn devices() -> Vec<(String, Caps)> {
     let mut devices: Vec<_> = facts::adapters().into_iter().map(|(name, caps)| (name.to_owned(), caps)).collect();
@@ -108,14 +149,23 @@ fn assert_known(name: &str, text: &str) {
 #[test]
 fn kernels_are_as_they_were_when_last_looked_at() {
     let mut kernels = BTreeMap::new();
+    let mut add = |kernel: &Variant| {
+        kernels.entry(kernel.to_string()).or_insert_with(|| testing::describe(kernel));
+    };
+    for (_, caps) in devices() {
+        for problem in appending() {
+            testing::append(&problem, &caps).unwrap().iter().for_each(&mut add);
+        }
+        for gradients in of_gradients() {
+            testing::gradients(&gradients, &caps).unwrap().iter().for_each(&mut add);
+        }
+    }
     for (_, problem) in problems() {
         for (_, mut caps) in devices() {
             for fill in [1, 1 << 20] {
                 caps.workgroups_to_fill = fill;
                 for variant in candidates(&problem, &caps).unwrap() {
-                    for kernel in testing::kernels(&problem, &variant, &caps).unwrap() {
-                        kernels.entry(kernel.to_string()).or_insert_with(|| testing::describe(&kernel));
-                    }
+                    testing::kernels(&problem, &variant, &caps).unwrap().iter().for_each(&mut add);
                 }
             }
         }
