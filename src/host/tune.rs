@@ -162,16 +162,10 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     let attend = vec![true; length(Operand::Mask)];
     let whole = vec![problem.shape().len_kv; length(Operand::KvLengths)];
     let queries = vec![problem.shape().len_q; length(Operand::QLengths)];
-    let evenly = |operand, total: u32| {
-        let (bounds, steps) = (length(operand), problem.shape().batch.max(1));
-        let bound = |n: usize| u32::try_from(n as u64 * u64::from(total) / u64::from(steps)).unwrap_or(total);
-        (0..bounds).map(bound).collect::<Vec<u32>>()
-    };
     let total = |operand| problem.view(operand).map_or(0, |view| view.extent[2]);
-    let (bounds_q, bounds_k) =
-        (evenly(Operand::CuSeqlensQ, total(Operand::Q)), evenly(Operand::CuSeqlensK, total(Operand::K)));
-    let pages = problem.pages().map_or(1, |pages| pages.count.max(1));
-    let table: Vec<u32> = (0..pages).cycle().take(length(Operand::BlockTable)).collect();
+    let [bounds_q, bounds_k] =
+        [Operand::Q, Operand::K].map(|operand| even_bounds(problem.shape().batch, total(operand)));
+    let table = in_turn(problem.pages().map_or(0, |pages| pages.count), length(Operand::BlockTable));
     let partial = vec![BlockMask::SEEN | BlockMask::HIDDEN; length(Operand::BlockMask)];
     let inputs = Inputs {
         q: &numbers[..length(Operand::Q)],
@@ -197,9 +191,29 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     Ok(inputs.upload(device, problem)?)
 }
 
+/// Where each of so many sequences of nearly the same length begins, and where the last one ends.
+fn even_bounds(sequences: u32, total: u32) -> Vec<u32> {
+    let bound = |n: u32| u64::from(n) * u64::from(total) / u64::from(sequences.max(1));
+    (0..=sequences).map(|n| u32::try_from(bound(n)).unwrap_or(total)).collect()
+}
+
+/// So many entries of a block table, with all pages in turn.
+fn in_turn(pages: u32, entries: usize) -> Vec<u32> {
+    (0..pages.max(1)).cycle().take(entries).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sequences_are_nearly_as_long_and_have_all_pages() {
+        assert_eq!(even_bounds(4, 10), [0, 2, 5, 7, 10]);
+        assert_eq!(even_bounds(2, u32::MAX), [0, u32::MAX / 2, u32::MAX]);
+        assert_eq!(even_bounds(0, 0), [0]);
+        assert_eq!(in_turn(3, 5), [0, 1, 2, 0, 1]);
+        assert_eq!(in_turn(0, 2), [0, 0]);
+    }
     use crate::{Caps, Shape, candidates};
 
     fn by_clock(by_clock: Duration) -> Elapsed {

@@ -45,7 +45,7 @@ pub(super) fn kernel(choices: &Choices) -> Kernel {
     });
     pieces.sites(choices);
     pieces.file(shader!("../../shaders/append.wgsl"));
-    let cells = choices.dim_qk.max(choices.dim_v).div_ceil(CELL).div_ceil(THREADS);
+    let cells = choices.dim_qk.max(choices.dim_v).div_ceil(CELL * THREADS);
     pieces.constants([("CELLS", cells)]);
     let workgroup_bytes = if quantizes { THREADS * 4 } else { 0 };
     Kernel {

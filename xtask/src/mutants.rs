@@ -109,11 +109,22 @@ const STAGES: &[Stage] = &[
             "refused::",
             "block_masks::the_host_may",
             "block_masks::empty_problems",
+            "gradients::host_slices",
         ],
         of: "src/host/",
     },
     Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },
-    Stage { program: Program::Suite, tests: &["gradients::", "gradients_of_gpus::"], of: "src/kernel/gradient" },
+    Stage {
+        program: Program::Suite,
+        tests: &[
+            "gradients::gradients_of_wide",
+            "gradients::layouts",
+            "gradients::sequences",
+            "gradients::only_what",
+            "gradients_of_gpus::larger_blocks_are_right",
+        ],
+        of: "src/kernel/gradient",
+    },
     Stage { program: Program::Suite, tests: &["appending::"], of: "src/kernel/append.rs" },
     Stage { program: Program::Suite, tests: &["merging::"], of: "src/plan/merge.rs" },
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
@@ -125,6 +136,12 @@ struct Stage {
     tests: &'static [&'static str],
     /// The stage runs only for mistakes in files whose paths start with this.
     of: &'static str,
+}
+
+impl Stage {
+    fn is_for(&self, file: &str) -> bool {
+        file.starts_with(self.of)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -148,7 +165,7 @@ enum Fate {
 }
 
 /// A run that takes this many times as long as the one without a mistake counts as hanging, and so as noticed.
-const PATIENCE: u32 = 10;
+const PATIENCE: u32 = 4;
 const LEAST_PATIENCE: Duration = Duration::from_secs(20);
 /// The number of runs at the same time.
 const THREADS: usize = 2;
@@ -159,7 +176,10 @@ pub(crate) fn plant_and_test(only: Option<&str>) -> Result<()> {
     let mutants = write_copy(&copy)?;
     let chosen = choose(&mutants, only)?;
     let programs = build(&copy)?;
-    let patience = run_unmodified(&programs, &copy)?;
+    let stages: Vec<&Stage> =
+        STAGES.iter().filter(|stage| chosen.iter().any(|&n| stage.is_for(&mutants[n].file))).collect();
+    let patience = run_unmodified(&programs, &copy, &stages)?;
+    let stages: Vec<_> = stages.into_iter().zip(patience).collect();
     println!("{} mistakes planted, {} run", mutants.len(), chosen.len());
 
     let next = AtomicUsize::new(0);
@@ -169,7 +189,7 @@ pub(crate) fn plant_and_test(only: Option<&str>) -> Result<()> {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(&number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Fate::Survived = fate(&programs, &copy, (number, &mutants[number].file), &patience) {
+                    if let Fate::Survived = fate(&programs, &copy, (number, &mutants[number].file), &stages) {
                         println!("survived: {}", mutants[number]);
                         survivors.lock().expect("no thread panics").push(number);
                     }
@@ -289,9 +309,9 @@ fn build(copy: &Path) -> Result<Programs> {
 }
 
 /// Runs each stage without a mistake. Returns how long a run with a mistake may take.
-fn run_unmodified(programs: &Programs, copy: &Path) -> Result<Vec<Duration>> {
+fn run_unmodified(programs: &Programs, copy: &Path, stages: &[&Stage]) -> Result<Vec<Duration>> {
     let mut patience = Vec::new();
-    for stage in STAGES {
+    for stage in stages {
         let start = Instant::now();
         let status =
             command(programs, copy, stage).stdout(Stdio::null()).status().context("cannot start a test program")?;
@@ -310,8 +330,8 @@ fn command(programs: &Programs, copy: &Path, stage: &Stage) -> Command {
 }
 
 /// Makes one mistake and runs one stage after another until one notices it.
-fn fate(programs: &Programs, copy: &Path, (number, file): (usize, &str), patience: &[Duration]) -> Fate {
-    for (stage, patience) in STAGES.iter().zip(patience).filter(|(stage, _)| file.starts_with(stage.of)) {
+fn fate(programs: &Programs, copy: &Path, (number, file): (usize, &str), stages: &[(&Stage, Duration)]) -> Fate {
+    for (stage, patience) in stages.iter().filter(|(stage, _)| stage.is_for(file)) {
         let mut command = command(programs, copy, stage);
         command.env("PLANTED", number.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         let passed = command.spawn().is_ok_and(|child| passes(child, *patience));
