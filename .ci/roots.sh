@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the README's two commands on fresh machines: Debian roots with Rust and a linker, and with no graphics driver, GL,
+# Runs the README's first two commands on fresh machines: Debian roots with Rust and a linker, and with no graphics driver, GL,
 # Vulkan or both.
 #
 #     .ci/roots.sh [nothing|gl|vulkan|both]...     as root, on Debian with debootstrap; all four by default

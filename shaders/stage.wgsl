@@ -16,8 +16,8 @@
 // For this kernel, params.len_q is the number of keys in the dispatch, and params.first_row the first of them. Keys that are
 // not valid are not copied.
 //
-// A software GPU runs the text of a workgroup once even if none of its keys is valid, so a workgroup has many keys: a cache with
-// room for many more keys than are valid then costs little.
+// A software GPU runs the text of a workgroup once even if none of its keys is valid. So a workgroup has many keys, and room for
+// many more keys than are valid costs little.
 
 // From the host: KEYS per workgroup.
 

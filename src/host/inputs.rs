@@ -103,8 +103,7 @@ impl Inputs<'_> {
         let (shape, row) = (problem.shape(), problem.table_row());
         for (sequence, pages_of) in (0..shape.batch).zip(table.chunks((row as usize).max(1))) {
             let given = self.kv_lengths.and_then(|lengths| lengths.get(sequence as usize));
-            // A length may be above `len_kv`, but the table has no pages for more keys.
-            let used = given.map_or(shape.len_kv, |&length| length).div_ceil(size);
+            let used = given.map_or(shape.len_kv, |&length| length.min(shape.len_kv)).div_ceil(size);
             for (nth, &page) in (0..used).zip(pages_of) {
                 if page >= pages {
                     return Err(BindError::NoSuchPage { sequence, nth, page, pages });

@@ -149,7 +149,7 @@ pub(crate) enum Keys {
     AllAtOnce(Iterations),
     /// It iterates over query rows instead. One workgroup visits as many as `check.rs` says.
     Rows(Iterations),
-    /// It has no loop over the keys, or one of a few iterations.
+    /// It has no loop over the keys, or one that is far shorter than what drivers allow.
     None,
 }
 

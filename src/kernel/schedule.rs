@@ -1,5 +1,5 @@
 //! The list of the schedules. A schedule says what each thread computes, in which order and with which memory. Each has
-//! a file here and a file in `shaders`.
+//! a file in `shaders`, and a file here that may serve several.
 
 use crate::device::caps::Caps;
 use crate::kernel::choices::{Access, Choices, Results};

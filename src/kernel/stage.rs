@@ -11,8 +11,8 @@ use crate::problem::operand::Operand;
 /// Threads per workgroup.
 pub(super) const THREADS: u32 = 64;
 
-/// Keys or pairs per workgroup that are copied. Each workgroup takes microseconds on a software GPU even if it has no valid
-/// keys, as most have in a large cache. More would leave too few workgroups for the cores.
+/// Keys or pairs per workgroup that are copied: many, because a workgroup without valid keys is not free on a software GPU
+/// (benches/NOTES.md, "Room in a cache"); but not so many that cores are idle.
 pub(super) const COPIED: u32 = 512;
 
 /// The most texels in a row of a texture. Every device supports twice as many, and a row holds a power of two of keys.

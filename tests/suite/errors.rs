@@ -502,6 +502,23 @@ fn running() {
         assert_says(&error, &["`out`", &granted.to_string(), "fewer heads or batches"]);
     }
 
+    // Gradients likewise: nothing is planned for inputs that are wrong, and nothing uploaded that no buffer holds.
+    let gradients = |problem: ProblemBuilder| problem.lse().build().unwrap().gradients().build().unwrap();
+    let with_dout = Inputs { dout: Some(&long), ..right };
+    let wide = gradients(Problem::builder(Shape::new(1, 1, 1, 577)));
+    let few = Inputs { q: &short[..1], ..with_dout };
+    let error = blocking::gradients(&attention, &queue, &wide, &few).unwrap_err();
+    assert!(matches!(error, RunError::Bind(_)), "{error:?}");
+    let (small, small_queue) = Device::noop(&wgpu::DeviceDescriptor {
+        required_limits: wgpu::Limits { max_buffer_size: 1 << 20, ..wgpu::Limits::default() },
+        ..Default::default()
+    });
+    let far = Layout { offset: 1 << 18, ..Layout::bhld(1, 1, 1) };
+    let far = gradients(Problem::builder(Shape::new(1, 1, 1, 1)).out(far));
+    let error = blocking::gradients(&Attention::new(&small), &small_queue, &far, &with_dout).unwrap_err();
+    let need = (1 << 20) + 4;
+    assert_eq!(error, RunError::BufferTooLarge { operand: Operand::Out, need, granted: 1 << 20 });
+
     // A shader without an entry point.
     assert!(testing::substitute(&attention, variant, "fn main() {}".to_owned()).is_some());
     let error = run(&problem, right).unwrap_err();

@@ -26,7 +26,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    /// Run all of CI: format, lints, docs, tests, conformance cases and examples; installs a software GPU driver if there
+    /// Run format, lints, docs, tests, conformance cases and examples; installs a software GPU driver if there
     /// is no GPU
     Test {
         /// Also run the tests marked `#[ignore]`, which are slow or need a large GPU; try every variant and plant every mistake

@@ -1,4 +1,4 @@
-//! What is compiled for: long prompts, single tokens and the gradients of usual models.
+//! What is compiled for: long prompts, single tokens, caches of servers, and the gradients of usual models.
 
 use anyhow::Result;
 use wgpu_attention::{Dtype, Gradients, Pages, Problem, Quantization, Shape};

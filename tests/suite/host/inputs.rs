@@ -63,7 +63,14 @@ fn pages_exist_as_far_as_a_sequence_reaches() {
     let longer: Vec<u32> = of(12).into_iter().chain([5; 4]).collect();
     assert_eq!(check(&longer, None), Ok(()));
     let paged = |len_kv| Problem::builder(SHAPE.kv_len(len_kv)).paged_kv(Pages { count: 5, size: 2 });
-    with_enough(|all| assert_eq!(Inputs { block_table: Some(&[]), ..all }.check(&build(paged(0))), Ok(())));
+    with_enough(|all| {
+        for block_table in [Some(&[][..]), Some(&[99])] {
+            assert_eq!(Inputs { block_table, ..all }.check(&build(paged(0))), Ok(()));
+            let kv_lengths = Some(&[1, 1, 1][..]);
+            let inputs = Inputs { block_table, kv_lengths, ..all };
+            assert_eq!(inputs.check(&build(paged(0).kv_lengths())), Ok(()));
+        }
+    });
 }
 
 #[test]

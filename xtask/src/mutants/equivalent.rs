@@ -55,6 +55,13 @@ const ELSEWHERE: &[Equivalent] = &[
         because: "any small numbers will do",
     },
     Equivalent {
+        file: "src/host/run.rs",
+        function: "submit",
+        text: "Operand::ALL.into_iter().filter(|operand| operand.is_output())",
+        mistake: "always true",
+        because: "inputs are copied too, which nobody reads",
+    },
+    Equivalent {
         file: "src/plan/cut.rs",
         function: "Job::cut",
         text: "pieces.len() + waiting.len()",

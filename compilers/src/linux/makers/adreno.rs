@@ -43,6 +43,17 @@ fn split_flags(line: &str) -> (&str, &str) {
     (&line[..end], line[end..].trim_start())
 }
 
+/// The bytes of one component of `(u32)(xy)r9.w, …`.
+fn bytes_of_type(operands: &str) -> u64 {
+    if split_flags(operands).0.contains("16)") { 2 } else { 4 }
+}
+
+/// How many components `(u32)(xy)r9.w, …` loads.
+fn components(operands: &str) -> u64 {
+    let mask = split_flags(operands).0.split(['(', ')']).find(|flag| flag.starts_with(['x', 'y', 'z', 'w']));
+    mask.map_or(1, |mask| mask.len() as u64)
+}
+
 fn counts(name: &str, operands: &str) -> Counts {
     let one = Counts::other();
     let size = if name.contains("16") { 2 } else { 4 };
@@ -52,7 +63,12 @@ fn counts(name: &str, operands: &str) -> Counts {
         "mad" | "fma" if name.contains(".f") => Counts { multiply_adds: 1, multiplying: 1, ..one },
         "ldl" | "ldlw" => Counts { shared_loads: 1, shared_bytes: size * vectors(), ..one },
         "stl" | "stlw" => Counts { shared_bytes: size * vectors(), ..one },
-        "isam" | "ldib" | "ldg" => Counts { global_loads: 1, global_bytes: 16, ..one },
+        "isam" => Counts { global_loads: 1, global_bytes: bytes_of_type(operands) * components(operands), ..one },
+        "ldib" => {
+            let count = name.split('.').find_map(|part| part.parse::<u64>().ok()).unwrap_or(1);
+            Counts { global_loads: 1, global_bytes: size * count, ..one }
+        }
+        "ldg" => Counts { global_loads: 1, global_bytes: size * vectors(), ..one },
         "ldp" | "stp" => Counts { spills: 1, ..one },
         "exp2" => Counts { special: 1, exponentials: 1, ..one },
         "rcp" | "log2" | "rsq" | "sqrt" | "sin" | "cos" => Counts { special: 1, ..one },
