@@ -2,7 +2,6 @@
 //! scores as `tiled`.
 
 use crate::device::caps::Caps;
-use crate::kernel::DIM_STEP;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
 use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, Work};
@@ -205,7 +204,7 @@ impl Sum {
             Target::Queries => tiled.down_and_across(),
             _ => tiled.transposed().down_and_across(),
         };
-        let column_vectors = dim.min(VALUE_COLUMNS).next_multiple_of(DIM_STEP).div_ceil(4 * across);
+        let column_vectors = dim.min(VALUE_COLUMNS).div_ceil(4 * across);
         let staged = down.max(GROUP);
         let least = Self { inner, outer_vectors: outer / down / 4, column_vectors, staged, down, across };
         let fits = |sum: Self| (sum.w_groups() + sum.x_groups()) * GROUP_BYTES + VOTES_BYTES <= bytes;

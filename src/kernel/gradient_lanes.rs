@@ -88,7 +88,7 @@ pub(super) fn sizes(choices: &Choices, problem: &Problem, pairs: Pairs) -> [[u32
         Pairs::Keys => (problem.stageable_keys(), shape.heads_kv),
         Pairs::Rows => (problem.stored_queries(), shape.heads_q),
     };
-    let count = (u64::from(batches) * u64::from(heads)).saturating_mul(rows.into());
+    let count = [batches, heads, rows].map(u64::from).into_iter().fold(1, u64::saturating_mul);
     [choices.dim_qk / 4, choices.dim_v / 4 + 1].map(|vectors| {
         let height = count.div_ceil(stage::per_row(vectors).into());
         [stage::per_row(vectors) * vectors, u32::try_from(height).unwrap_or(u32::MAX).max(1)]

@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use wgpu_attention::{
-    Append, Attention, BlockMask, Caps, Dtype, Gradients, Layout, MaskFormat, Pages, Philox, Problem, ProblemBuilder,
-    Quantization, RngState, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, Variant, candidates, testing,
+    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, Layout, MaskFormat, MatrixUnit, Multiplier,
+    Operand, Pages, Philox, Problem, ProblemBuilder, Quantization, RngState, Rotary, RotaryPairs, ScoreLayout, Shape,
+    Slopes, Tiles, Variant, candidates, testing,
 };
 
 use super::{Kind, build, noop_with_features};
@@ -34,6 +35,10 @@ fn problems() -> Vec<(String, Problem)> {
         [(1, 32, 32), (40, 64, 64), (40, 130, 130), (40, 257, 16), (3, 64, 300), (40, 64, 500), (40, 5, 3)]
     {
         add(format!("f16, {rows} rows, {dim_qk} and {dim_v}"), sized(rows, dim_qk, dim_v).dtype(Dtype::F16));
+    }
+    // Where a matrix unit's registers are just enough for a shape, or just too few.
+    for (dim_qk, dim_v) in [(160, 224), (192, 208), (144, 256)] {
+        add(format!("f16, 40 rows, {dim_qk} and {dim_v}"), sized(40, dim_qk, dim_v).dtype(Dtype::F16));
     }
     let mask = ScoreLayout::broadcast([1; 4]);
     let plain = sized(40, 32, 32);
@@ -100,8 +105,13 @@ fn of_gradients() -> Vec<Gradients> {
         plain.clone().alibi(Slopes::PerHead).q_lengths(),
         plain.dropout(0.5, RngState::Buffer),
     ];
-    let problems = same.into_iter().chain(others).chain(scores);
-    problems.map(|problem| build(problem).gradients().build().unwrap()).collect()
+    let tiles =
+        [(1, 32), (32, 64), (1000, 96)].map(|(rows, keys)| sized(32, 32).block_mask(BlockMask::new(rows, keys)));
+    let problems = same.into_iter().chain(others).chain(scores).chain(tiles);
+    let all = problems.map(|problem| build(problem).gradients().build().unwrap());
+    let some = [Operand::Dq, Operand::Dk, Operand::Dv]
+        .map(|operand| build(sized(64, 64)).gradients().dlse().of([operand]).build().unwrap());
+    all.chain(some).collect()
 }
 
 /// Every kind of adapter; and GPUs with what is just enough of something, or just too little.
@@ -112,6 +122,10 @@ fn devices() -> Vec<(String, Caps)> {
         change(&mut caps);
         devices.push((name, caps));
     };
+    add("a matrix unit of 8 in 64".to_owned(), "NVIDIA's matrix unit", &|caps| {
+        let (tiles, multiplier) = (Tiles::Vectors, Multiplier::Unit);
+        caps.matrix_unit = Some(MatrixUnit { fragment: Fragment::Side8, subgroup: 64, tiles, multiplier });
+    });
     for registers in [191, 192, 254, 255] {
         add(format!("{registers} registers"), "NVIDIA", &|caps| {
             caps.thread_registers = registers;
@@ -206,8 +220,10 @@ fn staged_kernels_bind_what_they_declare() {
     let attention = Attention::with_caps(&device, caps);
     without_error(&device, || attention.plan(&problem).unwrap());
     // A texture has a row even where there are no keys.
-    let empty = build(Problem::builder(Shape::new(1, 1, 40, 32).kv_len(0)));
+    let empty = build(Problem::builder(Shape::new(1, 1, 40, 32).kv_len(0)).lse());
     without_error(&device, || attention.plan(&empty).unwrap().scratch());
+    let gradients = empty.gradients().build().unwrap();
+    without_error(&device, || attention.plan_gradients(&gradients).unwrap().scratch());
 }
 
 /// A kernel moves elements one at a time if they do not lie in fours, whatever the kernel that it works for does. The

@@ -400,3 +400,26 @@ fn staged_keys_fit_their_textures() {
     let wide_keys = Shape { dim_qk: 256, ..wide };
     assert!(is_staged(wide_keys.kv_len(4096 * 64), 4096) && !is_staged(wide_keys.kv_len(4096 * 64 + 1), 4096));
 }
+
+/// The same for gradients, which stage pairs with one more texel, of keys and of rows.
+#[test]
+fn staged_pairs_fit_their_textures() {
+    let (device, _queue) = noop_with_features();
+    let is_staged = |shape: Shape, side| {
+        let mut caps = SOFTWARE.caps(&device);
+        caps.texture_side = side;
+        let gradients = build(Problem::builder(shape).lse()).gradients().build().unwrap();
+        let variants = testing::gradients(&gradients, &caps).unwrap();
+        variants.iter().any(|variant| testing::schedule(variant) == "gradient_lanes_queries")
+    };
+    let few = Shape::new(1, 1, 100, 32);
+    assert!(is_staged(few, 4096) && !is_staged(few, 4095));
+    // A row of a texture holds 256 pairs with 32 numbers and a texel, or 128 with 64.
+    for (shape, pairs) in [(few, 4096 * 256), (few.value_dim(64), 4096 * 128)] {
+        assert!(is_staged(shape.kv_len(pairs), 4096), "{pairs}");
+        assert!(!is_staged(shape.kv_len(pairs + 1), 4096), "{pairs}");
+        let rows = |len_q| Shape { len_q, ..shape };
+        assert!(is_staged(rows(pairs), 4096), "{pairs}");
+        assert!(!is_staged(rows(pairs + 1), 4096), "{pairs}");
+    }
+}
