@@ -8,7 +8,7 @@ use crate::kernel::gradient_lanes::Pairs;
 use crate::kernel::record::Kernel;
 use crate::kernel::schedule::Schedule;
 use crate::kernel::slots::Space;
-use crate::kernel::{MAX_DIM, block_mask, gradient_lanes, stage, text};
+use crate::kernel::{block_mask, gradient_lanes, stage, text};
 use crate::problem::Problem;
 use crate::problem::builder::Sharing;
 use crate::problem::merge::Merge;
@@ -70,7 +70,7 @@ impl Variant {
         let Choices { kv_lengths, queries, .. } = all;
         let keys = if rows == NewRows::Queries { all.keys.without_places() } else { all.keys };
         // All columns of the values, which are not cut.
-        let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(Schedule::Append.dim_step());
+        let dim_v = problem.shape().dim_v.next_multiple_of(Schedule::Append.dim_step());
         let storage = Storage { out: all.storage.q, ..all.storage };
         let moved = Choices { storage, dim_v, append, ..all.of_elements() };
         Some(Self::new(Schedule::Append, Choices { kv_lengths, queries, keys, ..moved }))
@@ -80,7 +80,7 @@ impl Variant {
     pub(super) fn of_gradient(schedule: Schedule, problem: &Problem, access: Access) -> Self {
         let all = Choices::of(problem, access, schedule.dim_step());
         // A gradient of the weights is a product with all columns of a value.
-        let dim_v = problem.shape().dim_v.min(MAX_DIM).next_multiple_of(schedule.dim_step());
+        let dim_v = problem.shape().dim_v.next_multiple_of(schedule.dim_step());
         if let Schedule::StagePairs(pairs) = schedule {
             let moved = Choices { dim_v, ..all.of_elements() };
             return Self::new(

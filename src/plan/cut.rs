@@ -161,8 +161,8 @@ impl Job<'_> {
         let pairs = match self.kernel.block.counts {
             Counts::SeenKeys => rows * group,
             Counts::BiasRows(_) => {
-                let shared = shared_by(self.problem).map(u64::from);
-                shared[0].saturating_mul(shared[1]).saturating_mul(shared[2]).saturating_mul(keys)
+                let [batches, heads, rows, _] = shared_by(self.problem).map(u64::from);
+                [batches, heads, rows, keys].into_iter().fold(1, u64::saturating_mul)
             }
             _ => keys,
         };
@@ -179,7 +179,11 @@ impl Job<'_> {
 mod tests {
     use super::*;
     use crate::kernel::record::TILE_KEYS;
-    use crate::kernel::select::candidates;
+    use crate::kernel::select::{block_mask_variant, candidates, weights_candidates};
+    use crate::kernel::select_gradients::gradient_variants;
+    use crate::problem::block_mask::BlockMask;
+    use crate::problem::builder::ProblemBuilder;
+    use crate::problem::dtype::Dtype;
     use crate::problem::layout::{Layout, ScoreLayout};
     use crate::problem::positions::{Diagonal, Window};
     use crate::problem::shape::Shape;
@@ -327,6 +331,81 @@ mod tests {
         assert!(n > 1);
         assert_eq!(parts, [0..n * 260, n * 260..n * 520, n * 520..n * (520 + 68)]);
         assert_eq!(split.view(&problem).extent[3], n * (520 + 68));
+    }
+
+    /// Calls `act` with the job of the kernel that computes a gradient.
+    fn with_gradient<T>(problem: &ProblemBuilder, of: Operand, act: impl FnOnce(&Job<'_>) -> T) -> T {
+        let gradients = problem.clone().lse().build().expect("valid").gradients().of([of]).build().expect("valid");
+        let variants = gradient_variants(gradients.problem(), &caps()).expect("runs everywhere");
+        let kernel = variants.last().expect("there is one").kernel();
+        act(&Job { problem: gradients.problem(), kernel: &kernel, split: Split { parts: 1, step: 1 }, caps: &caps() })
+    }
+
+    #[test]
+    fn a_gradient_costs_what_its_products_cost() {
+        let shape = Shape::new(3, 10, 37, 13).kv_heads(5).kv_len(41).value_dim(7);
+        let biased = |dims| Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast(dims));
+        let pairs = 3 * 10 * 37 * 41;
+        for (bias, of, numbers) in [
+            ([1; 4], Operand::Dq, 2 * 13 + 7),
+            ([1; 4], Operand::Dk, 2 * 13 + 7),
+            ([1; 4], Operand::Dv, 13 + 2 * 7),
+            ([3, 10, 37, 41], Operand::Dbias, 13 + 2 * 7),
+            ([1, 10, 37, 41], Operand::Dbias, 13 + 2 * 7),
+            ([3, 1, 37, 41], Operand::Dbias, 13 + 2 * 7),
+            ([3, 10, 1, 41], Operand::Dbias, 13 + 2 * 7),
+        ] {
+            let flop = with_gradient(&biased(bias), of, |job| job.flop(&Piece::whole(job.problem, job.kernel.block)));
+            assert_eq!(flop, pairs * 2 * numbers, "{of}, {bias:?}");
+        }
+        let vast = Shape::new(1 << 10, 1 << 10, 1 << 29, 1).kv_heads(1).kv_len(1 << 29);
+        let vast =
+            Problem::builder(vast).bias(Dtype::F32, ScoreLayout::broadcast([1; 4])).lse().build().expect("valid");
+        let vast = vast.gradients().of([Operand::Dbias]).build().expect("valid");
+        with_gradient(&biased([1; 4]), Operand::Dbias, |job| {
+            let vast = Job { problem: vast.problem(), ..*job };
+            assert_eq!(vast.flop(&Piece::whole(vast.problem, job.kernel.block)), u64::MAX);
+        });
+    }
+
+    #[test]
+    fn keys_of_a_gradient_are_cut_between_blocks() {
+        let problem = Problem::builder(Shape::new(1, 1, 40, 8).kv_len(1000));
+        with_gradient(&problem, Operand::Dk, |job| {
+            let tight = Job { caps: &Caps { dispatch_flop: 1, ..caps() }, ..*job };
+            let pieces = tight.cut().expect("can be cut");
+            assert!(pieces.len() > 1);
+            assert!(pieces.iter().all(|piece| piece.rows.start.is_multiple_of(job.kernel.block.rows)), "{pieces:?}");
+        });
+    }
+
+    #[test]
+    fn ragged_rows_are_cut_into_single_blocks() {
+        // Three sequences of 100 rows together have at most ⌊100 / 32⌋ + 3 blocks.
+        let problem = Problem::builder(Shape::new(3, 2, 40, 8).kv_len(41)).ragged_q(100).build().expect("valid");
+        with_job(&problem, &caps(), |job| {
+            assert_eq!(job.kernel.block.rows, 32);
+            let whole = Piece::whole(&problem, job.kernel.block);
+            assert_eq!(job.flop(&whole), 2 * 6 * 32 * 41 * 2 * (8 + 8));
+        });
+        let pieces = pieces(&problem, &Caps { dispatch_flop: 1, ..caps() });
+        assert_eq!(pieces.len(), 2 * 6);
+    }
+
+    #[test]
+    fn only_weights_are_those_of_chosen_rows() {
+        let tiles =
+            Problem::builder(Shape::new(2, 4, 100, 32)).weights_of([1], 3..5).block_mask(BlockMask::new(32, 32));
+        let problem = tiles.build().expect("valid");
+        let kernel = block_mask_variant(&problem, &caps()).expect("runs everywhere").kernel();
+        let job = Job { problem: &problem, kernel: &kernel, split: Split { parts: 1, step: 1 }, caps: &caps() };
+        assert_eq!(job.cut().expect("fits"), [Piece::whole(&problem, kernel.block)]);
+        let kernel = weights_candidates(&problem, &caps()).expect("runs everywhere")[0].kernel();
+        let pieces = Job { kernel: &kernel, ..job }.cut().expect("fits");
+        assert_eq!(
+            pieces.iter().map(|piece| (piece.heads.clone(), piece.rows.clone())).collect::<Vec<_>>(),
+            [(1..2, 3..5)]
+        );
     }
 
     #[test]

@@ -195,3 +195,41 @@ fn halves(piece: &Piece) -> Option<[Piece; 2]> {
     }
     halve(&piece.columns, 4).map(|halves| halves.map(|columns| Piece { columns, ..piece.clone() }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(shape: Shape, pairs: u32, caps: &Caps) -> Result<Vec<Piece>, PlanError> {
+        let merge = Merge::builder(shape, pairs).build().expect("valid");
+        let kernel = merge_variant(&merge, caps).expect("runs everywhere").kernel();
+        Job { merge: &merge, kernel: &kernel, caps }.cut()
+    }
+
+    #[test]
+    fn each_limit_is_met_exactly() {
+        let caps = Caps { dispatch_flop: u64::MAX, ..Caps::from_limits(&wgpu::Limits::default()) };
+        let shape = Shape::new(5, 3, 7, 8);
+        let count = |caps: &Caps| pieces(shape, 3, caps).expect("can be cut").len();
+        let elements = 5 * 3 * 7 * 8;
+        assert_eq!(count(&Caps { dispatch_flop: elements * 2 * 3, ..caps }), 1);
+        assert_eq!(count(&Caps { dispatch_flop: elements * 2 * 3 - 1, ..caps }), 2);
+        assert_eq!(count(&Caps { workgroups: 5, ..caps }), 1);
+        assert_eq!(count(&Caps { workgroups: 4, ..caps }), 2);
+        // Shaders index elements with 32 bits, whatever the device binds.
+        let wide = Caps { binding_bytes: 1 << 40, ..caps };
+        assert!(pieces(Shape::new(24, 1, 1 << 17, 256), 2, &wide).expect("can be cut").len() > 1);
+        let hasty = Caps { dispatch_flop: 1, ..caps };
+        let narrow = Caps { binding_alignment: 4, ..hasty };
+        let merge = Merge::builder(Shape::new(1, 1, 7, 1), 3).build().expect("valid");
+        let kernel = merge_variant(&merge, &narrow).expect("runs everywhere").kernel();
+        let job = Job { merge: &merge, kernel: &kernel, caps: &narrow };
+        let pieces_of_rows = job.cut().expect("can be cut");
+        assert_eq!(pieces_of_rows.len(), 7);
+        let mut slices = pieces_of_rows.iter().flat_map(|piece| job.slices(piece));
+        assert!(slices.all(|slice| slice.offset_bytes % 16 == 0));
+        let many = |batch| pieces(Shape::new(batch, 1, 1, 4), 3, &hasty).map(|pieces| pieces.len());
+        assert_eq!(many(1 << 16), Ok(1 << 16));
+        assert_eq!(many((1 << 16) + 1), Err(PlanError::TooManyDispatches { most: MOST_DISPATCHES }));
+    }
+}

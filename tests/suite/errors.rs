@@ -231,6 +231,11 @@ fn planning() {
     assert_says(&refused, &[&variant.to_string(), "global item", "plan again", "another driver"]);
     let nothing_new = Attention::new(&device).plan_append(&plain).unwrap_err();
     assert_eq!(nothing_new, PlanError::NoAppend);
+    let wide = Problem::builder(Shape::new(1, 1, 1, 577)).append(Append::default()).build().unwrap();
+    let too_wide = PlanError::HeadSize { axis: "dim_qk", dim: 577, most: 576 };
+    assert_eq!(Attention::new(&device).plan_append(&wide).unwrap_err(), too_wide);
+    let wide = Problem::builder(Shape::new(1, 1, 1, 577)).lse().build().unwrap().gradients().build().unwrap();
+    assert_eq!(Attention::new(&device).plan_gradients(&wide).unwrap_err(), too_wide);
     assert_says(&nothing_new, &["appends nothing", "ProblemBuilder::append"]);
     assert_says(&no_tiles, &["no block mask", "ProblemBuilder::block_mask"]);
     assert_says(&error, &["dim_qk = 577", "1 to 576"]);
@@ -280,6 +285,11 @@ fn planning() {
     let error = error.unwrap_err();
     assert!(matches!(error, PlanError::TooManyPairs { pairs: 497, most: 496, .. }), "{error:?}");
     assert_says(&error, &["497 pairs", "up to 496", "fewer pairs at a time"]);
+    Attention::with_caps(&device, brief).plan_merge(&Merge::builder(shape(), 496).build().unwrap()).unwrap();
+    let mut few = caps;
+    few.storage_buffers = 2;
+    let error = Attention::with_caps(&device, few).plan_merge(&alone).unwrap_err();
+    assert!(matches!(error, PlanError::Limit { limit: "max_storage_buffers_per_shader_stage", .. }), "{error:?}");
 
     let mut hasty = caps;
     hasty.dispatch_flop = 1;

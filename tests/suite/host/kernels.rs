@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use wgpu_attention::{
-    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, Layout, MaskFormat, MatrixUnit, Multiplier,
+    Append, Attention, BlockMask, Caps, Dtype, Fragment, Gradients, Layout, MaskFormat, MatrixUnit, Merge, Multiplier,
     Operand, Pages, Philox, Problem, ProblemBuilder, Quantization, RngState, Rotary, RotaryPairs, ScoreLayout, Shape,
     Slopes, Tiles, Variant, candidates, testing,
 };
@@ -53,6 +53,8 @@ fn problems() -> Vec<(String, Problem)> {
     add("f16, tiles".to_owned(), plain.clone().dtype(Dtype::F16).block_mask(BlockMask::new(32, 64)));
     add("mask_mod".to_owned(), plain.clone().aux(3).mask_mod(program));
     add("shared buffers".to_owned(), plain.clone().shared_buffers().kv_lengths().mask_as(MaskFormat::WordsHide, mask));
+    add("pages".to_owned(), plain.clone().kv_lengths().paged_kv(Pages { count: 4, size: 16 }));
+    add("ragged".to_owned(), plain.clone().ragged_q(100).ragged_kv(200));
     add("a cache in f16".to_owned(), plain.clone().kv_dtype(Dtype::F16).out_dtype(Dtype::Bf16));
     for dim in [64, 128, 160] {
         add(format!("mask, 40 rows, {dim} and {dim}"), sized(40, dim, dim).mask(mask));
@@ -78,7 +80,7 @@ fn appending() -> Vec<Problem> {
     let few_buffers = |problem: ProblemBuilder| {
         problem.paged_kv(Pages { count: 4, size: 16 }).q_lengths().append(rotary(RotaryPairs::Halves))
     };
-    let mut problems: Vec<_> = [[64, 64], [512, 64], [520, 64], [64, 512], [64, 520]].map(sized).into();
+    let mut problems: Vec<_> = [[64, 64], [30, 30], [512, 64], [520, 64], [64, 512], [64, 520]].map(sized).into();
     problems.push(plain().dtype(Dtype::F16));
     problems.push(plain().kv_quantized(Quantization::Int8));
     problems.push(plain().kv_quantized(Quantization::Int4));
@@ -102,6 +104,7 @@ fn of_gradients() -> Vec<Gradients> {
         plain.clone().dtype(Dtype::F16),
         plain.clone().softcap(2.0).bias(Dtype::F32, bias).kv_lengths(),
         plain.clone().sinks().mask(bias),
+        plain.clone().sinks().kv_lengths(),
         plain.clone().alibi(Slopes::PerHead).q_lengths(),
         plain.dropout(0.5, RngState::Buffer),
     ];
@@ -166,7 +169,9 @@ fn kernels_are_as_they_were_when_last_looked_at() {
     let mut add = |kernel: &Variant| {
         kernels.entry(kernel.to_string()).or_insert_with(|| testing::describe(kernel));
     };
+    let merges = [5, 64].map(|dim| Merge::builder(Shape::new(1, 2, 8, dim), 3).build().unwrap());
     for (_, caps) in devices() {
+        merges.iter().for_each(|merge| add(&testing::merge(merge, &caps).unwrap()));
         for problem in appending() {
             testing::append(&problem, &caps).unwrap().iter().for_each(&mut add);
         }
@@ -222,8 +227,12 @@ fn staged_kernels_bind_what_they_declare() {
     // A texture has a row even where there are no keys.
     let empty = build(Problem::builder(Shape::new(1, 1, 40, 32).kv_len(0)).lse());
     without_error(&device, || attention.plan(&empty).unwrap().scratch());
-    let gradients = empty.gradients().build().unwrap();
-    without_error(&device, || attention.plan_gradients(&gradients).unwrap().scratch());
+    let gradients = |problem: &Problem| problem.gradients().build().unwrap();
+    without_error(&device, || attention.plan_gradients(&gradients(&empty)).unwrap().scratch());
+    // One row of each texture, of keys and of rows, 512 pairs of 8 texels and 256 of 9; and the sums of 40 rows.
+    let problem = build(Problem::builder(Shape::new(1, 1, 40, 32)).lse());
+    let plan = without_error(&device, || attention.plan_gradients(&gradients(&problem)).unwrap());
+    assert_eq!(plan.scratch_bytes(), 2 * 16 * (512 * 8 + 256 * 9) + 40 * 16);
 }
 
 /// A kernel moves elements one at a time if they do not lie in fours, whatever the kernel that it works for does. The

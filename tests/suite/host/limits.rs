@@ -2,7 +2,7 @@
 
 use wgpu::Device;
 use wgpu_attention::{
-    Attention, Caps, Dtype, Layout, Operand, PlanError, Problem, ScoreLayout, Shape, Variant, testing,
+    Attention, BlockMask, Caps, Dtype, Layout, Operand, PlanError, Problem, ScoreLayout, Shape, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features, plan_by};
@@ -422,4 +422,21 @@ fn staged_pairs_fit_their_textures() {
         assert!(is_staged(rows(pairs), 4096), "{pairs}");
         assert!(!is_staged(rows(pairs + 1), 4096), "{pairs}");
     }
+}
+
+/// On a driver that ends loops early, the kernels for every device compute gradients where lanes would have too many iterations.
+#[test]
+fn gradients_that_lanes_cannot_finish_are_computed_otherwise() {
+    let (device, _queue) = noop_with_features();
+    let tiles = BlockMask::new(1, 32);
+    let problem = Problem::builder(Shape::new(1, 1, 100, 128).kv_len(1000)).lse().block_mask(tiles);
+    let gradients = build(problem).gradients().build().unwrap();
+    let first = |iterations| {
+        let mut caps = SOFTWARE.caps(&device);
+        caps.loop_iterations = iterations;
+        let variants = testing::gradients(&gradients, &caps).ok()?;
+        variants.iter().map(testing::schedule).find(|name| name.contains("quer"))
+    };
+    assert_eq!(first(10_000), Some("gradient_queries"));
+    assert_eq!(first(100_000), Some("gradient_lanes_queries"));
 }

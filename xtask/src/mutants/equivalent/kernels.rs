@@ -291,6 +291,27 @@ pub(super) const IN_KERNELS: &[Equivalent] = &[
         because: "head sizes are multiples of 16",
     },
     Equivalent {
+        file: "src/kernel/select.rs",
+        function: "software_lanes",
+        text: "!IN_BROWSER && caps.is_software",
+        mistake: "without its left half",
+        because: "these tests do not run in a browser",
+    },
+    Equivalent {
+        file: "src/kernel/select.rs",
+        function: "on_matrices",
+        text: "IN_BROWSER",
+        mistake: "always false",
+        because: "these tests do not run in a browser",
+    },
+    Equivalent {
+        file: "src/kernel/stage.rs",
+        function: "per_row",
+        text: "WIDTH / texels",
+        mistake: "rounded up",
+        because: "no head size is so close to a power of two",
+    },
+    Equivalent {
         file: "src/kernel/tiled.rs",
         function: "Tiled::kernel",
         text: "",
