@@ -178,7 +178,7 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::record::TILE_KEYS;
+    use crate::kernel::record::{Block, TILE_KEYS};
     use crate::kernel::select::{block_mask_variant, candidates, weights_candidates};
     use crate::kernel::select_gradients::gradient_variants;
     use crate::problem::block_mask::BlockMask;
@@ -369,6 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_has_a_workgroup_per_block_of_rows_and_tile_of_keys() {
+        let biased = |len_q, len_kv| {
+            let shape = Shape::new(1, 1, len_q, 13).kv_len(len_kv).value_dim(7);
+            Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast([1, 1, len_q, len_kv]))
+        };
+        let grid = |job: &Job<'_>| job.grid(&Piece::whole(job.problem, job.kernel.block));
+        with_gradient(&biased(45, 70), Operand::Dbias, |job| assert_eq!(grid(job), [2 * 3, 1, 1]));
+        with_gradient(&biased(1 << 29, 1 << 29), Operand::Dbias, |job| assert_eq!(grid(job), [u32::MAX, 1, 1]));
+        with_gradient(&biased(45, 0), Operand::Dbias, |job| assert_eq!(job.cut(), Ok(Vec::new())));
+        let columns =
+            |of| with_gradient(&biased(45, 70), of, |job| Piece::whole(job.problem, job.kernel.block).columns);
+        assert_eq!([Operand::Dq, Operand::Dk, Operand::Dv].map(columns), [0..13, 0..13, 0..7]);
+    }
+
+    #[test]
     fn keys_of_a_gradient_are_cut_between_blocks() {
         let problem = Problem::builder(Shape::new(1, 1, 40, 8).kv_len(1000));
         with_gradient(&problem, Operand::Dk, |job| {
@@ -388,8 +403,27 @@ mod tests {
             let whole = Piece::whole(&problem, job.kernel.block);
             assert_eq!(job.flop(&whole), 2 * 6 * 32 * 41 * 2 * (8 + 8));
         });
-        let pieces = pieces(&problem, &Caps { dispatch_flop: 1, ..caps() });
-        assert_eq!(pieces.len(), 2 * 6);
+        let single = pieces(&problem, &Caps { dispatch_flop: 1, ..caps() });
+        assert_eq!(single.len(), 2 * 6);
+        // The same of keys.
+        let ragged = |batch| Problem::builder(Shape::new(batch, 2, 40, 8).kv_len(41)).ragged_q(100).ragged_kv(200);
+        with_gradient(&ragged(3), Operand::Dk, |job| {
+            assert_eq!(job.kernel.block.rows, 32);
+            let whole = Piece::whole(job.problem, job.kernel.block);
+            assert_eq!((whole.batch, whole.rows), (0..1, 0..200 / 32 + 3));
+        });
+        // Rows of a group's heads together, 4 per workgroup.
+        let few = Problem::builder(Shape::new(3, 4, 1, 8).kv_heads(2).kv_len(41)).ragged_q(100).build().expect("valid");
+        with_job(&few, &caps(), |job| {
+            let Block { counts, rows, .. } = job.kernel.block;
+            assert_eq!(counts, Counts::GroupedRows);
+            assert_eq!(Piece::whole(&few, job.kernel.block).rows, 0..200 / rows + 3);
+        });
+        // No rows, or no sequences, whatever room the tensors have.
+        let no_rows = Problem::builder(Shape::new(3, 2, 40, 8)).ragged_q(0).build().expect("valid");
+        assert!(pieces(&no_rows, &caps()).is_empty());
+        with_gradient(&ragged(0), Operand::Dk, |job| assert_eq!(job.cut(), Ok(Vec::new())));
+        assert!(pieces(&ragged(0).build().expect("valid"), &caps()).is_empty());
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod tests {
     use super::*;
     use crate::device::caps::Caps;
     use crate::kernel::select::candidates;
+    use crate::kernel::select_gradients::gradient_variants;
     use crate::plan::split::Split;
     use crate::problem::builder::{ProblemBuilder, Slopes};
     use crate::problem::dtype::Dtype;
@@ -194,6 +195,42 @@ mod tests {
             assert_eq!((told.first_batch, told.first_head, told.first_row), (7, first_head, 1));
             assert_eq!((told.len_q, told.dim_v, told.group), (1, 2, 3));
         }
+    }
+
+    #[test]
+    fn blocks_of_ragged_rows_are_numbered() {
+        let piece = Piece { batch: 0..1, heads: 0..1, rows: 2..5, columns: 0..8 };
+        let told = of(&Problem::builder(Shape::new(3, 1, 40, 8)).ragged_q(100), &piece);
+        assert_eq!((told.first_block, told.first_row, told.len_q), (2, 0, 3));
+    }
+
+    #[test]
+    fn a_gradient_is_told_what_it_computes_and_what_it_visits() {
+        let shape = Shape::new(3, 4, 45, 13).kv_heads(2).kv_len(70).value_dim(7);
+        let piece = Piece { batch: 0..1, heads: 1..2, rows: 32..64, columns: 0..13 };
+        let of = |bias, operand| {
+            let caps = Caps::from_limits(&wgpu::Limits::default());
+            let problem = Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast(bias)).lse().build();
+            let gradients = problem.expect("valid").gradients().of([operand]).build().expect("valid");
+            let variants = gradient_variants(gradients.problem(), &caps).expect("runs everywhere");
+            let kernel = variants.last().expect("there is one").kernel();
+            let split = Split { parts: 1, step: 1 };
+            params(&Job { problem: gradients.problem(), kernel: &kernel, split, caps: &caps }, &piece, &[])
+        };
+        let told = of([3, 4, 45, 70], Operand::Dk);
+        assert_eq!((told.len_q, told.first_row, told.gradient_begin), (45, 0, 32));
+        assert_eq!((told.dim_v, told.columns), (7, 13));
+        let told = of([1; 4], Operand::Dbias);
+        assert_eq!(told.shared_by, [3, 4, 2, 3], "45 rows in blocks of 32, 70 keys in tiles of 32");
+    }
+
+    #[test]
+    fn dropout_is_told_its_state_and_its_scale() {
+        let piece = Piece { batch: 0..1, heads: 0..1, rows: 0..1, columns: 0..8 };
+        let state = RngState::Fixed(Philox { seed: [3, 5], offset: 7 });
+        let told = of(&Problem::builder(Shape::new(1, 1, 1, 8)).dropout(0.75, state), &piece);
+        assert_eq!(told.rng, [3, 5, 7, 3 << 30]);
+        assert_eq!(told.kept_scale, 4.0);
     }
 
     #[test]

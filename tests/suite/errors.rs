@@ -229,6 +229,8 @@ fn planning() {
     let refused = attention.plan(&plain).unwrap_err();
     assert!(matches!(&refused, PlanError::Refused { variant: named, .. } if named == variant), "{refused:?}");
     assert_says(&refused, &[&variant.to_string(), "global item", "plan again", "another driver"]);
+    // The next plan compiles it again.
+    attention.plan(&plain).unwrap();
     let nothing_new = Attention::new(&device).plan_append(&plain).unwrap_err();
     assert_eq!(nothing_new, PlanError::NoAppend);
     let wide = Problem::builder(Shape::new(1, 1, 1, 577)).append(Append::default()).build().unwrap();

@@ -2,8 +2,8 @@
 
 use wgpu::{Buffer, BufferBinding, BufferSize, BufferUsages, Device, Queue};
 use wgpu_attention::{
-    Attention, BindError, Call, Caps, Dtype, Inputs, Layout, Operand, Operands, Plan, Problem, Readback, ReadbackError,
-    ScoreLayout, Shape,
+    Append, Attention, BindError, BlockMask, Call, Caps, Dtype, Inputs, Layout, Operand, Operands, Plan, Problem,
+    Readback, ReadbackError, ScoreLayout, Shape, testing,
 };
 
 use super::build;
@@ -41,6 +41,35 @@ impl Fixture {
     fn bind(&self, out: BufferBinding<'_>, lse: BufferBinding<'_>) -> Result<Call, BindError> {
         let [q, k, v] = self.inputs.each_ref().map(Buffer::as_entire_buffer_binding);
         without_error(&self.device, || self.plan.bind(&Operands::new(q, k, v, out).with(Operand::Lse, lse)))
+    }
+}
+
+/// Attention reads what another plan appends, and binds nothing new.
+#[test]
+fn attention_binds_nothing_that_is_appended() {
+    let shape = Shape::new(3, 2, 7, 5);
+    let fixture = Fixture::new(&build(Problem::builder(shape).lse().append(Append::default())));
+    let [out, lse] = [840, 168].map(|size| buffer(&fixture.device, size));
+    assert!(fixture.bind(out.as_entire_buffer_binding(), lse.as_entire_buffer_binding()).is_ok());
+}
+
+/// A plan of gradients, of appending or of a block mask is one for other lengths, too.
+#[test]
+fn a_resized_plan_computes_what_it_did() {
+    let (device, _queue) = noop();
+    let attention = Attention::new(&device);
+    let shape = Shape::new(1, 2, 7, 5);
+    let gradients = build(Problem::builder(shape).lse()).gradients().build().unwrap();
+    let appending = build(Problem::builder(shape).append(Append::default()));
+    let tiles = build(Problem::builder(shape).block_mask(BlockMask::new(32, 32)));
+    for (plan, last) in [
+        (attention.plan_gradients(&gradients).unwrap(), "gradient_values"),
+        (attention.plan_append(&appending).unwrap(), "append"),
+        (attention.plan_block_mask(&tiles).unwrap(), "block_mask"),
+    ] {
+        let resized = plan.resized(9, 11).unwrap();
+        assert_eq!(resized.problem().shape().kv_len(11).len_q, 9);
+        assert_eq!(resized.variants().last().map(testing::schedule), Some(last));
     }
 }
 
