@@ -128,6 +128,11 @@ const STAGES: &[Stage] = &[
     Stage { program: Program::Suite, tests: &["appending::"], of: "src/kernel/append.rs" },
     Stage { program: Program::Suite, tests: &["merging::"], of: "src/plan/merge.rs" },
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
+    Stage {
+        program: Program::Suite,
+        tests: &["gradients::the_same_inputs", "gradients::sequences", "gradients::operands"],
+        of: "src/plan/",
+    },
 ];
 
 /// A test program and which of its tests run: all of them if `tests` is empty.

@@ -1,7 +1,7 @@
 //! Scratch: how much a plan needs, and which other plans can use it.
 
 use wgpu::Device;
-use wgpu_attention::{BindError, Plan, Problem, Scratch, Shape};
+use wgpu_attention::{Attention, BindError, Plan, Problem, Scratch, Shape};
 
 use super::{Kind, build, noop_with_features, plan_by};
 use crate::record::{buffers, operands, without_error};
@@ -18,6 +18,12 @@ fn splitting(device: &Device, rows: u32, dim_v: u32) -> Plan {
     caps.workgroups_to_fill = 1 << 20;
     let problem = build(Problem::builder(Shape::new(1, 1, rows, 8).value_dim(dim_v).kv_len(1031)));
     plan_by("tiled", device, caps, &problem)
+}
+
+/// A plan of gradients, which share sums of so many rows.
+fn summing(device: &Device, rows: u32) -> Plan {
+    let gradients = build(Problem::builder(Shape::new(1, 1, rows, 8)).lse()).gradients().build().unwrap();
+    Attention::with_caps(device, Kind::Plain.caps(device)).plan_gradients(&gradients).unwrap()
 }
 
 fn bind(device: &Device, plan: &Plan, scratch: &Scratch) -> Result<(), BindError> {
@@ -76,6 +82,12 @@ fn parts_share_what_is_large_enough() {
     }
     assert_covers(&device, &small, &nothing, false);
     assert_covers(&device, &staged, &nothing, false);
+    let sums = summing(&device, 37);
+    assert_eq!(sums.scratch().size().to_string(), "0 bytes of partial results, 592 of sums of rows and no textures");
+    assert_eq!(small.scratch().size().to_string(), "3552 bytes of partial results and no textures");
+    assert_covers(&device, &sums, &summing(&device, 38), true);
+    assert_covers(&device, &sums, &summing(&device, 36), false);
+    assert_covers(&device, &sums, &small, false);
 }
 
 #[test]
