@@ -297,6 +297,14 @@ mod tests {
         };
         assert_eq!(window(2047, 1), Split { step: 64, parts: 4 });
         assert_eq!(window(2045, 3), Split { step: 64, parts: 4 });
+        // A ring keeps the last keys of a sequence, and the first of these may lie at the end of a tile.
+        let ring = |capacity| {
+            let problem =
+                Problem::builder(Shape::new(1, 1, 1, 64).kv_len(4095)).ring_kv(capacity).build().expect("valid");
+            let wide = Caps { workgroups_to_fill: 64, ..caps() };
+            with_job(&problem, &wide, |job| job.split.parts)
+        };
+        assert_eq!([1024, 4094, 4095, 8192].map(ring), [2, 8, 7, 7]);
         // The first of them may lie at the end of a tile.
         assert_eq!([470, 980, 1600].map(|left| window(left, 1).parts), [1, 2, 3]);
     }

@@ -66,3 +66,21 @@ impl Rotary {
         (0..self.positions).flat_map(of).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn angles_fall_by_pair_and_grow_with_the_position() {
+        let rotary = Rotary { dims: 4, pairs: RotaryPairs::Neighbours, positions: 3 };
+        let table = rotary.table(100.0, 2.0);
+        let angles = [0.0_f64, 0.0, 0.5, 0.05, 1.0, 0.1];
+        assert_eq!(table.len(), 2 * angles.len());
+        for (pair, angle) in table.chunks(2).zip(angles) {
+            for (got, wanted) in pair.iter().zip([angle.cos(), angle.sin()]) {
+                assert!((f64::from(*got) - wanted).abs() < 1e-7, "{got}, not {wanted}");
+            }
+        }
+    }
+}

@@ -131,8 +131,26 @@ mod tests {
         // The largest p below 1 still keeps some.
         assert_eq!(of(1.0_f32.next_down()).threshold(), u32::MAX - 255);
         assert_eq!(of(0.75).kept_scale(), 4.0);
-        for p in [1.0, -0.1, f32::NAN, f32::INFINITY] {
+        for p in [1.0, -0.1, 0.0_f32.next_down(), f32::NAN, f32::INFINITY] {
             assert!(!of(p).is_valid(), "{p}");
         }
+        for p in [0.0, 0.5, 1.0_f32.next_down()] {
+            assert!(of(p).is_valid(), "{p}");
+        }
+    }
+
+    #[test]
+    fn a_weight_is_kept_if_its_number_is_not_below_the_threshold() {
+        let state = Philox::new(0x1_0000_0002, 3);
+        // Heads are counted through all batches, and four keys share a block.
+        let number = |key: u32| block([key / 4, 7, 2 * 5 + 1, 3], [2, 1])[key as usize % 4];
+        // A probability has 24 digits, so only such numbers are met exactly.
+        let exact = |number: u32| number.is_multiple_of(256).then(|| Number(number as f32 / 2f32.powi(32)));
+        let keeps = |p, key| Dropout { p, state: RngState::Buffer }.keeps(state, 5, [2, 1, 7, key]);
+        let (key, p) = (0..10_000).find_map(|key| Some((key, exact(number(key))?))).expect("one in 256 is");
+        assert!(keeps(p, key), "its number is the threshold");
+        let below = |key| exact(number(key).checked_add(1)?);
+        let (key, p) = (0..10_000).find_map(|key| Some((key, below(key)?))).expect("one in 256 is");
+        assert!(!keeps(p, key), "its number is just below");
     }
 }

@@ -384,7 +384,7 @@ impl Problem {
 
     /// The number of pages that the block table lists per sequence.
     pub(crate) fn table_row(&self) -> u32 {
-        self.pages().map_or(0, |pages| self.spec.shape.len_kv.div_ceil(pages.size.max(1)))
+        self.pages().map_or(0, |pages| self.spec.shape.len_kv.div_ceil(pages.size))
     }
 
     /// How many batches and rows the queries and the results have in their buffers.
@@ -408,7 +408,7 @@ impl Problem {
 
     /// The most keys of a sequence that its queries together see by position.
     pub(crate) fn most_keys_in_sight(&self) -> u32 {
-        self.most_keys().min(self.band().width(self.spec.shape.len_q)).max(1)
+        self.most_keys().min(self.band().width(self.spec.shape.len_q))
     }
 
     /// Whether the first keys of a sequence may be out of sight of all its queries.

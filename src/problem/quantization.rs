@@ -75,14 +75,10 @@ impl Quantization {
     }
 
     /// The number nearest to an element that is already divided by the scale.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped before, and masked afterwards"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before, and masked by `pack`")]
     fn number(self, x: f32) -> u32 {
         match self {
-            Self::Int8 => x.round_ties_even().clamp(-127.0, 127.0) as i32 as u32 & 0xff,
+            Self::Int8 => x.round_ties_even().clamp(-127.0, 127.0) as i32 as u32,
             Self::Int4 => (x.round_ties_even().clamp(-8.0, 7.0) as i32 + 8) as u32,
             Self::Fp8E4m3 => nearest_fp8(x),
         }
@@ -144,7 +140,8 @@ mod tests {
                 if value.is_nan() || value == -128.0 {
                     continue;
                 }
-                assert_eq!(quantization.value(quantization.number(value)), value, "{quantization} {number:#x}");
+                let bits = quantization.number(value) & ((1 << quantization.bits()) - 1);
+                assert_eq!(quantization.value(bits), value, "{quantization} {number:#x}");
             }
         }
     }
@@ -174,5 +171,36 @@ mod tests {
         }
         assert_eq!(Quantization::Int8.encode(&[0.0; 3]), [1.0_f32.to_bits(), 0]);
         assert_eq!(Quantization::Fp8E4m3.encode(&[1e-43, 0.0]), [1.0_f32.to_bits(), 0]);
+    }
+
+    #[test]
+    fn rows_come_back_as_the_nearest_numbers() {
+        let words = Quantization::Int8.encode(&[127.0, -63.5, 0.5, 1.5, -127.0]);
+        assert_eq!(Quantization::Int8.decode(&words, 5), [127.0, -64.0, 0.0, 2.0, -127.0]);
+        let row = [7.0, -7.0, 2.5, 0.0, 1.0, -1.0, 3.0, -3.0, 6.0];
+        let words = Quantization::Int4.encode(&row);
+        assert_eq!(Quantization::Int4.decode(&words, 9), [7.0, -7.0, 2.0, 0.0, 1.0, -1.0, 3.0, -3.0, 6.0]);
+        assert_eq!(Quantization::Int4.decode(&words[..2], 9)[8], -8.0, "0 of a word that is not there");
+        let decoded = Quantization::Fp8E4m3.decode(&Quantization::Fp8E4m3.encode(&[f32::NAN, 448.0]), 2);
+        assert!(decoded[0].is_nan() && decoded[1] == 448.0, "{decoded:?}");
+    }
+
+    #[test]
+    fn floats_between_two_of_8_bits_go_to_the_nearer_one() {
+        let fp8 = Quantization::Fp8E4m3;
+        for bits in 0..FP8_NAN - 1 {
+            let middle = f32::midpoint(fp8.value(bits), fp8.value(bits + 1));
+            let even = bits + bits % 2;
+            assert_eq!([-1.0, 1.0].map(|sign| fp8.number(sign * middle)), [0x80 | even, even], "{middle}");
+            assert_eq!([middle.next_down(), middle.next_up()].map(|x| fp8.number(x)), [bits, bits + 1], "{middle}");
+        }
+    }
+
+    #[test]
+    fn tiny_rows_have_a_scale_that_divides() {
+        let scale = |largest: f32| f32::from_bits(Quantization::Int8.encode(&[largest])[0]);
+        let least = 127.0 * f32::MIN_POSITIVE;
+        assert_eq!([least, least.next_up()].map(scale), [f32::MIN_POSITIVE, least.next_up() / 127.0]);
+        assert_eq!(scale(least.next_down()), 1.0);
     }
 }

@@ -55,3 +55,14 @@ impl Keys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ragged_keys_lie_in_one_batch_if_there_is_a_sequence() {
+        let ragged = Keys::Ragged { total: 9 };
+        assert_eq!([0, 1, 3].map(|batch| ragged.extent(batch, 5)), [[0, 9], [1, 9], [1, 9]]);
+    }
+}

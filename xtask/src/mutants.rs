@@ -127,6 +127,7 @@ const STAGES: &[Stage] = &[
     },
     Stage { program: Program::Suite, tests: &["appending::"], of: "src/kernel/append.rs" },
     Stage { program: Program::Suite, tests: &["merging::"], of: "src/plan/merge.rs" },
+    Stage { program: Program::Suite, tests: &["merging::"], of: "src/problem/merge.rs" },
     Stage { program: Program::Suite, tests: &["cuts::"], of: "src/plan/" },
     Stage {
         program: Program::Suite,

@@ -2,8 +2,8 @@
 //! begins to refuse.
 
 use wgpu_attention::{
-    BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Problem, ProblemBuilder, ProblemError, ScoreLayout, Shape,
-    Slopes, View, Window,
+    Append, BlockMask, Diagonal, Dtype, Layout, MaskFormat, Operand, Philox, Problem, ProblemBuilder, ProblemError,
+    RngState, Rotary, RotaryPairs, ScoreLayout, Shape, Slopes, View, Window,
 };
 
 use super::build;
@@ -197,6 +197,86 @@ fn each_operand_has_its_type_and_a_mask_its_format() {
     }
 }
 
+#[test]
+fn the_last_word_counts() {
+    let plain = Problem::builder(shape());
+    let lse = Layout::blhd(10, 37, 1);
+    assert_eq!(view(plain.clone().lse_in(lse), Operand::Lse).unwrap().stride, [370, 1, 10, 1]);
+    let chosen = plain.clone().weights_of([3, 1], 5..9);
+    assert_eq!(view(chosen.clone(), Operand::Weights).unwrap().extent, [3, 2, 4, 101]);
+    assert_eq!(view(chosen.weights(), Operand::Weights).unwrap().extent, [3, 10, 37, 101]);
+    let dropped = plain.clone().dropout(0.5, RngState::Buffer);
+    assert_eq!(view(dropped.clone(), Operand::RngState).unwrap().extent, [3, 1, 1, 1]);
+    let state = Philox::new(5, 6);
+    assert_eq!(view(plain.clone().dropout(0.5, RngState::Fixed(state)), Operand::RngState), None);
+    let half = build(dropped.clone());
+    let kept = (0..101).filter(|&key| half.keeps(state, [2, 9, 36, key])).count();
+    assert!((30..70).contains(&kept), "{kept} of 101");
+    assert!(build(plain.clone()).keeps(state, [0; 4]));
+    assert_eq!(build(dropped.dropout(0.0, RngState::Buffer)), build(plain));
+}
+
+#[test]
+fn weights_that_are_written_have_a_place() {
+    let all = build(Problem::builder(shape()).weights());
+    assert_eq!(all.weights_at([2, 9, 36]), Some(((2 * 10 + 9) * 37 + 36) * 101));
+    let chosen = build(Problem::builder(shape()).weights_of([3, 1], 5..9));
+    assert_eq!(chosen.weights_at([2, 1, 8]), Some(((2 * 2 + 1) * 4 + 3) * 101));
+    for at in [[3, 0, 0], [0, 10, 0], [0, 0, 37]] {
+        assert_eq!(all.weights_at(at), None, "{at:?}");
+    }
+    for at in [[3, 1, 5], [0, 2, 5], [0, 1, 9], [0, 1, 4]] {
+        assert_eq!(chosen.weights_at(at), None, "{at:?}");
+    }
+}
+
+#[test]
+fn rings_have_lengths_and_no_sequences_have_no_rows() {
+    let causal = Problem::builder(shape()).causal(Diagonal::BottomRight).window(Window { left: Some(3), right: None });
+    assert_eq!(view(causal.clone().ring_kv(40), Operand::KvLengths).unwrap().extent[0], 3);
+    assert_eq!(view(causal, Operand::KvLengths), None);
+    let ragged = |batch| Problem::builder(Shape { batch, ..shape() }).ragged_q(50);
+    assert_eq!([0, 2].map(|batch| view(ragged(batch), Operand::Out).unwrap().extent[0]), [0, 1]);
+}
+
+#[test]
+fn gradients_lie_where_they_are_told_to() {
+    let problem = build(Problem::builder(shape()).lse());
+    let [q, k, v] = [Layout::blhd(10, 37, 13), Layout::blhd(5, 101, 13), Layout::blhd(5, 101, 17)];
+    let out = Layout::blhd(10, 37, 17);
+    let gradients = problem.gradients().dout(out).dq(q).dk(k).dv(v).build().unwrap();
+    let stride = |operand| gradients.view(operand).unwrap().stride;
+    assert_eq!(stride(Operand::Dout), [6290, 17, 170, 1]);
+    assert_eq!(stride(Operand::Dq), [4810, 13, 130, 1]);
+    assert_eq!(stride(Operand::Dk), [6565, 13, 65, 1]);
+    assert_eq!(stride(Operand::Dv), [8585, 17, 85, 1]);
+    let of = |operands: &[Operand]| problem.gradients().of(operands.iter().copied()).build().unwrap();
+    assert_eq!(of(&[Operand::Dq, Operand::Dq]), of(&[Operand::Dq]));
+    assert_ne!(of(&[Operand::Dq]), of(&[Operand::Dk]));
+}
+
+/// Shaders count the rows of a group's heads, and a block more per sequence, with 32 bits.
+#[test]
+fn ragged_rows_are_as_many_as_shaders_count() {
+    let ragged = |total| Problem::builder(Shape::new(17, 16, 1, 1).kv_heads(1)).ragged_q(total);
+    let most = (u32::MAX - 17) / 16;
+    assert_eq!(refusal(&ragged(most)), None);
+    let axis = "the total of the ragged queries";
+    assert_eq!(refusal(&ragged(most + 1)), Some(ProblemError::TooLong { axis, value: most + 1, most }));
+    assert!(refusal(&Problem::builder(Shape::new(1, 1, 1, 1).kv_heads(2)).ragged_q(1)).is_some());
+}
+
+#[test]
+fn a_rotary_embedding_rotates_no_more_than_there_is() {
+    let rotated = |dim_qk, dims| {
+        let rotary = Rotary { dims, pairs: RotaryPairs::Neighbours, positions: 101 };
+        let shape = Shape { dim_qk, ..shape() };
+        refusal(&Problem::builder(shape).append(Append { rotary: Some(rotary), ..Append::default() }))
+    };
+    assert_eq!(rotated(12, 12), None);
+    assert_eq!(rotated(11, 12), Some(ProblemError::RotaryDims { dims: 12, step: 4, dim_qk: 11 }));
+}
+
 fn refusal(problem: &ProblemBuilder) -> Option<ProblemError> {
     problem.build().err()
 }
@@ -265,6 +345,8 @@ fn tiles_are_shared_by_what_has_the_same_masks() {
         (program("diagonal"), tiles, None),
         (program("key").kv_lengths(), tiles, None),
         (lengths.clone(), tiles.per_head(), of_batch(mask_mod)),
+        (program("diagonal").q_lengths(), tiles.per_head(), of_batch(mask_mod)),
+        (program("diagonal").ragged_kv(300), tiles.per_head(), of_batch(mask_mod)),
         (lengths, tiles.per_batch(), None),
     ] {
         let refused = wanted.map(|(what, member, remedy)| ProblemError::BlockMaskShared { what, member, remedy });
