@@ -164,7 +164,10 @@ fn synthetic(device: &wgpu::Device, problem: &Problem) -> Result<Buffers, RunErr
     let queries = vec![problem.shape().len_q; length(Operand::QLengths)];
     let total = |operand| problem.view(operand).map_or(0, |view| view.extent[2]);
     let [bounds_q, bounds_k] =
-        [Operand::Q, Operand::K].map(|operand| even_bounds(problem.shape().batch, total(operand)));
+        [(Operand::CuSeqlensQ, Operand::Q), (Operand::CuSeqlensK, Operand::K)].map(|(bounds, of)| {
+            let used = problem.uses(bounds).then(|| even_bounds(problem.shape().batch, total(of)));
+            used.unwrap_or_default()
+        });
     let table = in_turn(problem.pages().map_or(0, |pages| pages.count), length(Operand::BlockTable));
     let partial = vec![BlockMask::SEEN | BlockMask::HIDDEN; length(Operand::BlockMask)];
     let inputs = Inputs {

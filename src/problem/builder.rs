@@ -261,7 +261,8 @@ impl ProblemBuilder {
     }
 
     /// A buffer of B u32 holds the number of queries per batch; a number above `len_q` means all of them. Rows past it
-    /// are 0, and their log-sum-exp is −∞. Like [`kv_lengths`](Self::kv_lengths), it may change every step.
+    /// are 0, and their log-sum-exp is −∞. Like [`kv_lengths`](Self::kv_lengths), it may change every step. All `len_q` rows
+    /// are written each time; if the host knows the lengths, [`Plan::resized`](crate::Plan::resized) leaves out the rest.
     pub fn q_lengths(mut self) -> Self {
         self.queries = Queries::Lengths;
         self
