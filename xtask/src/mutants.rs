@@ -113,7 +113,7 @@ const STAGES: &[Stage] = &[
         ],
         of: "src/host/",
     },
-    Stage { program: Program::Suite, tests: &["cuts::tiled"], of: "src/record/" },
+    Stage { program: Program::Suite, tests: &["cuts::tiled", "merging::", "blocking::"], of: "src/record/" },
     Stage {
         program: Program::Suite,
         tests: &[

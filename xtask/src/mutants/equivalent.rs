@@ -307,6 +307,27 @@ const ELSEWHERE: &[Equivalent] = &[
         because: "what is no multiple was refused",
     },
     Equivalent {
+        file: "src/record/bind.rs",
+        function: "Merge::pair",
+        text: "stride.saturating_mul(n.into())",
+        mistake: "wrapping",
+        because: "pairs end within 64 bits, or the description was refused",
+    },
+    Equivalent {
+        file: "src/record/bind.rs",
+        function: "Merge::pair",
+        text: "stride.saturating_mul(n.into()).saturating_mul(first.element_bytes)",
+        mistake: "wrapping",
+        because: "pairs end within 64 bits, or the description was refused",
+    },
+    Equivalent {
+        file: "src/record/operands.rs",
+        function: "Operands::check",
+        text: "wanted.first().filter(|_| is_lost(attention.device()))",
+        mistake: "always false",
+        because: "only a browser tells of a loss there",
+    },
+    Equivalent {
         file: "src/record/operands.rs",
         function: "Operands::check_aliases",
         text: "another.end <= one.start",
