@@ -1,12 +1,10 @@
 //! Cutting a problem into dispatches that fit the device's bindings, its grid and its time limit.
 
-use std::ops::Range;
-
 use crate::device::caps::Caps;
 use crate::kernel::error::PlanError;
 use crate::kernel::record::{Columns, Cost, Counts, Kernel, Keys};
 use crate::kernel::slots::Resource;
-use crate::plan::piece::{Piece, blocks, count, shared_by};
+use crate::plan::piece::{Piece, blocks, count, halve, shared_by};
 use crate::plan::slices::{Slice, counts_query_heads, slices};
 use crate::plan::split::{Split, column_ranges};
 use crate::problem::Problem;
@@ -96,10 +94,6 @@ impl Job<'_> {
     /// whole groups while there are several groups, because the shader derives the KV heads of a dispatch from its
     /// first head.
     fn halves(&self, piece: &Piece) -> Option<[Piece; 2]> {
-        let halve = |range: &Range<u32>, step: u32| {
-            let middle = range.start.checked_add(((range.end - range.start) / 2).checked_next_multiple_of(step)?)?;
-            (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
-        };
         let Piece { batch, heads, rows, .. } = piece;
         let counts = self.kernel.block.counts;
         let counts_query_heads = counts_query_heads(counts);
@@ -177,6 +171,8 @@ impl Job<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
     use crate::kernel::record::{Block, TILE_KEYS};
     use crate::kernel::select::{block_mask_variant, candidates, weights_candidates};

@@ -1,6 +1,5 @@
 //! A merge compiled and sized for a device.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::device::caps::Caps;
@@ -12,7 +11,7 @@ use crate::kernel::slots::{Slot, binding};
 use crate::kernel::variant::Variant;
 use crate::plan::cut::MOST_DISPATCHES;
 use crate::plan::params::set_view;
-use crate::plan::piece::{Piece, count};
+use crate::plan::piece::{Piece, count, halve};
 use crate::plan::slices::{Slice, slice};
 use crate::plan::{Attention, Bound, Step};
 use crate::problem::merge::{Merge, Stack};
@@ -180,10 +179,6 @@ const fn has_columns(stack: &Stack) -> bool {
 
 /// Halves a piece along the outermost axis that can be halved. Each piece of a row's columns writes its log-sum-exp again.
 fn halves(piece: &Piece) -> Option<[Piece; 2]> {
-    let halve = |range: &Range<u32>, step: u32| {
-        let middle = range.start.checked_add((count(range) / 2).checked_next_multiple_of(step)?)?;
-        (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
-    };
     if let Some(halves) = halve(&piece.batch, 1) {
         return Some(halves.map(|batch| Piece { batch, ..piece.clone() }));
     }

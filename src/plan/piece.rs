@@ -113,3 +113,9 @@ pub(super) fn shared_by(problem: &Problem) -> [u32; 4] {
 pub(super) const fn count(range: &Range<u32>) -> u32 {
     range.end - range.start
 }
+
+/// The halves of a range, the first of which is a multiple of `step` long; `None` if one of them would be empty.
+pub(super) fn halve(range: &Range<u32>, step: u32) -> Option<[Range<u32>; 2]> {
+    let middle = range.start.checked_add((count(range) / 2).checked_next_multiple_of(step)?)?;
+    (range.start < middle && middle < range.end).then_some([range.start..middle, middle..range.end])
+}

@@ -2,7 +2,8 @@
 
 use wgpu::Device;
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Layout, Operand, PlanError, Problem, ScoreLayout, Shape, Variant, testing,
+    Attention, BlockMask, Caps, Dtype, Layout, Operand, PlanError, Problem, ProblemBuilder, ScoreLayout, Shape,
+    Variant, candidates, testing,
 };
 
 use super::{Kind, build, noop_with_features, plan_by};
@@ -379,15 +380,25 @@ fn parts_fit_a_buffer() {
     );
 }
 
+/// The facts of a software GPU with another limit.
+fn software(change: impl FnOnce(&mut Caps)) -> Caps {
+    let (device, _queue) = noop_with_features();
+    let mut caps = SOFTWARE.caps(&device);
+    change(&mut caps);
+    caps
+}
+
+/// The schedules of the gradients of a problem, in order.
+fn gradient_schedules(problem: ProblemBuilder, caps: &Caps) -> Vec<&'static str> {
+    let gradients = build(problem.lse()).gradients().build().unwrap();
+    testing::gradients(&gradients, caps).unwrap().iter().map(testing::schedule).collect()
+}
+
 /// Keys are staged in textures if both textures fit the device's limit on each side.
 #[test]
 fn staged_keys_fit_their_textures() {
-    let (device, _queue) = noop_with_features();
     let is_staged = |shape: Shape, side| {
-        let mut caps = SOFTWARE.caps(&device);
-        caps.texture_side = side;
-        let problem = build(Problem::builder(shape));
-        let variants = Attention::with_caps(&device, caps).candidates(&problem).unwrap();
+        let variants = candidates(&build(Problem::builder(shape)), &software(|caps| caps.texture_side = side)).unwrap();
         variants.iter().any(|variant| testing::schedule(variant) == "lanes")
     };
     let wide = Shape::new(1, 1, 100, 32);
@@ -404,13 +415,9 @@ fn staged_keys_fit_their_textures() {
 /// The same for gradients, which stage pairs with one more texel, of keys and of rows.
 #[test]
 fn staged_pairs_fit_their_textures() {
-    let (device, _queue) = noop_with_features();
     let is_staged = |shape: Shape, side| {
-        let mut caps = SOFTWARE.caps(&device);
-        caps.texture_side = side;
-        let gradients = build(Problem::builder(shape).lse()).gradients().build().unwrap();
-        let variants = testing::gradients(&gradients, &caps).unwrap();
-        variants.iter().any(|variant| testing::schedule(variant) == "gradient_lanes_queries")
+        gradient_schedules(Problem::builder(shape), &software(|caps| caps.texture_side = side))
+            .contains(&"gradient_lanes_queries")
     };
     let few = Shape::new(1, 1, 100, 32);
     assert!(is_staged(few, 4096) && !is_staged(few, 4095));
@@ -427,16 +434,9 @@ fn staged_pairs_fit_their_textures() {
 /// On a driver that ends loops early, the kernels for every device compute gradients where lanes would have too many iterations.
 #[test]
 fn gradients_that_lanes_cannot_finish_are_computed_otherwise() {
-    let (device, _queue) = noop_with_features();
-    let tiles = BlockMask::new(1, 32);
-    let problem = Problem::builder(Shape::new(1, 1, 100, 128).kv_len(1000)).lse().block_mask(tiles);
-    let gradients = build(problem).gradients().build().unwrap();
-    let first = |iterations| {
-        let mut caps = SOFTWARE.caps(&device);
-        caps.loop_iterations = iterations;
-        let variants = testing::gradients(&gradients, &caps).ok()?;
-        variants.iter().map(testing::schedule).find(|name| name.contains("quer"))
-    };
-    assert_eq!(first(10_000), Some("gradient_queries"));
-    assert_eq!(first(100_000), Some("gradient_lanes_queries"));
+    let problem = Problem::builder(Shape::new(1, 1, 100, 128).kv_len(1000)).block_mask(BlockMask::new(1, 32));
+    let schedules =
+        |iterations| gradient_schedules(problem.clone(), &software(|caps| caps.loop_iterations = iterations));
+    assert!(schedules(10_000).contains(&"gradient_queries"));
+    assert!(schedules(100_000).contains(&"gradient_lanes_queries"));
 }
