@@ -5,8 +5,9 @@ use crate::kernel::MAX_DIM;
 use crate::kernel::choices::{Choices, VALUE_COLUMNS};
 use crate::kernel::pieces::{Form, Pieces};
 use crate::kernel::record::{Block, Columns, Cost, Counts, Iterations, Kernel, Keys, Needs, TILE_KEYS, Work};
-use crate::kernel::tiled::Exchange;
+use crate::kernel::tiled::{Exchange, MANY_REGISTERS, MOST_REGISTERS};
 use crate::problem::Problem;
+use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
 
 /// How a workgroup divides the work.
@@ -23,13 +24,21 @@ pub(crate) struct Decode {
 
 /// The most rows per workgroup: with more, the registers overflow.
 const MAX_ROWS: u32 = 8;
+/// The same if a thread has few registers. Each key that is read serves half as many rows, but the second read is served by a cache,
+/// and a multiply-add takes fewer instructions (benches/NOTES.md).
+const MAX_ROWS_OF_FEW: u32 = 4;
 /// The same limit on a software GPU. llvmpipe's compile time for a kernel with barriers grows with the square of the
 /// text: 20 s for eight rows.
 const MAX_ROWS_ON_SOFTWARE: u32 = 2;
-/// Numbers of Q that a thread keeps; it keeps as many of O. With twice as many, the compilers for M1 and Adreno spill
-/// registers (benches/NOTES.md).
-const REGISTERS: u32 = 32;
+/// Numbers of Q that a thread keeps, if it may have the most registers, fewer, or few and they fill with keys of f32 too. It keeps
+/// as many of O. With more, the compilers spill registers (benches/NOTES.md).
+const NUMBERS_OF_MOST: u32 = 64;
+const NUMBERS: u32 = 32;
+const NUMBERS_OF_FEW: u32 = 16;
 const THREADS: u32 = 128;
+/// The same for [`MAX_ROWS`] that go through workgroup memory: with more threads they need more than the 16 KiB that every
+/// device has.
+const THREADS_OF_MAX_ROWS: u32 = 64;
 /// Threads that may share a key.
 const SHARES: [u32; 3] = [8, 16, 32];
 
@@ -46,7 +55,14 @@ impl Decode {
         };
         // Larger head sizes are refused elsewhere.
         let dim = shape.dim_qk.min(MAX_DIM).max(shape.dim_v.min(VALUE_COLUMNS));
-        let most = if caps.is_software { MAX_ROWS_ON_SOFTWARE } else { MAX_ROWS };
+        let is_f32 = problem.quantization().is_none() && problem.dtype(Operand::K) == Some(Dtype::F32);
+        let (most, numbers) = match caps.thread_registers {
+            _ if caps.is_software => (MAX_ROWS_ON_SOFTWARE, NUMBERS),
+            MOST_REGISTERS.. => (MAX_ROWS, NUMBERS_OF_MOST),
+            MANY_REGISTERS.. => (MAX_ROWS, NUMBERS),
+            _ if is_f32 => (MAX_ROWS_OF_FEW, NUMBERS_OF_FEW),
+            _ => (MAX_ROWS_OF_FEW, NUMBERS),
+        };
         let wanted = wanted.min(most);
         let lanes = match exchange {
             Exchange::Workgroup => SHARES[2],
@@ -55,10 +71,15 @@ impl Decode {
         let mut shares = SHARES.into_iter().filter(|&share| share <= lanes);
         // A thread holds whole vectors of four.
         let per_row = |share: u32| dim.div_ceil(4 * share) * 4;
-        let enough = shares.clone().find(|&share| wanted * per_row(share) <= REGISTERS);
+        let enough = shares.clone().find(|&share| wanted * per_row(share) <= numbers);
         let share = enough.or_else(|| shares.next_back()).unwrap_or(SHARES[0]);
-        let rows = wanted.min((REGISTERS / per_row(share)).max(1));
-        Self { rows, share, threads: THREADS, exchange }
+        let rows = wanted.min(1 << (numbers / per_row(share)).max(1).ilog2());
+        debug_assert!(rows.is_power_of_two() && rows <= share, "a thread's row is its number modulo the rows");
+        let threads = match exchange {
+            Exchange::Workgroup if rows == MAX_ROWS => THREADS_OF_MAX_ROWS,
+            Exchange::Workgroup | Exchange::Subgroup => THREADS,
+        };
+        Self { rows, share, threads, exchange }
     }
 
     /// Keys that are processed at a time.
@@ -72,10 +93,17 @@ impl Decode {
         pieces.inputs([Operand::Q, Operand::K, Operand::V], choices, Form::Wide);
         pieces.scores(choices);
         pieces.results(choices, Form::Wide);
-        pieces.file(match exchange {
-            Exchange::Workgroup => shader!("../../shaders/pieces/share_workgroup.wgsl"),
-            Exchange::Subgroup => shader!("../../shaders/pieces/share_subgroup.wgsl"),
-        });
+        let mut workgroup_bytes = rows * threads * 16;
+        match exchange {
+            Exchange::Workgroup => {
+                pieces.file(shader!("../../shaders/pieces/share_workgroup.wgsl"));
+                workgroup_bytes += threads * 20;
+            }
+            Exchange::Subgroup => {
+                pieces.file(shader!("../../shaders/pieces/share_subgroup.wgsl"));
+                pieces.constants([("PAIRS", rows / 2), ("FOURS", rows / 4), ("EIGHTS", rows / 8)]);
+            }
+        }
         pieces.file(shader!("../../shaders/decode.wgsl"));
         let [q_vectors, v_vectors] = [choices.dim_qk, choices.dim_v].map(|dim| dim.div_ceil(4 * share));
         pieces.constants([
@@ -91,17 +119,17 @@ impl Decode {
             source: pieces.source,
             slots: pieces.slots,
             block: Block { counts: Counts::GroupedRows, rows, threads, columns: Columns::Values },
-            needs: Needs { features: exchange.features(), workgroup_bytes: rows * threads * 16 },
+            needs: Needs { features: exchange.features(), workgroup_bytes },
             work: Work { cost: Cost::Scores, keys: Keys::InParts(self.iterations(choices)), speed: 1 },
         }
     }
 
-    /// One iteration per 4 keys of each thread, with an inner loop that sums over the threads that share a key; two
-    /// more, because the driver's counting is measured, not documented. At the end, the sums over the keys.
+    /// One iteration per 4 keys of each thread; two more, because the driver's counting is measured, not documented. At
+    /// the end, the sums over the keys.
     fn iterations(self, choices: &Choices) -> Iterations {
         let keys = self.keys();
         let tile = TILE_KEYS.max(4 * keys);
-        let per_tile = tile / (4 * keys) * (1 + self.share + 1) + 2;
+        let per_tile = tile / (4 * keys) + 2;
         Iterations { tile, per_tile, besides: (2 + choices.dim_v.div_ceil(4 * self.share)) * (keys + 2) }
     }
 }

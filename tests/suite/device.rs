@@ -211,7 +211,10 @@ impl Device {
             let wide = ["8x4of4x16", "8x4of8x16"].iter().any(|part| is_in_f32(variant, part));
             is_decode || is_in_f32(variant, "-sub") || wide
         });
-        let few = gpu(" of few registers", 128, |variant| is_tiled(variant, "-sub") || is_in_f32(variant, "4x4of"));
+        let few = gpu(" of few registers", 128, |variant| {
+            let is_decode = testing::kind(variant) == "decode" && variant.to_string().contains(".f32x4");
+            is_decode || is_tiled(variant, "-sub") || is_in_f32(variant, "4x4of")
+        });
         vec![self, many, few]
     }
 

@@ -63,9 +63,9 @@ fn a_grid_counts_no_further_than_the_device() {
     for shape in [Shape::new(1, 1, 4 * 32 + 1, 8), Shape::new(1, 5, 64, 8), Shape::new(5, 1, 64, 8)] {
         assert_limit("tiled", Kind::Plain, &build(Problem::builder(shape)), 1, 5, workgroups);
     }
-    // The rows of a group come together, 8 of them per workgroup.
-    let grouped = build(Problem::builder(Shape::new(1, 7, 5, 8).kv_heads(1)));
-    assert_limit("decode", Kind::Plain, &grouped, 1, 5, workgroups);
+    // The rows of a group come together, 4 of them per workgroup.
+    let grouped = build(Problem::builder(Shape::new(1, 7, 2, 8).kv_heads(1)));
+    assert_limit("decode", Kind::Plain, &grouped, 1, 4, workgroups);
     // The two parts of each batch's keys, which are merged.
     let split = build(Problem::builder(Shape::new(3, 1, 1, 8).kv_len(1031)));
     let within =
@@ -236,9 +236,9 @@ fn a_driver_that_ends_every_loop_is_refused() {
 #[test]
 fn absurd_sizes_are_not_taken_for_small_ones() {
     let (device, _queue) = noop_with_features();
-    // 2²⁴ parts of 260 numbers each are more than 32 bits count.
+    // Parts of one tile of 32 keys: 2²⁴ of 260 numbers each are more than 32 bits count.
     let mut caps = Kind::Plain.caps(&device);
-    (caps.workgroups, caps.loop_iterations) = (u32::MAX, 64 + (3 + 8 * 5) + (4 * 4 + 2) + 1);
+    (caps.workgroups, caps.loop_iterations) = (u32::MAX, (2 + 4) * (8 + 2) + 3);
     let still = Layout { offset: 0, batch: 0, head: 0, row: 0 };
     let problem = Problem::builder(Shape::new(1, 1, 1, 256).kv_len(1 << 29)).k(still).v(still).q(still);
     let error = Attention::with_caps(&device, caps).plan(&build(problem)).map(|plan| plan.parts()).unwrap_err();

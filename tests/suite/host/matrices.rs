@@ -31,25 +31,25 @@ fn matrix_units_get_what_registers_and_memory_hold() {
     let metal = MatrixUnit { fragment: Fragment::Side8, ..gpu };
     let many = |dim| Shape::new(1, 2, 500, dim);
     for (unit, bytes, shape, wanted) in [
-        (gpu, 32 << 10, many(64), "4x2x16 8x1x16 tiled decode8 1x1x16"),
-        (gpu, 32 << 10, many(128), "8x1x16 tiled4x4of8x16 tiled decode8 1x1x16"),
+        (gpu, 32 << 10, many(64), "4x2x16 8x1x16 tiled decode4 1x1x16"),
+        (gpu, 32 << 10, many(128), "8x1x16 tiled4x4of8x16 tiled decode4 1x1x16"),
         (gpu, 32 << 10, many(256), "4x1x16 tiled4x4of4x32 tiled decode4"),
-        (gpu, 16 << 10, many(64), "2x2x16 4x1x16 tiled decode8 1x1x16"),
-        (gpu, 16 << 10, many(128), "2x1x16 tiled4x4of8x16 tiled decode8 1x1x16"),
-        (wave64, 32 << 10, many(64), "2x4x16 4x1x32 tiled decode8 1x1x16"),
-        (wave64, 32 << 10, many(96), "2x4x16 4x1x32 tiled decode8 1x1x16"),
+        (gpu, 16 << 10, many(64), "2x2x16 4x1x16 tiled decode4 1x1x16"),
+        (gpu, 16 << 10, many(128), "2x1x16 tiled4x4of8x16 tiled decode4 1x1x16"),
+        (wave64, 32 << 10, many(64), "2x4x16 4x1x32 tiled decode4 1x1x16"),
+        (wave64, 32 << 10, many(96), "2x4x16 4x1x32 tiled decode4 1x1x16"),
         (wave64, 32 << 10, many(200), "4x2x16 4x1x16 tiled4x4of4x32 tiled decode4 1x1x16"),
-        (metal, 32 << 10, many(64), "4x4x16 8x1x32 tiled decode8 1x1x16"),
-        (metal, 32 << 10, many(128), "4x2x32 8x1x32 tiled4x4of8x16 tiled decode8 1x1x16"),
+        (metal, 32 << 10, many(64), "4x4x16 8x1x32 tiled decode4 1x1x16"),
+        (metal, 32 << 10, many(128), "4x2x32 8x1x32 tiled4x4of8x16 tiled decode4 1x1x16"),
         (gpu, 32 << 10, Shape::new(1, 4, 1, 64).kv_heads(1), "decode4 tiled 1x1x16"),
-        (gpu, 32 << 10, Shape::new(1, 5, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
-        (gpu, 32 << 10, Shape::new(1, 16, 1, 64).kv_heads(1), "1x1x16 decode8 tiled"),
-        (gpu, 48 << 10, many(128), "8x1x32 tiled4x4of8x16 tiled decode8 1x1x16"),
+        (gpu, 32 << 10, Shape::new(1, 5, 1, 64).kv_heads(1), "1x1x16 decode4 tiled"),
+        (gpu, 32 << 10, Shape::new(1, 16, 1, 64).kv_heads(1), "1x1x16 decode4 tiled"),
+        (gpu, 48 << 10, many(128), "8x1x32 tiled4x4of8x16 tiled decode4 1x1x16"),
         (gpu, 48 << 10, many(192), "8x1x16 tiled4x4of8x16 tiled decode4"),
         (gpu, 48 << 10, many(256), "8x1x16 tiled4x4of4x32 tiled decode4"),
-        (gpu, 32 << 10, Shape::new(1, 16, 1, 128).kv_heads(1), "1x1x16 decode8 tiled4x4of8x16 tiled"),
+        (gpu, 32 << 10, Shape::new(1, 16, 1, 128).kv_heads(1), "1x1x16 decode4 tiled4x4of8x16 tiled"),
         (gpu, 32 << 10, Shape::new(1, 16, 1, 160).kv_heads(1), "decode4 tiled4x4of8x16 tiled"),
-        (gpu, 32 << 10, Shape::new(1, 17, 1, 64).kv_heads(1), "4x2x16 8x1x16 tiled decode8 1x1x16"),
+        (gpu, 32 << 10, Shape::new(1, 17, 1, 64).kv_heads(1), "4x2x16 8x1x16 tiled decode4 1x1x16"),
     ] {
         assert_eq!(on_matrices(unit, bytes, shape), wanted, "{unit}, {bytes} bytes, {shape:?}");
     }

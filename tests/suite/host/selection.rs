@@ -33,15 +33,15 @@ fn names(caps: &Caps, problem: &Problem) -> String {
 #[test]
 fn each_kind_of_device_has_its_kernels() {
     let (device, _queue) = noop_with_features();
-    let few = "decode8 tiled";
-    let few_by_subgroups = "decode8-sub decode8 tiled-sub tiled";
+    let few = "decode4 tiled";
+    let few_by_subgroups = "decode4-sub decode4 tiled-sub tiled";
     for (kind, few, many) in [
-        (Kind::Plain, few, "tiled decode8"),
+        (Kind::Plain, few, "tiled decode4"),
         // Shuffles go over eight threads.
-        (Kind::Subgroups { least: 4 }, few, "tiled decode8"),
-        (Kind::Subgroups { least: 7 }, few, "tiled decode8"),
-        (Kind::Subgroups { least: 8 }, few_by_subgroups, "tiled-sub tiled decode8-sub decode8"),
-        (Kind::Subgroups { least: 32 }, few_by_subgroups, "tiled-sub tiled decode8-sub decode8"),
+        (Kind::Subgroups { least: 4 }, few, "tiled decode4"),
+        (Kind::Subgroups { least: 7 }, few, "tiled decode4"),
+        (Kind::Subgroups { least: 8 }, few_by_subgroups, "tiled-sub tiled decode4-sub decode4"),
+        (Kind::Subgroups { least: 32 }, few_by_subgroups, "tiled-sub tiled decode4-sub decode4"),
         (Kind::Software { lanes: 4 }, "streams4x4 lanes4 tiled", "lanes4 tiled streams4x4"),
         (Kind::Software { lanes: 8 }, "streams8x4 lanes8 tiled", "lanes8 tiled streams8x4"),
         // There is no kernel for such a CPU, nor for one whose subgroup size is unknown.
@@ -65,27 +65,41 @@ fn each_kind_of_device_has_its_kernels() {
 fn few_rows_are_those_of_a_group_together() {
     let (device, _queue) = noop_with_features();
     let plain = Kind::Plain.caps(&device);
+    let first = |caps: &Caps, problem| names(caps, &problem).split(' ').next().unwrap().to_owned();
     for (shape, best) in [
-        (Shape::new(1, 1, 16, 32), "decode8"),
+        (Shape::new(1, 1, 16, 32), "decode4"),
         (Shape::new(1, 1, 17, 32), "tiled"),
-        (Shape::new(7, 8, 2, 32).kv_heads(1), "decode8"),
+        (Shape::new(7, 8, 2, 32).kv_heads(1), "decode4"),
         (Shape::new(7, 9, 2, 32).kv_heads(1), "tiled"),
-        (Shape::new(7, 9, 2, 32).kv_heads(3), "decode8"),
-        // The rows at once: as many as there are, or a few more, or as many as the registers hold.
+        (Shape::new(7, 9, 2, 32).kv_heads(3), "decode4"),
+        // The rows at once: as many as there are, or one more.
         (Shape::new(1, 1, 1, 32), "decode1"),
         (Shape::new(1, 1, 2, 32), "decode2"),
         (Shape::new(1, 1, 3, 32), "decode4"),
         (Shape::new(1, 1, 4, 32), "decode4"),
-        (Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
-        (Shape::new(1, 1, 5, 65), "decode8"),
-        (Shape::new(1, 1, 5, 64).value_dim(65), "decode8"),
-        (Shape::new(1, 1, 5, 128), "decode8"),
-        (Shape::new(1, 1, 5, 256), "decode4"),
         (Shape::new(1, 1, 1 << 29, 32), "tiled"),
         (Shape::new(1, 1 << 20, 1 << 20, 32).kv_heads(1), "tiled"),
     ] {
-        let names = names(&plain, &build(Problem::builder(shape)));
-        assert_eq!(names.split(' ').next(), Some(best), "{shape:?}: {names}");
+        assert_eq!(first(&plain, build(Problem::builder(shape))), best, "{shape:?}");
+    }
+    // Or as many as the registers hold.
+    for (registers, dtype, shape, best) in [
+        (191, Dtype::F16, Shape::new(1, 1, 5, 32), "decode4"),
+        (191, Dtype::F16, Shape::new(1, 1, 5, 256), "decode4"),
+        (191, Dtype::F16, Shape::new(1, 1, 5, 257), "decode2"),
+        (191, Dtype::F32, Shape::new(1, 1, 5, 128), "decode4"),
+        (191, Dtype::F32, Shape::new(1, 1, 5, 129), "decode2"),
+        (192, Dtype::F32, Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
+        (192, Dtype::F32, Shape::new(1, 1, 5, 64).value_dim(65), "decode8"),
+        (192, Dtype::F32, Shape::new(1, 1, 5, 128), "decode8"),
+        (192, Dtype::F32, Shape::new(1, 1, 5, 129), "decode4"),
+        (254, Dtype::F16, Shape::new(1, 1, 5, 256), "decode4"),
+        (255, Dtype::F16, Shape::new(1, 1, 5, 256), "decode8"),
+        (255, Dtype::F32, Shape::new(1, 1, 5, 257), "decode4"),
+    ] {
+        let mut caps = plain;
+        caps.thread_registers = registers;
+        assert_eq!(first(&caps, build(Problem::builder(shape).dtype(dtype))), best, "{registers}, {dtype}, {shape:?}");
     }
     // Software: a stream of 4 rows costs 2, staging 3, and 24 rows of it 3 more.
     let software = Kind::Software { lanes: 8 }.caps(&device);
@@ -231,7 +245,7 @@ fn registers_decide_what_a_thread_of_tiled_computes() {
     let mut caps = Kind::Subgroups { least: 32 }.caps(&device);
     caps.workgroup_bytes = 16 << 10;
     let names = names(&caps, &build(Problem::builder(Shape::new(1, 1, 100, 64).value_dim(300))));
-    assert!(names.starts_with("tiled4x4of4x16-sub tiled4x4of4x16 tiled decode4-sub"), "{names}");
+    assert!(names.starts_with("tiled4x4of4x16-sub tiled4x4of4x16 tiled decode2-sub"), "{names}");
 }
 
 /// Where registers and memory allow, a thread computes more scores and sums. Where they do not, wide sums are spread over more
@@ -299,7 +313,7 @@ fn registers_decide_what_a_thread_of_a_gradient_computes() {
 fn absurd_sizes_are_not_few() {
     let (device, _queue) = noop_with_features();
     let many = build(Problem::builder(Shape::new(1, 1 << 20, 1 << 12, 32).kv_heads(1)));
-    assert_eq!(names(&Kind::Plain.caps(&device), &many), "tiled decode8");
+    assert_eq!(names(&Kind::Plain.caps(&device), &many), "tiled decode4");
     let software = Kind::Software { lanes: 8 }.caps(&device);
     assert_eq!(names(&software, &many), "lanes8 tiled streams8x4");
     // 2⁶⁵ keys fit no texture.

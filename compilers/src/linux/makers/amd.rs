@@ -45,12 +45,12 @@ fn counts(name: &str, line: &str) -> Counts {
         let name = part.split_whitespace().next().unwrap_or_default();
         let name = name.trim_start_matches("v_").trim_start_matches("dual_");
         if name.starts_with("fma_mix") {
-            // Also how f16 becomes f32: times 1 plus 0.
-            let operands = part.split(',').skip(1).map(str::trim);
-            let is_move =
-                operands.clone().any(|operand| operand.trim_start_matches('-').split(' ').next() == Some("0"));
-            converts |= is_move;
-            adds += u64::from(!is_move);
+            // Also how f16 becomes f32, times 1 plus 0, and how a product of f16 is made, plus 0. Modifiers follow the operands.
+            let operands = part.split(" op_sel").next().unwrap_or_default();
+            let mut operands = operands.split(',').skip(1).map(str::trim);
+            let adds_nothing = operands.clone().last().is_some_and(|last| ["0", "-0", "neg(0)"].contains(&last));
+            converts |= adds_nothing && operands.any(|operand| operand == "1.0");
+            adds += u64::from(!adds_nothing);
         } else if name.starts_with("fma") || name.starts_with("mad_f") || name.starts_with("mac_f") {
             adds += 1;
         } else if name.starts_with("pk_fma") || name.starts_with("dot2") {
