@@ -134,9 +134,10 @@ fn axes(view: &View, problem: &Problem, block: Block, piece: &Piece) -> [Range<u
         | Operand::CuSeqlensK
         | Operand::Aux
         | Operand::RngState
-        | Operand::BlockMask => [all_batches, 0..1, 0..1, 0..1],
-        // No problem uses them.
-        Operand::PairOut | Operand::PairLse => [0..0, 0..0, 0..0, 0..0],
+        | Operand::BlockMask
+        // No problem uses these.
+        | Operand::PairOut
+        | Operand::PairLse => [all_batches, 0..1, 0..1, 0..1],
     }
 }
 
@@ -240,6 +241,7 @@ mod tests {
     use crate::problem::builder::Slopes;
     use crate::problem::dtype::Dtype;
     use crate::problem::layout::ScoreLayout;
+    use crate::problem::sequences::Pages;
     use crate::problem::shape::Shape;
 
     /// The slice of an operand that a piece uses: byte offset, size in bytes, first element, and strides.
@@ -296,6 +298,74 @@ mod tests {
         assert_eq!(stride(0..3, 0..2, 99..100), [3200, 800, 0, 1]);
         // The end of the first range is 1, and the second has two indices.
         assert_eq!(stride(0..1, 1..3, 0..1), [0, 800, 0, 1]);
+    }
+
+    /// The index ranges of an operand that a piece uses, if the kernel's rows count this.
+    fn ranges(problem: &Problem, operand: Operand, counts: Counts, columns: Columns, piece: &Piece) -> [Range<u32>; 4] {
+        let view = problem.view(operand).expect("it is used");
+        axes(&view, problem, Block { counts, rows: 16, threads: 64, columns }, piece)
+    }
+
+    /// A workgroup of the bias' gradient visits the batches and heads that share its elements.
+    #[test]
+    fn what_shares_a_bias_is_bound_as_a_whole() {
+        let shape = Shape::new(3, 4, 45, 8).kv_heads(2).kv_len(70);
+        let of_q = |bias| {
+            let biased = Problem::builder(shape).bias(Dtype::F32, ScoreLayout::broadcast(bias)).lse();
+            let gradients = biased.build().expect("valid").gradients().of([Operand::Dbias]).build().expect("valid");
+            let piece = Piece { batch: 1..2, heads: 2..3, rows: 10..20, columns: 0..8 };
+            ranges(gradients.problem(), Operand::Q, Counts::BiasRows(16), Columns::None, &piece)
+        };
+        assert_eq!(of_q([3, 4, 45, 70]), [1..2, 2..3, 0..45, 0..8]);
+        assert_eq!(of_q([1, 4, 45, 70]), [0..3, 2..3, 0..45, 0..8]);
+        assert_eq!(of_q([3, 1, 45, 70]), [1..2, 0..4, 0..45, 0..8]);
+    }
+
+    #[test]
+    fn columns_are_cut_only_where_the_kernel_computes_them() {
+        let problem = Problem::builder(Shape::new(1, 1, 10, 8).value_dim(300)).build().expect("valid");
+        let piece = Piece { batch: 0..1, heads: 0..1, rows: 0..10, columns: 256..300 };
+        let [.., columns] = ranges(&problem, Operand::V, Counts::Rows, Columns::Values, &piece);
+        assert_eq!(columns, 256..300);
+        let [.., columns] = ranges(&problem, Operand::V, Counts::Rows, Columns::OfProducts, &piece);
+        assert_eq!(columns, 0..300);
+    }
+
+    /// Ragged queries of any sequence may be in a block of them. Where blocks count something else, they do not matter.
+    #[test]
+    fn all_ragged_queries_are_bound_only_for_blocks_of_queries() {
+        let problem = Problem::builder(Shape::new(3, 4, 45, 8).kv_len(70)).ragged_q(90).build().expect("valid");
+        let piece = Piece { batch: 0..1, heads: 2..3, rows: 10..20, columns: 0..8 };
+        let of = |operand, counts| ranges(&problem, operand, counts, Columns::None, &piece);
+        assert_eq!(of(Operand::Q, Counts::Rows), [0..1, 2..3, 0..90, 0..8]);
+        assert_eq!(of(Operand::Q, Counts::StoredRows), [0..1, 2..3, 10..20, 0..8]);
+        assert_eq!(of(Operand::K, Counts::Keys), [0..1, 2..3, 10..20, 0..8]);
+        assert_eq!(of(Operand::CuSeqlensQ, Counts::Rows), [0..4, 0..1, 0..1, 0..1]);
+        assert_eq!(
+            [Counts::StoredRows, Counts::Rows].map(|counts| staged_rows(&problem, counts, &piece)[0]),
+            [190, 180]
+        );
+    }
+
+    #[test]
+    fn tables_are_bound_as_a_whole() {
+        let paged = Problem::builder(Shape::new(3, 4, 45, 8).kv_len(70))
+            .paged_kv(Pages { count: 9, size: 16 })
+            .kv_lengths()
+            .build()
+            .expect("valid");
+        let piece = Piece { batch: 1..2, heads: 2..3, rows: 10..20, columns: 0..8 };
+        let ranges = ranges(&paged, Operand::BlockTable, Counts::Rows, Columns::None, &piece);
+        assert_eq!(ranges, [0..3, 0..1, 0..1, 0..5]);
+    }
+
+    #[test]
+    fn weights_of_chosen_heads_and_rows_are_bound_where_they_are_stored() {
+        let problem = Problem::builder(Shape::new(1, 4, 45, 8)).weights_of([3, 1], 5..40).build().expect("valid");
+        let piece = Piece { batch: 0..1, heads: 1..2, rows: 10..20, columns: 0..8 };
+        let of = |operand| ranges(&problem, operand, Counts::Rows, Columns::None, &piece);
+        assert_eq!(of(Operand::Weights), [0..1, 1..2, 5..15, 0..45]);
+        assert_eq!(of(Operand::Q), [0..1, 1..2, 10..20, 0..8]);
     }
 
     #[test]

@@ -44,8 +44,8 @@ impl Split {
         if wanted == 1 && span <= longest {
             return Self { step: len_kv.next_multiple_of(tile), parts: 1 };
         }
-        let keys = span.div_ceil(wanted).next_multiple_of(tile).clamp(tile, longest);
-        Self { step: tile, parts: span.div_ceil(keys).max(1) }
+        let keys = span.div_ceil(wanted).next_multiple_of(tile).min(longest);
+        Self { step: tile, parts: span.div_ceil(keys) }
     }
 
     /// The layout of the partial results. A row has the parts of one piece's columns after those of another's.
@@ -76,7 +76,42 @@ pub(super) fn column_ranges(dim_v: u32) -> impl DoubleEndedIterator<Item = Range
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::record::Iterations;
+    use crate::kernel::select::candidates;
+    use crate::problem::builder::ProblemBuilder;
+    use crate::problem::positions::{Diagonal, Window};
     use crate::problem::shape::Shape;
+
+    /// How the keys of one row are split on a device that has room for so many workgroups and allows so many loop iterations. A tile
+    /// takes ten of these, and five are for everything else.
+    fn split(problem: ProblemBuilder, tile: u32, workgroups_to_fill: u32, loop_iterations: u32) -> (u32, u32) {
+        let caps = Caps::from_limits(&wgpu::Limits::default());
+        let problem = problem.build().expect("valid");
+        let mut kernel = candidates(&problem, &caps).expect("runs everywhere")[0].kernel();
+        kernel.work.keys = Keys::InParts(Iterations { tile, per_tile: 10, besides: 5 });
+        let Split { step, parts } = Split::of(&kernel, &problem, &Caps { workgroups_to_fill, loop_iterations, ..caps });
+        (step, parts)
+    }
+
+    #[test]
+    fn keys_are_split_into_as_many_parts_as_fill_the_device_or_as_loops_allow() {
+        let row = |len_kv| Problem::builder(Shape::new(1, 1, 1, 8).kv_len(len_kv));
+        assert_eq!(split(row(1000), 64, 1, u32::MAX), (1024, 1), "one part has whole tiles");
+        assert_eq!(split(row(0), 64, 1, u32::MAX), (64, 1), "a step is never 0");
+        assert_eq!(split(row(3600), 64, 100, u32::MAX), (64, 7), "of at least 512 keys");
+        assert_eq!(split(row(3600), 64, 4, u32::MAX), (64, 4));
+        assert_eq!(split(row(3600), 512, 7, u32::MAX), (512, 4), "515 keys are two tiles");
+        // 16 tiles.
+        assert_eq!(split(row(1024), 64, 1, 165), (1024, 1));
+        assert_eq!(split(row(1025), 64, 1, 165), (64, 2));
+        assert_eq!(split(row(1024), 64, 1, 164), (64, 2));
+        assert_eq!(split(row(1000), 64, 1, 5), (64, 16), "a tile at least");
+        // The 961 keys of a window may begin with the last key of a tile, and so end in the 16th after it.
+        let window = |left| Window { left: Some(left), right: Some(0) };
+        let windowed = |left| row(5000).diagonal(Diagonal::BottomRight).window(window(left));
+        assert_eq!(split(windowed(960), 64, 1, 165), (5056, 1));
+        assert_eq!(split(windowed(961), 64, 1, 165), (64, 2));
+    }
 
     /// If the number of columns or a stride wrapped around, scratch would look small.
     #[test]

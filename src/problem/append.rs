@@ -77,6 +77,7 @@ mod tests {
         let table = rotary.table(100.0, 2.0);
         let angles = [0.0_f64, 0.0, 0.5, 0.05, 1.0, 0.1];
         assert_eq!(table.len(), 2 * angles.len());
+        assert_eq!(Rotary { dims: 5, ..rotary }.table(100.0, 2.0).len(), table.len(), "whole pairs");
         for (pair, angle) in table.chunks(2).zip(angles) {
             for (got, wanted) in pair.iter().zip([angle.cos(), angle.sin()]) {
                 assert!((f64::from(*got) - wanted).abs() < 1e-7, "{got}, not {wanted}");

@@ -133,8 +133,7 @@ impl ProblemBuilder {
     fn check_sequences(&self) -> Result<(), ProblemError> {
         if let Queries::Ragged { total } = self.queries {
             // Shaders count the rows of a group's heads, and one more block per sequence, with 32 bits.
-            let group = self.shape.group().max(1);
-            let most = ((u32::MAX - self.shape.batch) / group).min(LONGEST);
+            let most = ((u32::MAX - self.shape.batch) / self.shape.group()).min(LONGEST);
             if total > most {
                 return Err(ProblemError::TooLong { axis: "the total of the ragged queries", value: total, most });
             }

@@ -243,3 +243,15 @@ impl View {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_that_is_broadcast_has_one_size_unless_it_is_empty() {
+        let layout = ScoreLayout::strided([0, 7, 0, 1]);
+        assert_eq!(layout.sizes(Shape::new(2, 3, 5, 8).kv_len(7)), [1, 3, 1, 7]);
+        assert_eq!(layout.sizes(Shape::new(0, 3, 0, 8).kv_len(7)), [0, 3, 0, 7]);
+    }
+}

@@ -95,7 +95,7 @@ pub(crate) struct Stack {
 impl Stack {
     /// How many elements after those of the first pair those of the last one lie; `None` past 64 bits.
     fn checked_further(&self) -> Option<u64> {
-        self.stride.checked_mul(self.pairs.saturating_sub(1).into())
+        self.stride.checked_mul((self.pairs - 1).into())
     }
 
     /// How many elements after those of the first pair those of the last one lie.
@@ -305,5 +305,42 @@ impl Merge {
             Some(stride) => Stack { first, pairs: spec.pairs, stride: stride.unwrap_or_else(after) },
             None => Stack { first, pairs: 1, stride: 0 },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merge(pairs: u32, change: impl FnOnce(MergeBuilder) -> MergeBuilder) -> Merge {
+        change(Merge::builder(Shape::new(1, 2, 3, 8), pairs)).build().expect("valid")
+    }
+
+    #[test]
+    fn pairs_are_in_fours_if_each_begins_and_ends_there() {
+        let is_in_fours = |merge: &Merge| merge.stack(Operand::PairOut).expect("it is used").is_in_fours();
+        assert!(is_in_fours(&merge(2, |merge| merge.pair_out_stride(52))));
+        assert!(!is_in_fours(&merge(2, |merge| merge.pair_out_stride(54))));
+        assert!(is_in_fours(&merge(1, |merge| merge.pair_out_stride(54))), "there is no second pair");
+        let odd = Layout { offset: 0, batch: 54, head: 27, row: 9 };
+        assert!(!is_in_fours(&merge(2, |merge| merge.pair_out(odd).pair_out_stride(64))));
+    }
+
+    #[test]
+    fn operands_have_the_element_types_that_were_asked_for() {
+        let of =
+            |merge: &Merge| [Operand::PairOut, Operand::Out, Operand::PairLse, Operand::Lse].map(|o| merge.dtype(o));
+        let (half, full) = (Some(Dtype::F16), Some(Dtype::F32));
+        assert_eq!(of(&merge(2, |merge| merge.dtype(Dtype::F16))), [half, half, full, None]);
+        assert_eq!(of(&merge(2, |merge| merge.out_dtype(Dtype::F16).lse())), [full, half, full, full]);
+    }
+
+    /// Results may be read from one place for several rows, but not written there.
+    #[test]
+    fn only_what_is_written_must_not_overlap() {
+        let same = Layout { offset: 0, batch: 0, head: 0, row: 1 };
+        merge(2, |merge| merge.pair_lse(same));
+        let error = Merge::builder(Shape::new(1, 2, 3, 8), 2).out(Layout { row: 8, ..same }).build().unwrap_err();
+        assert!(matches!(error, ProblemError::Overlapping { operand: Operand::Out, .. }), "{error}");
     }
 }

@@ -233,8 +233,8 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("((i & vec4(1u)) << vec4(4u))", "vec4(0u)")], odd_bf16),
     mutation(
         &[(
-            "vec4(widen_f16(q[(row + dim) >> 2u].x), widen_f16(q[(row + dim) >> 2u].y))",
-            "vec4(widen_f16(q[(row + dim) >> 2u].y), vec2(0.0))",
+            "vec4(widen_f16(q[(row >> 2u) + (dim >> 2u)].x), widen_f16(q[(row >> 2u) + (dim >> 2u)].y))",
+            "vec4(widen_f16(q[(row >> 2u) + (dim >> 2u)].y), vec2(0.0))",
         )],
         even_f16,
     ),
@@ -373,7 +373,10 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("select(n, n / params.group, GROUPED)", "n / params.group / 2u")], plain),
     mutation(&[("rescale(softmax.m, m)", "1.0")], staircase),
     mutation(&[("other.y * rescale(other.x, m)", "other.y")], staircase),
-    mutation(&[("let first = site.first;", "let first = 0u;")], plain),
+    mutation(
+        &[("let wanted = site.first + row_of_entry(thread, 0u);", "let wanted = row_of_entry(thread, 0u);")],
+        plain,
+    ),
     mutation(&[("thread / SHARE * SHARE;", "thread % SHARE * SHARE;")], plain),
     mutation(&[("s[2u * 0u] += subgroupShuffleXor(s[2u * 0u + 1u], 1u);", "")], plain),
     mutation(&[("invocation.subgroup * invocation.size + invocation.lane", "invocation.lane")], plain),

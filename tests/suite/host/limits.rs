@@ -2,7 +2,7 @@
 
 use wgpu::Device;
 use wgpu_attention::{
-    Attention, BlockMask, Caps, Dtype, Layout, Operand, PlanError, Problem, ProblemBuilder, ScoreLayout, Shape,
+    Attention, BlockMask, Caps, Dtype, Layout, Merge, Operand, PlanError, Problem, ProblemBuilder, ScoreLayout, Shape,
     Variant, candidates, testing,
 };
 
@@ -230,6 +230,19 @@ fn a_driver_that_ends_every_loop_is_refused() {
         let problem = build(Problem::builder(Shape::new(1, 1, 100, 8).kv_len(0)));
         assert_eq!(Attention::with_caps(&device, caps).plan(&problem).map(|plan| plan.parts()), Ok(1));
     }
+}
+
+#[test]
+fn a_merge_binds_no_more_than_a_shader_indexes() {
+    let (device, _queue) = noop_with_features();
+    let mut caps = Kind::Plain.caps(&device);
+    (caps.binding_bytes, caps.workgroups, caps.dispatch_flop) = (1 << 40, u32::MAX, u64::MAX);
+    let planned = |rows| {
+        let merge = Merge::builder(Shape::new(1, 1, rows, 512), 1).build().unwrap();
+        Attention::with_caps(&device, caps).plan_merge(&merge).unwrap().dispatches()
+    };
+    // 2³² bytes of outputs, and one row less.
+    assert_eq!((planned(1 << 21), planned((1 << 21) - 1)), (2, 1));
 }
 
 /// Sizes that wrap around would look small.

@@ -263,30 +263,31 @@ fn registers_decide_what_a_thread_of_a_gradient_computes() {
     };
     let shape = |dim| Problem::builder(Shape::new(1, 1, 100, dim).value_dim(32));
     let mut caps = Kind::Plain.caps(&device);
-    for (registers, kilobytes, dim, queries, keys) in [
-        (255, 28, 64, "8x4of8x16", "4x8of16x8"),
-        (192, 28, 64, "8x4of8x16", "4x8of16x8"),
-        (191, 28, 64, "", ""),
-        (255, 27, 64, "8x4of8x8", "4x8of8x8"),
-        (255, 28, 65, "8x4of8x16", "4x8of16x8"),
-        (255, 27, 65, "8x4of4x16", "4x8of16x4"),
-        (254, 28, 65, "", ""),
-        (255, 28, 192, "8x4of8x16", "4x8of16x8"),
-        (255, 28, 193, "8x4of4x32", "4x8of32x4"),
-        (255, 27, 129, "", ""),
-        (192, 28, 129, "4x4of8x16", "4x4of16x8"),
-        (128, 28, 65, "4x4of8x16", "4x4of16x8"),
-        (128, 28, 129, "4x4of4x32", "4x4of32x4"),
-        (128, 27, 129, "4x4of4x16", "4x4of16x4"),
+    let [enough, less] = [28 << 10, (28 << 10) - 1];
+    for (registers, bytes, dim, queries, keys) in [
+        (255, enough, 64, "8x4of8x16", "4x8of16x8"),
+        (192, enough, 64, "8x4of8x16", "4x8of16x8"),
+        (191, enough, 64, "", ""),
+        (255, less, 64, "8x4of8x8", "4x8of8x8"),
+        (255, enough, 65, "8x4of8x16", "4x8of16x8"),
+        (255, less, 65, "8x4of4x16", "4x8of16x4"),
+        (254, enough, 65, "", ""),
+        (255, enough, 192, "8x4of8x16", "4x8of16x8"),
+        (255, enough, 193, "8x4of4x32", "4x8of32x4"),
+        (255, less, 129, "", ""),
+        (192, enough, 129, "4x4of8x16", "4x4of16x8"),
+        (128, enough, 65, "4x4of8x16", "4x4of16x8"),
+        (128, enough, 129, "4x4of4x32", "4x4of32x4"),
+        (128, less, 129, "4x4of4x16", "4x4of16x4"),
     ] {
-        (caps.thread_registers, caps.workgroup_bytes) = (registers, kilobytes << 10);
+        (caps.thread_registers, caps.workgroup_bytes) = (registers, bytes);
         let names = names(&caps, shape(dim));
         let wanted = [format!("queries{queries}"), format!("keys{keys}")];
-        assert_eq!(names[..2], wanted, "{registers} registers, {kilobytes} KiB, {dim} columns");
+        assert_eq!(names[..2], wanted, "{registers} registers, {bytes} bytes, {dim} columns");
         // Values have a number of columns of their own.
         let of_values = if registers < 192 {
             "values"
-        } else if kilobytes < 28 {
+        } else if bytes < enough {
             "values4x8of8x8"
         } else {
             "values4x8of16x8"

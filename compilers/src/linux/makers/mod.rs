@@ -106,6 +106,19 @@ BB4:
         assert_eq!((sum.shared_loads, sum.shared_bytes), (1, 16));
     }
 
+    /// It makes an f32 of an f16, multiplies one, or multiplies and adds.
+    #[test]
+    fn amd_mixes_types_in_one_instruction() {
+        let counts = |operands: &str| {
+            let listing = amd::parse(&format!("BB0:\n\tv_fma_mix_f32 {operands} ; cc20\n\ts_endpgm ; bfb0"));
+            let (sum, _) = summed(&listing.expect("it parses"));
+            (sum.conversions, sum.multiply_adds)
+        };
+        assert_eq!(counts("v1, v2, 1.0, neg(0) op_sel:[1,0,0] op_sel_hi:[1,0,0]"), (1, 0));
+        assert_eq!(counts("v1, v2, v3, neg(0) op_sel_hi:[1,0,0]"), (0, 0));
+        assert_eq!(counts("v1, v2, v3, v1 op_sel_hi:[1,0,0]"), (0, 1));
+    }
+
     /// Threads that took the first branch skip the second.
     #[test]
     fn apple() {

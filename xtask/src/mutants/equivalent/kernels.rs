@@ -4,6 +4,13 @@ use super::Equivalent;
 
 pub(super) const IN_KERNELS: &[Equivalent] = &[
     Equivalent {
+        file: "src/kernel/select_gradients.rs",
+        function: "gradient_schedules",
+        text: "problem.shape().dim_qk.max(problem.shape().dim_v) <= gradient_lanes::MOST_DIM",
+        mistake: "bound one up",
+        because: "one column more is not in fours",
+    },
+    Equivalent {
         file: "src/kernel/decode.rs",
         function: "Decode::iterations",
         text: "",
