@@ -1,4 +1,4 @@
 // binary16, not widened, four per vector; every row starts at a multiple of four elements.
 
 // Four elements of a row, from `dim` on. Rows are whole vectors, so `count` is not needed.
-fn load(row: u32, dim: u32, count: u32) -> vec4<f16> { return DATA[(row >> 2u) + (dim >> 2u)]; }
+fn load(row: u32, dim: u32, count: u32) -> vec4<f16> { return DATA[(row + dim) >> 2u]; }

@@ -9,6 +9,7 @@ use crate::kernel::tiled::{Exchange, MANY_REGISTERS, MOST_REGISTERS};
 use crate::problem::Problem;
 use crate::problem::dtype::Dtype;
 use crate::problem::operand::Operand;
+use crate::problem::quantization::Quantization;
 
 /// How a workgroup divides the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,8 +31,8 @@ const MAX_ROWS_OF_FEW: u32 = 4;
 /// The same limit on a software GPU. llvmpipe's compile time for a kernel with barriers grows with the square of the
 /// text: 20 s for eight rows.
 const MAX_ROWS_ON_SOFTWARE: u32 = 2;
-/// Numbers of Q that a thread keeps, if it may have the most registers, fewer, or few and they fill with keys of f32 too. It keeps
-/// as many of O. With more, the compilers spill registers (benches/NOTES.md).
+/// Numbers of Q that a thread keeps, if it may have the most registers, fewer, or few and the keys need many too: f32, and types
+/// that take several steps to widen. It keeps as many of O. With more, the compilers spill registers (benches/NOTES.md).
 const NUMBERS_OF_MOST: u32 = 64;
 const NUMBERS: u32 = 32;
 const NUMBERS_OF_FEW: u32 = 16;
@@ -55,13 +56,16 @@ impl Decode {
         };
         // Larger head sizes are refused elsewhere.
         let dim = shape.dim_qk.min(MAX_DIM).max(shape.dim_v.min(VALUE_COLUMNS));
-        let is_f32 = problem.quantization().is_none() && problem.dtype(Operand::K) == Some(Dtype::F32);
+        let is_light = match problem.quantization() {
+            Some(quantization) => quantization != Quantization::Fp8E4m3,
+            None => problem.dtype(Operand::K) == Some(Dtype::F16),
+        };
         let (most, numbers) = match caps.thread_registers {
             _ if caps.is_software => (MAX_ROWS_ON_SOFTWARE, NUMBERS),
             MOST_REGISTERS.. => (MAX_ROWS, NUMBERS_OF_MOST),
             MANY_REGISTERS.. => (MAX_ROWS, NUMBERS),
-            _ if is_f32 => (MAX_ROWS_OF_FEW, NUMBERS_OF_FEW),
-            _ => (MAX_ROWS_OF_FEW, NUMBERS),
+            _ if is_light => (MAX_ROWS_OF_FEW, NUMBERS),
+            _ => (MAX_ROWS_OF_FEW, NUMBERS_OF_FEW),
         };
         let wanted = wanted.min(most);
         let lanes = match exchange {

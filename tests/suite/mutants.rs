@@ -233,8 +233,8 @@ pub const ATTENTION: &[Mutation] = &[
     mutation(&[("((i & vec4(1u)) << vec4(4u))", "vec4(0u)")], odd_bf16),
     mutation(
         &[(
-            "vec4(widen_f16(q[(row >> 2u) + (dim >> 2u)].x), widen_f16(q[(row >> 2u) + (dim >> 2u)].y))",
-            "vec4(widen_f16(q[(row >> 2u) + (dim >> 2u)].y), vec2(0.0))",
+            "vec4(widen_f16(q[(row + dim) >> 2u].x), widen_f16(q[(row + dim) >> 2u].y))",
+            "vec4(widen_f16(q[(row + dim) >> 2u].y), vec2(0.0))",
         )],
         even_f16,
     ),

@@ -87,6 +87,8 @@ fn few_rows_are_those_of_a_group_together() {
         (191, Dtype::F16, Shape::new(1, 1, 5, 32), "decode4"),
         (191, Dtype::F16, Shape::new(1, 1, 5, 256), "decode4"),
         (191, Dtype::F16, Shape::new(1, 1, 5, 257), "decode2"),
+        (191, Dtype::Bf16, Shape::new(1, 1, 5, 128), "decode4"),
+        (191, Dtype::Bf16, Shape::new(1, 1, 5, 129), "decode2"),
         (191, Dtype::F32, Shape::new(1, 1, 5, 128), "decode4"),
         (191, Dtype::F32, Shape::new(1, 1, 5, 129), "decode2"),
         (192, Dtype::F32, Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
