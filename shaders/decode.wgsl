@@ -8,8 +8,8 @@
 // workgroup   KEYS × SHARE threads. SHARE neighbouring threads share a key: thread t of them reads its vectors of four
 //             dimensions t, t + SHARE, …, so that neighbours read neighbours. It keeps the same dimensions of Q and O in
 //             registers, for all rows, and the softmax of its own row, t mod ROWS
-// memory      16 · ROWS · KEYS · SHARE bytes, and 20 · KEYS · SHARE in share_workgroup.wgsl
-// barriers    per iteration none (share_subgroup.wgsl) or 2 (share_workgroup.wgsl); at the end 2 or 3, and 2 · V_VECTORS
+// memory      16 · ROWS · KEYS · SHARE bytes; share_workgroup.wgsl takes 16 · ROWS + 20 · KEYS · SHARE more
+// barriers    per iteration none (share_subgroup.wgsl) or 2 (share_workgroup.wgsl); at the end 1 or 2, and 2 · V_VECTORS
 //
 //     for each 4 · KEYS keys of this part that some row may see, four per thread:
 //         S ← Q Kᵀ, summed over the threads of a key                                each thread gets its own row of S
@@ -29,10 +29,11 @@ const LAG = 0.0;                                               // m is the large
 const RAISE = 0.0;
 const IN_FOURS = false;
 const THREADS = KEYS * SHARE;
-const EXCHANGED = ROWS * THREADS;
+const EXCHANGED = ROWS * STRIDE;
 
-// Entry j of what a thread keeps per row belongs to row (t mod ROWS) xor j: entry 0 is its own row, and entry j is the own row
-// of thread t xor j. So threads exchange entries with partners that do not depend on t.
+// Entry j of what thread t keeps per row belongs to row (t mod ROWS) xor j: entry 0 is its own row, and entry j is the own row
+// of thread t xor j, with which it is exchanged. So every index of an entry is a constant, and entries stay in registers.
+const_assert ROWS <= SHARE && (ROWS & (ROWS - 1u)) == 0u;
 fn row_of_entry(thread: u32, j: u32) -> u32 { return (thread % ROWS) ^ j; }
 
 alias Rows = array<vec4<f32>, ROWS>;                           // one vector per entry
@@ -40,7 +41,7 @@ var<workgroup> exchanged: array<vec4<f32>, EXCHANGED>;         // one vector per
 
 // What the threads of all rows have for their own row.
 struct Gathered {
-    x: Rows,
+    of_row: Rows,
     factor: array<f32, ROWS>,
 }
 
@@ -49,12 +50,12 @@ struct Gathered {
 fn sum_of_keys(thread: u32, x: Rows) -> Rows {
     workgroupBarrier();  // the last readers are done
     // unroll
-    for (var j = 0u; j < ROWS; j++) { exchanged[j * THREADS + thread] = x[j]; }
+    for (var j = 0u; j < ROWS; j++) { exchanged[j * STRIDE + thread] = x[j]; }
     workgroupBarrier();
     var sum = Rows();
     for (var i = 0u; i < KEYS; i++) {
         // unroll
-        for (var j = 0u; j < ROWS; j++) { sum[j] += exchanged[j * THREADS + thread % SHARE + i * SHARE]; }
+        for (var j = 0u; j < ROWS; j++) { sum[j] += exchanged[j * STRIDE + thread % SHARE + i * SHARE]; }
     }
     return sum;
 }
@@ -69,9 +70,9 @@ fn accumulate_seen(m: mat4x4<f32>, p: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
     return accumulate(mat4x4(seen_value(m[0], p.x), seen_value(m[1], p.y), seen_value(m[2], p.z), seen_value(m[3], p.w)), p, sum);
 }
 
-// Four elements of one key's row of K or V. Dimensions of K past the end are zero; `whole` says that no thread has any. Columns
-// of V past the end may be anything, as they are not stored. Keys past the valid ones may be anything: their scores and their
-// values are hidden.
+// Four elements of one key's row of K or V. Dimensions of K past the end are zero, unless `whole` says that every thread's
+// dimensions exist. Columns of V past the end may be anything, as they are not stored. Keys past the valid ones may be
+// anything: their scores and their values are hidden.
 fn key_vector(at: u32, dim: u32, whole: bool) -> vec4<f32> {
     if (whole) { return load_k(at, dim, params.dim_qk - dim); }
     let d = within_row(dim, params.dim_qk);
@@ -157,9 +158,9 @@ fn accumulate_values(site: Site, keys: vec4<u32>, dim: u32, weights: Gathered, f
             let at = j * V_VECTORS + d;
             let before = (*o)[at] * weights.factor[j];
             if (full) {
-                (*o)[at] = accumulate(v, weights.x[j], before);
+                (*o)[at] = accumulate(v, weights.of_row[j], before);
             } else {
-                (*o)[at] = accumulate_seen(v, weights.x[j], before);
+                (*o)[at] = accumulate_seen(v, weights.of_row[j], before);
             }
         }
     }
@@ -167,7 +168,6 @@ fn accumulate_values(site: Site, keys: vec4<u32>, dim: u32, weights: Gathered, f
 
 // Rescales all threads' states to one m, adds them up and stores the result.
 fn finish(site: Site, thread: u32, dim: u32, softmax: Softmax, o: ptr<function, Output>) {
-    workgroupBarrier();  // the last readers are done
     exchanged[thread] = vec4(softmax.m, softmax.l, select(0.0, 1.0, softmax.saw_any), 0.0);
     workgroupBarrier();
     var m = LOWEST;
@@ -191,7 +191,8 @@ fn finish(site: Site, thread: u32, dim: u32, softmax: Softmax, o: ptr<function, 
         for (var j = 0u; j < ROWS; j++) {
             let n = site.first + row_of_entry(thread, j);
             let stored = (thread < SHARE) & (n < site.rows) & (i < params.dim_v);
-            if (stored) { store_columns(row_of(site, n), i, all_o[j], rows.x[j].x, rows.x[j].y, rows.x[j].z > 0.0); }
+            let total = rows.of_row[j];
+            if (stored) { store_columns(row_of(site, n), i, all_o[j], total.x, total.y, total.z > 0.0); }
         }
     }
     let n = site.first + thread;
@@ -216,6 +217,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, invocation: Invocation) {
     let range = keys_of(site, head, tail, KEYS * 4u);
     for (var kv = range.x; kv < range.y; kv += KEYS * 4u) {
         let keys = kv + thread / SHARE + vec4(0u, 1u, 2u, 3u) * KEYS;
+        // With a literal, the compiler drops what the other case needs.
         var s = Rows();
         if (whole) { s = products(site, keys, dim, true, &q); } else { s = products(site, keys, dim, false, &q); }
         let product = sum_of_share(thread, s);

@@ -11,6 +11,8 @@ struct Invocation {
 
 const_assert SHARE == 8u || SHARE == 16u || SHARE == 32u;
 
+const STRIDE = THREADS;
+
 fn thread_of(invocation: Invocation) -> u32 { return invocation.subgroup * invocation.size + invocation.lane; }
 
 // The sum over the threads of a key, for the thread's own row. In the first steps, a thread adds up half of its rows and
@@ -39,10 +41,10 @@ fn gather(thread: u32, x: vec4<f32>, factor: f32) -> Gathered {
     // unroll
     for (var j = 0u; j < ROWS; j++) {
         if (j == 0u) {
-            all.x[j] = x;
+            all.of_row[j] = x;
             all.factor[j] = factor;
         } else {
-            all.x[j] = subgroupShuffleXor(x, j);
+            all.of_row[j] = subgroupShuffleXor(x, j);
             all.factor[j] = subgroupShuffleXor(factor, j);
         }
     }

@@ -31,15 +31,17 @@ const MAX_ROWS_OF_FEW: u32 = 4;
 /// The same limit on a software GPU. llvmpipe's compile time for a kernel with barriers grows with the square of the
 /// text: 20 s for eight rows.
 const MAX_ROWS_ON_SOFTWARE: u32 = 2;
-/// Numbers of Q that a thread keeps, if it may have the most registers, fewer, or few and the keys need many too: f32, and types
-/// that take several steps to widen. It keeps as many of O. With more, the compilers spill registers (benches/NOTES.md).
+/// Numbers of Q that a thread keeps if it may have the most registers; it keeps as many of O. With more of these or the following,
+/// the compilers spill registers (benches/NOTES.md).
 const NUMBERS_OF_MOST: u32 = 64;
+/// The same with fewer registers, also with few if the keys are f16, int8 or int4.
 const NUMBERS: u32 = 32;
+/// The same with few registers if the keys are f32, bf16 or fp8.
 const NUMBERS_OF_FEW: u32 = 16;
 const THREADS: u32 = 128;
-/// The same for [`MAX_ROWS`] that go through workgroup memory: with more threads they need more than the 16 KiB that every
-/// device has.
-const THREADS_OF_MAX_ROWS: u32 = 64;
+/// The same where they exchange through workgroup memory: with more, [`MAX_ROWS`] need more than the 16 KiB that every device
+/// has. It does not depend on the number of rows, so that neither do a row's bits.
+const THREADS_BY_MEMORY: u32 = 64;
 /// Threads that may share a key.
 const SHARES: [u32; 3] = [8, 16, 32];
 
@@ -77,11 +79,11 @@ impl Decode {
         let per_row = |share: u32| dim.div_ceil(4 * share) * 4;
         let enough = shares.clone().find(|&share| wanted * per_row(share) <= numbers);
         let share = enough.or_else(|| shares.next_back()).unwrap_or(SHARES[0]);
+        // A power of two, as the shader needs.
         let rows = wanted.min(1 << (numbers / per_row(share)).max(1).ilog2());
-        debug_assert!(rows.is_power_of_two() && rows <= share, "a thread's row is its number modulo the rows");
         let threads = match exchange {
-            Exchange::Workgroup if rows == MAX_ROWS => THREADS_OF_MAX_ROWS,
-            Exchange::Workgroup | Exchange::Subgroup => THREADS,
+            Exchange::Workgroup => THREADS_BY_MEMORY,
+            Exchange::Subgroup => THREADS,
         };
         Self { rows, share, threads, exchange }
     }
@@ -101,7 +103,7 @@ impl Decode {
         match exchange {
             Exchange::Workgroup => {
                 pieces.file(shader!("../../shaders/pieces/share_workgroup.wgsl"));
-                workgroup_bytes += threads * 20;
+                workgroup_bytes += rows * 16 + threads * 20;
             }
             Exchange::Subgroup => {
                 pieces.file(shader!("../../shaders/pieces/share_subgroup.wgsl"));

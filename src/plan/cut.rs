@@ -267,9 +267,9 @@ mod tests {
         };
         let wide = Caps { workgroups_to_fill: 64, ..caps() };
         assert_eq!(split(Shape::new(8, 8, 1, 64).kv_len(4096), wide), Split { step: 4096, parts: 1 });
-        assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { step: 64, parts: 8 });
-        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { step: 64, parts: 2 });
-        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1025), wide), Split { step: 64, parts: 2 });
+        assert_eq!(split(Shape::new(1, 8, 1, 64).kv_len(8192), wide), Split { step: 32, parts: 8 });
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1024), wide), Split { step: 32, parts: 2 });
+        assert_eq!(split(Shape::new(1, 1, 1, 64).kv_len(1025), wide), Split { step: 32, parts: 2 });
         let impatient = Caps { loop_iterations: 65_535, workgroups_to_fill: 1, ..caps() };
         let problem = Problem::builder(Shape::new(1, 1, 1, 64).kv_len(1 << 22)).build().expect("valid");
         let (Split { step, parts }, reached) = with_job(&problem, &impatient, |job| {
@@ -291,7 +291,7 @@ mod tests {
             let wide = Caps { workgroups_to_fill: 64, ..caps() };
             with_job(&problem, &wide, |job| job.split)
         };
-        assert_eq!(window(2047, 1), Split { step: 64, parts: 4 });
+        assert_eq!(window(2047, 1), Split { step: 32, parts: 4 });
         assert_eq!(window(2045, 3), Split { step: 32, parts: 4 });
         // A ring keeps the last keys of a sequence, and the first of these may lie at the end of a tile.
         let ring = |capacity| {
@@ -302,7 +302,7 @@ mod tests {
         };
         assert_eq!([1024, 4094, 4095, 8192].map(ring), [2, 8, 7, 7]);
         // The first of them may lie at the end of a tile.
-        assert_eq!([470, 980, 1600].map(|left| window(left, 1).parts), [1, 2, 3]);
+        assert_eq!([470, 992, 1600].map(|left| window(left, 1).parts), [1, 2, 3]);
     }
 
     #[test]

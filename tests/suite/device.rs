@@ -7,7 +7,7 @@ use truth::{Case, Outputs};
 use wgpu::util::DeviceExt as _;
 use wgpu::{BufferUsages, PollType};
 use wgpu_attention::{
-    Attention, Call, Caps, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Tiles,
+    Attention, Call, Caps, Fragment, MatrixUnit, Multiplier, Operand, Operands, Plan, Problem, Readback, Shape, Tiles,
     Variant, blocking, testing,
 };
 
@@ -167,6 +167,12 @@ fn is_tiled(variant: &Variant, part: &str) -> bool {
     testing::schedule(variant) == "tiled" && variant.to_string().contains(part)
 }
 
+/// Whether it is a variant of `decode` in f32 whose name contains this.
+fn is_decode_in_f32(variant: &Variant, part: &str) -> bool {
+    let name = variant.to_string();
+    testing::schedule(variant) == "decode" && name.contains(part) && name.contains(".f32")
+}
+
 /// The same in f32 only, because a software driver takes long to compile large blocks. Other types change only how an element is
 /// read.
 fn is_in_f32(variant: &Variant, part: &str) -> bool {
@@ -207,13 +213,12 @@ impl Device {
             Self { name: format!("{} as a GPU{suffix}", self.name), tried, ..gpu }
         };
         let many = gpu("", 256, |variant| {
-            let is_decode = testing::kind(variant) == "decode-sub";
+            let is_decode = is_decode_in_f32(variant, "-sub") || is_decode_in_f32(variant, "x8of64.f32x4.d32");
             let wide = ["8x4of4x16", "8x4of8x16"].iter().any(|part| is_in_f32(variant, part));
             is_decode || is_in_f32(variant, "-sub") || wide
         });
         let few = gpu(" of few registers", 128, |variant| {
-            let is_decode = testing::kind(variant) == "decode" && variant.to_string().contains(".f32x4");
-            is_decode || is_tiled(variant, "-sub") || is_in_f32(variant, "4x4of")
+            is_decode_in_f32(variant, "of64.f32x4") || is_tiled(variant, "-sub") || is_in_f32(variant, "4x4of")
         });
         vec![self, many, few]
     }
@@ -344,6 +349,21 @@ impl Device {
         self.queue.submit([encoder.finish()]);
         device.poll(PollType::wait_indefinitely()).unwrap();
         readbacks.into_iter().map(|readback| pollster::block_on(readback.bytes()).unwrap()).collect()
+    }
+}
+
+/// A filter that lets no kernel through tests nothing.
+#[test]
+fn what_is_treated_as_a_gpu_runs_the_kernels_for_few_rows() {
+    let problem = Problem::builder(Shape::new(1, 1, 8, 32)).build().unwrap();
+    for device in all().iter().filter(|device| device.name.contains("as a GPU")) {
+        let names: Vec<String> = device.variants(&problem).iter().map(Variant::to_string).collect();
+        let few: &[&str] = if device.name.contains("few registers") {
+            &["decode4x8of64.f32x4"]
+        } else {
+            &["decode8x8of128-sub.f32x4", "decode8x8of64.f32x4"]
+        };
+        assert!(few.iter().all(|few| names.iter().any(|name| name.starts_with(few))), "{}: {names:?}", device.name);
     }
 }
 

@@ -196,7 +196,9 @@ fn alone(case: &Case, b: u32, h: u32, rows: std::ops::Range<u32>) -> Case {
 
 /// The variant that runs a problem of other sizes as `variant` does, though a workgroup may take fewer rows.
 fn twin(device: &Device, problem: &Problem, variant: &Variant) -> Variant {
-    let kind = |variant: &Variant| (testing::schedule(variant), testing::access(variant));
+    let exchanges_in_subgroups = |variant: &Variant| testing::kind(variant).contains("-sub");
+    let kind =
+        |variant: &Variant| (testing::schedule(variant), testing::access(variant), exchanges_in_subgroups(variant));
     let able = device.variants(problem);
     able.into_iter().find(|other| kind(other) == kind(variant)).unwrap()
 }

@@ -363,7 +363,7 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("params.band_from_end)", "0u)")], bottom_right),
     mutation(&[("min(span.end, begin + ", "min(span.end + 1u, begin + ")], some_lengths),
     mutation(&[("scores.seen &= !hides(bias)", "scores.seen |= !hides(bias)")], hidden_by_bias),
-    mutation(&[("rows.x[2u].z > 0.0", "true")], empty_rows),
+    mutation(&[("total.z > 0.0", "true")], empty_rows),
     mutation(&[("seen_value(m[1], p.y)", "m[1]")], nan_behind_bias),
     mutation(&[("let full = !HAS_HIDING_SCORES && ", "let full = ")], long_nan_behind_bias),
     mutation(&[("!HAS_MASKS && all_in_band(head,", "all_in_band(head,")], long_masked),
@@ -383,6 +383,11 @@ pub const DECODE: &[Mutation] = &[
     mutation(&[("params.dim_qk == Q_VECTORS", "params.dim_qk <= Q_VECTORS")], infinite_key),
     mutation(&[("gathered[thread ^ 1u]", "gathered[thread]")], plain),
     mutation(&[("(thread % ROWS) ^ j", "j")], plain),
+    mutation(&[("s[4u * 0u] += subgroupShuffleXor(s[4u * 0u + 2u], 2u);", "")], plain),
+    mutation(&[("sum += subgroupShuffleXor(sum, 4u);", "")], plain),
+    mutation(&[("all.of_row[1u] = subgroupShuffleXor(x, 1u);", "all.of_row[1u] = x;")], plain),
+    mutation(&[("all.factor[1u] = subgroupShuffleXor(factor, 1u);", "all.factor[1u] = factor;")], staircase),
+    mutation(&[("gathered_factors[thread ^ 1u]", "gathered_factors[thread]")], staircase),
 ];
 
 /// Mistakes in `streams.wgsl`, whose loops are unrolled.

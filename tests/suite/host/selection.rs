@@ -3,7 +3,7 @@
 use wgpu_attention::testing::{access, weights_candidates};
 use wgpu_attention::{
     BlockMask, Caps, Diagonal, Dtype, Fragment, Layout, MatrixUnit, Multiplier, Operand, PlanError, Problem,
-    ProblemBuilder, ScoreLayout, Shape, Tiles, Variant, testing,
+    ProblemBuilder, Quantization, ScoreLayout, Shape, Tiles, Variant, testing,
 };
 
 use super::{Kind, build, noop_with_features};
@@ -82,26 +82,41 @@ fn few_rows_are_those_of_a_group_together() {
     ] {
         assert_eq!(first(&plain, build(Problem::builder(shape))), best, "{shape:?}");
     }
-    // Or as many as the registers hold.
-    for (registers, dtype, shape, best) in [
-        (191, Dtype::F16, Shape::new(1, 1, 5, 32), "decode4"),
-        (191, Dtype::F16, Shape::new(1, 1, 5, 256), "decode4"),
-        (191, Dtype::F16, Shape::new(1, 1, 5, 257), "decode2"),
-        (191, Dtype::Bf16, Shape::new(1, 1, 5, 128), "decode4"),
-        (191, Dtype::Bf16, Shape::new(1, 1, 5, 129), "decode2"),
-        (191, Dtype::F32, Shape::new(1, 1, 5, 128), "decode4"),
-        (191, Dtype::F32, Shape::new(1, 1, 5, 129), "decode2"),
-        (192, Dtype::F32, Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
-        (192, Dtype::F32, Shape::new(1, 1, 5, 64).value_dim(65), "decode8"),
-        (192, Dtype::F32, Shape::new(1, 1, 5, 128), "decode8"),
-        (192, Dtype::F32, Shape::new(1, 1, 5, 129), "decode4"),
-        (254, Dtype::F16, Shape::new(1, 1, 5, 256), "decode4"),
-        (255, Dtype::F16, Shape::new(1, 1, 5, 256), "decode8"),
-        (255, Dtype::F32, Shape::new(1, 1, 5, 257), "decode4"),
+    // Or as many as the registers hold, which keys of some types fill too.
+    type Change = fn(ProblemBuilder) -> ProblemBuilder;
+    let [full, half, bf16]: [Change; 3] =
+        [|problem| problem, |problem| problem.dtype(Dtype::F16), |problem| problem.dtype(Dtype::Bf16)];
+    let cache_of_half: Change = |problem| problem.kv_dtype(Dtype::F16);
+    let [int8, int4, fp8]: [Change; 3] = [
+        |problem| problem.kv_quantized(Quantization::Int8),
+        |problem| problem.kv_quantized(Quantization::Int4),
+        |problem| problem.kv_quantized(Quantization::Fp8E4m3),
+    ];
+    for (registers, change, shape, best) in [
+        (191, half, Shape::new(1, 1, 5, 32), "decode4"),
+        (191, half, Shape::new(1, 1, 5, 256), "decode4"),
+        (191, half, Shape::new(1, 1, 5, 257), "decode2"),
+        (191, cache_of_half, Shape::new(1, 1, 5, 256), "decode4"),
+        (191, int8, Shape::new(1, 1, 5, 256), "decode4"),
+        (191, int4, Shape::new(1, 1, 5, 256), "decode4"),
+        (191, fp8, Shape::new(1, 1, 5, 128), "decode4"),
+        (191, fp8, Shape::new(1, 1, 5, 256), "decode2"),
+        (191, bf16, Shape::new(1, 1, 5, 128), "decode4"),
+        (191, bf16, Shape::new(1, 1, 5, 129), "decode2"),
+        (191, full, Shape::new(1, 1, 5, 128), "decode4"),
+        (191, full, Shape::new(1, 1, 5, 129), "decode2"),
+        (192, full, Shape::new(1, 5, 1, 64).kv_heads(1), "decode8"),
+        (192, full, Shape::new(1, 1, 5, 64).value_dim(65), "decode8"),
+        (192, full, Shape::new(1, 1, 5, 128), "decode8"),
+        (192, full, Shape::new(1, 1, 5, 129), "decode4"),
+        (254, half, Shape::new(1, 1, 5, 256), "decode4"),
+        (255, half, Shape::new(1, 1, 5, 256), "decode8"),
+        (255, full, Shape::new(1, 1, 5, 257), "decode4"),
     ] {
         let mut caps = plain;
         caps.thread_registers = registers;
-        assert_eq!(first(&caps, build(Problem::builder(shape).dtype(dtype))), best, "{registers}, {dtype}, {shape:?}");
+        let problem = build(change(Problem::builder(shape)));
+        assert_eq!(first(&caps, problem.clone()), best, "{registers}, {problem:?}");
     }
     // Software: a stream of 4 rows costs 2, staging 3, and 24 rows of it 3 more.
     let software = Kind::Software { lanes: 8 }.caps(&device);

@@ -20,7 +20,7 @@ pub(super) const IN_KERNELS: &[Equivalent] = &[
     Equivalent {
         file: "src/kernel/decode.rs",
         function: "Decode::of",
-        text: "wanted * per_row(share) <= REGISTERS",
+        text: "wanted * per_row(share) <= numbers",
         mistake: "bound one up",
         because: "a thread has whole vectors of four",
     },
