@@ -84,7 +84,7 @@ mod tests {
 
     /// How the keys of one row are split on a device that has room for so many workgroups and allows so many loop iterations. A tile
     /// takes ten of these, and five are for everything else.
-    fn split(problem: ProblemBuilder, tile: u32, workgroups_to_fill: u32, loop_iterations: u32) -> (u32, u32) {
+    fn split(problem: &ProblemBuilder, tile: u32, workgroups_to_fill: u32, loop_iterations: u32) -> (u32, u32) {
         let caps = Caps::from_limits(&wgpu::Limits::default());
         let problem = problem.build().expect("valid");
         let mut kernel = candidates(&problem, &caps).expect("runs everywhere")[0].kernel();
@@ -96,21 +96,21 @@ mod tests {
     #[test]
     fn keys_are_split_into_as_many_parts_as_fill_the_device_or_as_loops_allow() {
         let row = |len_kv| Problem::builder(Shape::new(1, 1, 1, 8).kv_len(len_kv));
-        assert_eq!(split(row(1000), 64, 1, u32::MAX), (1024, 1), "one part has whole tiles");
-        assert_eq!(split(row(0), 64, 1, u32::MAX), (64, 1), "a step is never 0");
-        assert_eq!(split(row(3600), 64, 100, u32::MAX), (64, 7), "of at least 512 keys");
-        assert_eq!(split(row(3600), 64, 4, u32::MAX), (64, 4));
-        assert_eq!(split(row(3600), 512, 7, u32::MAX), (512, 4), "515 keys are two tiles");
+        assert_eq!(split(&row(1000), 64, 1, u32::MAX), (1024, 1), "one part has whole tiles");
+        assert_eq!(split(&row(0), 64, 1, u32::MAX), (64, 1), "a step is never 0");
+        assert_eq!(split(&row(3600), 64, 100, u32::MAX), (64, 7), "of at least 512 keys");
+        assert_eq!(split(&row(3600), 64, 4, u32::MAX), (64, 4));
+        assert_eq!(split(&row(3600), 512, 7, u32::MAX), (512, 4), "515 keys are two tiles");
         // 16 tiles.
-        assert_eq!(split(row(1024), 64, 1, 165), (1024, 1));
-        assert_eq!(split(row(1025), 64, 1, 165), (64, 2));
-        assert_eq!(split(row(1024), 64, 1, 164), (64, 2));
-        assert_eq!(split(row(1000), 64, 1, 5), (64, 16), "a tile at least");
+        assert_eq!(split(&row(1024), 64, 1, 165), (1024, 1));
+        assert_eq!(split(&row(1025), 64, 1, 165), (64, 2));
+        assert_eq!(split(&row(1024), 64, 1, 164), (64, 2));
+        assert_eq!(split(&row(1000), 64, 1, 5), (64, 16), "a tile at least");
         // The 961 keys of a window may begin with the last key of a tile, and so end in the 16th after it.
         let window = |left| Window { left: Some(left), right: Some(0) };
         let windowed = |left| row(5000).diagonal(Diagonal::BottomRight).window(window(left));
-        assert_eq!(split(windowed(960), 64, 1, 165), (5056, 1));
-        assert_eq!(split(windowed(961), 64, 1, 165), (64, 2));
+        assert_eq!(split(&windowed(960), 64, 1, 165), (5056, 1));
+        assert_eq!(split(&windowed(961), 64, 1, 165), (64, 2));
     }
 
     /// If the number of columns or a stride wrapped around, scratch would look small.

@@ -340,7 +340,8 @@ mod tests {
     fn only_what_is_written_must_not_overlap() {
         let same = Layout { offset: 0, batch: 0, head: 0, row: 1 };
         merge(2, |merge| merge.pair_lse(same));
-        let error = Merge::builder(Shape::new(1, 2, 3, 8), 2).out(Layout { row: 8, ..same }).build().unwrap_err();
+        let written = Merge::builder(Shape::new(1, 2, 3, 8), 2).out(Layout { row: 8, ..same });
+        let error = written.build().expect_err("heads overlap");
         assert!(matches!(error, ProblemError::Overlapping { operand: Operand::Out, .. }), "{error}");
     }
 }

@@ -94,6 +94,7 @@ mod tests {
         assert_eq!(chosen.places(&(5..7), &(12..30)), [2..4, 2..20]);
         assert_eq!(chosen.places(&(9..10), &(10..11)), [0..1, 0..1]);
         assert_eq!([9, 6, 7].map(|head| chosen.place(head)), [Some(0), Some(3), None]);
-        assert_eq!((chosen.len(), WeightRows { rows: 30..10, ..chosen }.len()), (20, 0));
+        let [start, end] = [30, 10];
+        assert_eq!((chosen.len(), WeightRows { rows: start..end, ..chosen }.len()), (20, 0));
     }
 }

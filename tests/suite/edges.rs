@@ -217,6 +217,8 @@ fn longest(device: &Device, mut len_kv: u32, problem: impl Fn(u32) -> Problem) -
     }
 }
 
+type Change = fn(ProblemBuilder) -> ProblemBuilder;
+
 /// Software drivers end long loops early without an error. Up to the last key that a plan accepts, every key must count.
 #[test]
 fn every_key_of_the_longest_sequence_counts() {
@@ -224,7 +226,7 @@ fn every_key_of_the_longest_sequence_counts() {
     for opened in all() {
         // A workgroup gets as many keys as it can process before the driver ends its loops.
         let device = &opened.with_caps(|caps| caps.workgroups_to_fill = 1);
-        let cases: [(_, _, fn(ProblemBuilder) -> ProblemBuilder); 5] = [
+        let cases: [(_, _, Change); 5] = [
             (4, 1_500_000, |problem| problem),
             (4, 450_000, ProblemBuilder::weights),
             (4, 450_000, |problem| problem.dropout(0.5, RngState::Fixed(Philox::new(1, 2)))),

@@ -345,7 +345,10 @@ fn absurd_sizes_are_not_few() {
     for (rows, (dim_qk, dim_v)) in sizes {
         let shape = Shape::new(1, 1, rows, dim_qk).kv_len(1).value_dim(dim_v);
         let wide = build(Problem::builder(shape).dtype(Dtype::F16));
-        for caps in [Kind::Plain.caps(&device), Kind::Subgroups { least: 8 }.caps(&device), on_matrices, software] {
+        let plain = Kind::Plain.caps(&device);
+        let mut registers = plain;
+        registers.thread_registers = 255;
+        for caps in [plain, registers, Kind::Subgroups { least: 8 }.caps(&device), on_matrices, software] {
             let refused = wgpu_attention::candidates(&wide, &caps);
             assert!(matches!(refused, Err(PlanError::HeadSize { dim: u32::MAX, .. })), "{refused:?}");
         }
