@@ -40,7 +40,7 @@ const NUMBERS: u32 = 32;
 const NUMBERS_OF_FEW: u32 = 16;
 const THREADS: u32 = 128;
 /// The same where they exchange through workgroup memory: with more, [`MAX_ROWS`] need more than the 16 KiB that every device
-/// has. It does not depend on the number of rows, so that neither do a row's bits.
+/// has. A software GPU has fewer rows. It does not depend on the number of rows, so that neither do a row's bits.
 const THREADS_BY_MEMORY: u32 = 64;
 /// Threads that may share a key.
 const SHARES: [u32; 3] = [8, 16, 32];
@@ -82,8 +82,8 @@ impl Decode {
         // A power of two, as the shader needs.
         let rows = wanted.min(1 << (numbers / per_row(share)).max(1).ilog2());
         let threads = match exchange {
-            Exchange::Workgroup => THREADS_BY_MEMORY,
-            Exchange::Subgroup => THREADS,
+            Exchange::Workgroup if !caps.is_software => THREADS_BY_MEMORY,
+            Exchange::Workgroup | Exchange::Subgroup => THREADS,
         };
         Self { rows, share, threads, exchange }
     }
